@@ -1,0 +1,1 @@
+"""Beam jobs: training data from interaction logs, and batch scoring."""

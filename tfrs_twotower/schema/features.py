@@ -1,0 +1,176 @@
+"""Feature kinds: what a raw value is, how it is encoded, and what a missing one becomes.
+
+A feature goes through three forms, named the same in every part of the project:
+
+* raw: what the log, the candidates file and a serving request hold;
+* encoded: what a training record holds, rows (int64) and numbers (float32);
+* dense: the float32 vector a tower reads.
+
+Raw to encoded is `tfrs_twotower.encoding`, encoded to dense is `tfrs_twotower.features`; both
+sides of the system run the same TensorFlow ops.
+
+Rows are pinned: row 0 is missing/padding, then come the out-of-vocabulary buckets, then the
+vocabulary (or, for hashed text, the buckets).
+"""
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, field_validator
+
+
+class Strict(BaseModel):
+    """A frozen model that refuses unknown keys and silent type changes."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class Fill(Strict):
+    """Stands in for a missing value, before encoding."""
+
+    fill: str | float | bool
+
+
+Missing = Literal["indicator", "zero"] | Fill
+"""What a missing value becomes.
+
+`zero`: the zero vector (for a normalised number: its mean). `indicator`: a learned vector of its
+own (embedded kinds) or an extra 0/1 input beside a zero (numeric kinds). `{fill: VALUE}`: as if
+the value had been VALUE.
+"""
+
+
+class _Feature(Strict):
+    column: str | None = Field(None, description="Column of the data; default: the feature's name.")
+    # Fields that shape the towers and not the records: they may change without a new `prepare`.
+    tower_only: ClassVar[frozenset[str]] = frozenset()
+
+
+class _Embedded(_Feature):
+    embedding_dim: PositiveInt | None = Field(
+        None, description="Width; default: `towers.embedding_dim` for ids and histories, else 8."
+    )
+    missing: Missing = "zero"
+
+
+class _WithVocabulary(_Embedded):
+    min_count: PositiveInt = Field(1, description="Rarer train tokens are out of vocabulary.")
+    max_size: PositiveInt | None = Field(None, description="Keep the most frequent tokens only.")
+    oov_buckets: PositiveInt = Field(1, description="Hash buckets of out-of-vocabulary tokens.")
+
+
+class Id(_WithVocabulary):
+    """The side's own id. Raw: string; encoded: int64 row."""
+
+    kind: Literal["id"] = "id"
+    dropout: float = Field(
+        0.0, ge=0.0, lt=1.0, description="Share of training ids replaced by an unknown one."
+    )
+    tower_only: ClassVar[frozenset[str]] = frozenset({"embedding_dim", "dropout"})
+
+
+class Categorical(_WithVocabulary):
+    """One token of a vocabulary. Raw: string; encoded: int64 row."""
+
+    kind: Literal["categorical"] = "categorical"
+    tower_only: ClassVar[frozenset[str]] = frozenset({"embedding_dim"})
+
+
+class MultiCategorical(_WithVocabulary):
+    """Several tokens, mean-pooled. Raw: list of strings; encoded: `max_length` int64 rows."""
+
+    kind: Literal["multi_categorical"] = "multi_categorical"
+    separator: str = Field("|", min_length=1, description="Between tokens where the file has text.")
+    max_length: PositiveInt = Field(16, description="Later tokens of a longer list are not read.")
+    tower_only: ClassVar[frozenset[str]] = frozenset({"embedding_dim"})
+
+
+class Text(_Embedded):
+    """Hashed words, mean-pooled. Raw: string; encoded: `max_length` int64 rows.
+
+    Words are runs of Unicode letters and digits, lower-cased.
+    """
+
+    kind: Literal["text"] = "text"
+    buckets: PositiveInt = Field(4096, description="Hash buckets of the words.")
+    max_length: PositiveInt = Field(32, description="Later words of a longer text are not read.")
+    tower_only: ClassVar[frozenset[str]] = frozenset({"embedding_dim"})
+
+
+class Number(_Feature):
+    """A number. Raw and encoded: float32, NaN where missing."""
+
+    kind: Literal["number"] = "number"
+    normalize: Literal["standard", "log", "none"] = Field(
+        "standard",
+        description="(x - mean) / std of train; `log` does so on sign(x) * log(1 + |x|).",
+    )
+    missing: Missing = "indicator"
+    tower_only: ClassVar[frozenset[str]] = frozenset({"normalize"})
+
+
+class Boolean(_Feature):
+    """A truth value. Raw and encoded: float32, 1 = true, 0 = false, NaN = missing."""
+
+    kind: Literal["boolean"] = "boolean"
+    missing: Missing = "indicator"
+
+
+class Vector(_Feature):
+    """A dense vector. Raw and encoded: `dimension` float32, all NaN where missing."""
+
+    kind: Literal["vector"] = "vector"
+    dimension: PositiveInt
+    missing: Literal["indicator", "zero"] = "zero"
+
+
+class Timestamp(_Embedded):
+    """Parts of a moment. Raw: int64 Unix seconds, UTC (0 or less: missing); encoded: int64 rows.
+
+    Encoded as one row a part, in the order of `parts`: 1 + the hour (0-23) or 1 + the weekday
+    (0 = Monday) in `time_zone`, row 0 where missing.
+    """
+
+    kind: Literal["timestamp"] = "timestamp"
+    parts: tuple[Literal["hour", "weekday"], ...] = Field(("hour", "weekday"), min_length=1)
+    time_zone: str = "UTC"
+    missing: Literal["indicator", "zero"] = "zero"
+    tower_only: ClassVar[frozenset[str]] = frozenset({"embedding_dim"})
+
+    @field_validator("parts", mode="before")
+    @classmethod
+    def _sequence(cls, value: object) -> object:
+        return tuple(value) if isinstance(value, list) else value
+
+    @field_validator("time_zone")
+    @classmethod
+    def _known_zone(cls, value: str) -> str:
+        import zoneinfo
+
+        try:
+            zoneinfo.ZoneInfo(value)
+        except (zoneinfo.ZoneInfoNotFoundError, ValueError) as error:
+            raise ValueError(
+                f"no time zone {value!r}; use an IANA name such as Europe/Paris"
+            ) from error
+        return value
+
+
+class History(_Embedded):
+    """The query's last `length` positive candidates before the event, oldest first.
+
+    Raw: list of candidate ids, "" ignored; encoded: `length` int64 rows of the candidate id
+    vocabulary, padded with 0 at the end.
+    """
+
+    kind: Literal["history"] = "history"
+    length: PositiveInt = 20
+    missing: Literal["indicator", "zero"] = "zero"
+    tower_only: ClassVar[frozenset[str]] = frozenset({"embedding_dim"})
+
+
+Feature = (
+    Id | Categorical | MultiCategorical | Text | Number | Boolean | Vector | Timestamp | History
+)
+AnyFeature = Annotated[Feature, Field(discriminator="kind")]
+
+WITH_VOCABULARY = (Id, Categorical, MultiCategorical)

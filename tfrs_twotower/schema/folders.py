@@ -1,0 +1,124 @@
+"""Output folders that are whole or recognisably not: a marker first, the manifest last.
+
+A folder in the making holds `.twotower-incomplete`; the manifest is written by rename as the last
+file, then the marker goes. A killed job so leaves a marker and no manifest: the next run clears it.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+from tfrs_twotower.schema.errors import UsageError, UserError
+
+MARKER = ".twotower-incomplete"
+MANIFEST = "manifest.json"
+
+
+def claim(
+    names: set[str], folder: str, *, overwrite: bool, resume: bool = False
+) -> Literal["new", "clear", "keep"]:
+    """Decides what may be done with an output folder.
+
+    Args:
+        names: The entries of the folder; empty where it does not exist.
+        folder: Its path, for messages.
+        overwrite: Whether the user allows a finished folder to be replaced.
+        resume: Whether an unfinished folder is to be gone on with.
+
+    Returns:
+        "new": nothing there; "clear": replace what is there; "keep": go on with what is there.
+
+    Raises:
+        UsageError: If the folder is finished, or holds things that are not ours.
+    """
+    if not names:
+        return "new"
+    if MARKER in names:
+        return "keep" if resume else "clear"
+    if MANIFEST not in names:
+        raise UsageError(f"{folder} is not empty and not ours: name another output folder")
+    if overwrite:
+        return "clear"
+    raise UsageError(f"{folder} is finished: pass --overwrite to replace it, or name another")
+
+
+@contextmanager
+def output_folder(
+    path: str | Path, *, overwrite: bool = False, resume: bool = False
+) -> Iterator[Path]:
+    """Claims a local output folder for the length of the block.
+
+    The block must write the manifest with `write_json` as its last file; only then the marker is
+    removed.
+
+    Args:
+        path: The folder; made with its parents where missing.
+        overwrite: See `claim`.
+        resume: See `claim`.
+
+    Yields:
+        The folder, emptied unless it is gone on with.
+
+    Raises:
+        UsageError: See `claim`.
+        UserError: If the folder cannot be written.
+    """
+    folder = Path(path)
+    try:
+        names = set(os.listdir(folder)) if folder.exists() else set()
+        if claim(names, str(folder), overwrite=overwrite, resume=resume) == "clear":
+            # The manifest goes first: a folder half deleted must not look finished.
+            (folder / MARKER).touch()
+            (folder / MANIFEST).unlink(missing_ok=True)
+            for entry in folder.iterdir():
+                if entry.name != MARKER:
+                    shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / MARKER).touch()
+    except OSError as error:
+        raise UserError(f"cannot write {folder}: {error.strerror}") from error
+    yield folder
+    if not (folder / MANIFEST).exists():
+        raise RuntimeError(f"{folder} was left without a manifest")
+    (folder / MARKER).unlink(missing_ok=True)
+
+
+def read_manifest(path: str | Path, *, kind: str, made_by: str) -> dict[str, Any]:
+    """Reads the manifest of a finished folder.
+
+    Args:
+        path: The folder.
+        kind: What the folder must be: "prepared", "run", ...
+        made_by: The command that makes such a folder, for messages.
+
+    Returns:
+        The manifest.
+
+    Raises:
+        UserError: If the folder is missing, unfinished, or of another kind.
+    """
+    folder = Path(path)
+    if not folder.is_dir():
+        raise UserError(f"no folder {folder}: make it with `{made_by}`")
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        state = "unfinished" if (folder / MARKER).exists() else f"not a {kind} folder"
+        raise UserError(f"{folder} is {state}: make it with `{made_by}`") from error
+    if manifest.get("kind") != kind:
+        raise UserError(
+            f"{folder} is a {manifest.get('kind')} folder, expected a {kind} folder: "
+            f"make one with `{made_by}`"
+        )
+    return dict(manifest)
+
+
+def write_json(path: Path, value: object) -> None:
+    """Writes JSON beside its place, then renames it there."""
+    beside = path.with_name(path.name + ".tmp")
+    beside.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    beside.replace(path)
