@@ -141,16 +141,16 @@ class Encoder(tf.Module):
             if isinstance(feature, History):
                 if candidate_id is None:
                     raise ValueError("a history needs `candidate_id`")
-                source, with_vocabulary = candidate_id
+                source, oov_buckets = candidate_id[0], candidate_id[1].oov_buckets
             elif isinstance(feature, WITH_VOCABULARY):
-                source, with_vocabulary = name, feature
+                source, oov_buckets = name, feature.oov_buckets
             elif isinstance(feature, Timestamp):
                 self._utc_offsets[name] = _utc_offsets(feature.time_zone)
                 continue
             else:
                 continue
             path = f"{vocabulary_dir}/{source}.txt"
-            self._vocabularies[name] = Vocabulary(path, with_vocabulary.oov_buckets)
+            self._vocabularies[name] = Vocabulary(path, oov_buckets)
 
     @property
     def raw_specs(self) -> dict[str, tf.TensorSpec]:

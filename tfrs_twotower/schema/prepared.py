@@ -50,7 +50,7 @@ CANDIDATE_ROWS = "candidate_rows"  # list<int32>, ascending, distinct
 class NumberStatistics(NamedTuple):
     """Of one number feature over the train part; missing values do not count."""
 
-    count: int
+    num_values: int
     mean: float
     variance: float  # population variance
     log_mean: float  # of sign(x) * log(1 + |x|)

@@ -1,0 +1,259 @@
+"""The prepared folder, read: records -> arrays -> training batches."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from tfrs_twotower.encoding import Encoder, encoded_spec
+from tfrs_twotower.keras import tf
+from tfrs_twotower.model import CANDIDATE_LOG_Q
+from tfrs_twotower.schema import Config, UserError, differences
+from tfrs_twotower.schema import prepared as layout
+from tfrs_twotower.schema.features import Feature
+from tfrs_twotower.schema.folders import read_manifest
+from tfrs_twotower.schema.prepared import NumberStatistics
+
+Arrays = dict[str, np.ndarray]
+MADE_BY = "python -m pipelines.prepare"
+PARSE_BATCH = 4096
+MAX_DIFFERENCES_SHOWN = 4
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Every candidate, by row: encoded features, ids and train counts.
+
+    `features`: arrays with one entry a candidate; `candidate_ids`: `[corpus_size]` str;
+    `train_counts`: `[corpus_size]` int64, train positives of each candidate.
+    """
+
+    features: Arrays
+    candidate_ids: np.ndarray
+    train_counts: np.ndarray
+
+    def __len__(self) -> int:
+        """Number of candidates."""
+        return len(self.candidate_ids)
+
+    @property
+    def log_q(self) -> np.ndarray:
+        """`[corpus_size]` float32: log of each candidate's share of the train positives.
+
+        A candidate without train positive is never drawn as a positive; it gets the value of half
+        a positive, so that it may still be scored or drawn uniformly.
+        """
+        counts = np.maximum(self.train_counts, 0.5)
+        return np.log(counts / max(self.train_counts.sum(), 1)).astype(np.float32)
+
+
+class PreparedData:
+    """A finished prepared folder."""
+
+    def __init__(self, folder: str | Path, config: Config) -> None:
+        """Opens the folder.
+
+        Args:
+            folder: What `pipelines.prepare` wrote.
+            config: Must describe the same records.
+
+        Raises:
+            UserError: If the folder is missing, unfinished, or holds records of another schema.
+        """
+        self.folder = Path(folder)
+        self.config = config
+        self.manifest = read_manifest(folder, kind="prepared", made_by=MADE_BY)
+        self._check_schema()
+        self._statistics = json.loads((self.folder / layout.STATISTICS_FILE).read_text("utf-8"))
+
+    def _check_schema(self) -> None:
+        if self.manifest.get("format") != layout.FORMAT:
+            raise UserError(
+                f"{self.folder} has format {self.manifest.get('format')}, this version reads "
+                f"format {layout.FORMAT}: prepare the data again with `{MADE_BY}`"
+            )
+        ours = json.loads(json.dumps(self.config.record_schema()))
+        found = differences(self.manifest["record_schema"], ours)
+        if found:
+            shown = "; ".join(
+                f"{path}: {theirs!r} in the folder, {mine!r} in the config"
+                for path, theirs, mine in found[:MAX_DIFFERENCES_SHOWN]
+            )
+            more = f"; and {len(found) - MAX_DIFFERENCES_SHOWN} more" if found[4:] else ""
+            raise UserError(
+                f"{self.folder} was prepared with another schema: {shown}{more}\n"
+                f"Prepare the data with this config (`{MADE_BY}`), or use the config it was "
+                "prepared with."
+            )
+
+    @property
+    def vocabulary_dir(self) -> Path:
+        """Folder of the vocabulary files."""
+        return self.folder / layout.VOCABULARIES
+
+    @property
+    def number_statistics(self) -> dict[str, NumberStatistics]:
+        """Statistics of the number features by name."""
+        numbers: dict[str, dict[str, Any]] = self._statistics["numbers"]
+        return {name: NumberStatistics(**values) for name, values in numbers.items()}
+
+    def query_encoder(self) -> Encoder:
+        """Raw query and context features -> encoded."""
+        config = self.config
+        return Encoder(config.query_features, self.vocabulary_dir, config.candidate_id_feature)
+
+    def candidate_encoder(self) -> Encoder:
+        """Raw candidate features -> encoded."""
+        return Encoder(self.config.candidate_features, self.vocabulary_dir)
+
+    def corpus(self) -> Corpus:
+        """Reads every candidate, in the order of rows."""
+        specs = {
+            layout.CANDIDATE_ROW: tf.TensorSpec([None], tf.int64),
+            layout.CANDIDATE_ID: tf.TensorSpec([None], tf.string),
+            **_specs(self.config.candidate_features),
+        }
+        records = _read_records(self._files(f"{layout.CANDIDATES}-*.tfrecord.gz"), specs)
+        order = np.argsort(records.pop(layout.CANDIDATE_ROW))
+        ids = np.char.decode(records.pop(layout.CANDIDATE_ID).astype(bytes)[order], "utf-8")
+        counts = self._statistics["candidate_train_counts"]
+        return Corpus(
+            features={name: values[order] for name, values in records.items()},
+            candidate_ids=ids,
+            train_counts=np.array([counts[candidate_id] for candidate_id in ids], np.int64),
+        )
+
+    def examples(self, split: str) -> Arrays:
+        """Reads the examples of a split: encoded query features and the keys of the layout.
+
+        Raises:
+            UserError: If the split has no example.
+        """
+        specs = {
+            layout.QUERY_ROW: tf.TensorSpec([None], tf.int64),
+            layout.CANDIDATE_ROW: tf.TensorSpec([None], tf.int64),
+            layout.TIMESTAMP_S: tf.TensorSpec([None], tf.int64),
+            layout.LABEL: tf.TensorSpec([None], tf.int64),
+            layout.WEIGHT: tf.TensorSpec([None], tf.float32),
+            **_specs(self.config.query_features),
+        }
+        files = self._files(f"{layout.EXAMPLES}/{split}-*.tfrecord.gz")
+        return _read_records(files, specs)
+
+    def known_positives(self) -> tuple[np.ndarray, np.ndarray]:
+        """Train positives as parallel arrays: query rows (ascending) and candidate rows."""
+        tables = [
+            pq.read_table(path, columns=[layout.QUERY_ROW, layout.CANDIDATE_ROWS])
+            for path in self._files(f"{layout.KNOWN_POSITIVES}-*.parquet")
+        ]
+        query_rows, candidate_rows = [], []
+        for table in tables:
+            lists = table.column(layout.CANDIDATE_ROWS).combine_chunks()
+            lengths = np.diff(lists.offsets.to_numpy())
+            query_rows.append(np.repeat(table.column(layout.QUERY_ROW).to_numpy(), lengths))
+            candidate_rows.append(lists.flatten().to_numpy())
+        queries, candidates = np.concatenate(query_rows), np.concatenate(candidate_rows)
+        order = np.lexsort((candidates, queries))
+        return queries[order].astype(np.int64), candidates[order].astype(np.int64)
+
+    def _files(self, pattern: str) -> list[str]:
+        return sorted(str(path) for path in self.folder.glob(pattern))
+
+
+def _specs(features: Mapping[str, Feature]) -> dict[str, tf.TensorSpec]:
+    return {name: encoded_spec(feature, name) for name, feature in features.items()}
+
+
+def _read_records(files: list[str], specs: Mapping[str, tf.TensorSpec]) -> Arrays:
+    """Parses all records; int64 values are kept as int32, which hold any row."""
+    columns = {
+        name: tf.io.FixedLenFeature(spec.shape[1:], spec.dtype) for name, spec in specs.items()
+    }
+
+    def parse(serialized: tf.Tensor) -> dict[str, tf.Tensor]:
+        parsed = tf.io.parse_example(serialized, columns)
+        keep = {layout.TIMESTAMP_S}
+        return {
+            name: tf.cast(values, tf.int32)
+            if values.dtype == tf.int64 and name not in keep
+            else values
+            for name, values in parsed.items()
+        }
+
+    batches = (
+        tf.data.TFRecordDataset(files, compression_type="GZIP")
+        .batch(PARSE_BATCH)
+        .map(parse, num_parallel_calls=tf.data.AUTOTUNE)
+        .prefetch(2)
+    )
+    read = list(batches.as_numpy_iterator())
+    if not read:
+        return {
+            name: np.zeros([0, *spec.shape[1:]], spec.dtype.as_numpy_dtype)
+            for name, spec in specs.items()
+        }
+    return {name: np.concatenate([batch[name] for batch in read]) for name in specs}
+
+
+def training_batches(
+    examples: Arrays,
+    corpus: Corpus,
+    *,
+    batch_size: int,
+    seed: int,
+    epochs: range,
+    with_log_q: bool,
+) -> tf.data.Dataset:
+    """Batches of positives, each epoch in an order of its own that only `seed` and epoch decide.
+
+    Args:
+        examples: Of the train split; explicit negatives are left out.
+        corpus: Where the candidate features are gathered by row.
+        batch_size: Examples a batch; the last, smaller batch of an epoch is left out.
+        seed: Of the order.
+        epochs: Which epochs to give, numbered from 0.
+        with_log_q: Whether batches carry `candidate_log_q`.
+
+    Returns:
+        A dataset of `steps_per_epoch` batches an epoch; see `TwoTowerModel` for their keys.
+    """
+    is_positive = examples[layout.LABEL] == 1
+    dropped = (layout.LABEL, layout.QUERY_ROW, layout.TIMESTAMP_S)
+    by_example = {
+        name: tf.constant(values[is_positive])
+        for name, values in examples.items()
+        if name not in dropped
+    }
+    by_candidate = {name: tf.constant(values) for name, values in corpus.features.items()}
+    if with_log_q:
+        by_candidate[CANDIDATE_LOG_Q] = tf.constant(corpus.log_q)
+    num_examples = int(is_positive.sum())
+    steps = steps_per_epoch(num_examples, batch_size)
+    size = min(batch_size, num_examples)
+
+    def order_of(epoch: tf.Tensor) -> tf.data.Dataset:
+        order = tf.random.experimental.stateless_shuffle(
+            tf.range(num_examples), seed=tf.stack([tf.constant(seed, tf.int64), epoch])
+        )
+        return tf.data.Dataset.from_tensor_slices(tf.reshape(order[: steps * size], [steps, size]))
+
+    def batch_of(positions: tf.Tensor) -> dict[str, tf.Tensor]:
+        batch = {name: tf.gather(values, positions) for name, values in by_example.items()}
+        rows = batch[layout.CANDIDATE_ROW]
+        return batch | {name: tf.gather(values, rows) for name, values in by_candidate.items()}
+
+    return (
+        tf.data.Dataset.range(epochs.start, epochs.stop)
+        .flat_map(order_of)
+        .map(batch_of, num_parallel_calls=tf.data.AUTOTUNE)
+        .prefetch(tf.data.AUTOTUNE)
+    )
+
+
+def steps_per_epoch(num_examples: int, batch_size: int) -> int:
+    """Whole batches in an epoch; one smaller batch where there are fewer examples."""
+    return max(num_examples // batch_size, 1)

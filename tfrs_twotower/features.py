@@ -1,0 +1,194 @@
+"""Encoded features -> one dense vector a tower can read."""
+
+from collections.abc import Mapping
+
+from tfrs_twotower.encoding import PADDING_ROW, TIMESTAMP_PART_ROWS
+from tfrs_twotower.keras import keras, tf
+from tfrs_twotower.schema.features import (
+    WITH_VOCABULARY,
+    Boolean,
+    Categorical,
+    Feature,
+    History,
+    Id,
+    MultiCategorical,
+    Number,
+    Text,
+    Timestamp,
+    Vector,
+)
+from tfrs_twotower.schema.prepared import NumberStatistics
+
+DEFAULT_CONTENT_DIM = 8
+INITIAL_SCALE = 0.05
+
+
+class UntrainedRowsAtZero(keras.initializers.Initializer):
+    """Uniform rows, but zero for padding and out-of-vocabulary rows.
+
+    Those rows may never see a gradient; at zero they add nothing instead of noise.
+    """
+
+    def __init__(self, num_zero_rows: int, seed: int) -> None:
+        """Starts `num_zero_rows` rows at zero and draws the others by `seed`."""
+        self.num_zero_rows = num_zero_rows
+        self.seed = seed
+
+    def __call__(self, shape: tuple[int, int], dtype: tf.DType = tf.float32, **_: object) -> object:
+        """The initial table, `[num_rows, embedding_dim]`."""
+        rows = tf.random.stateless_uniform(
+            shape, [self.seed, 0], -INITIAL_SCALE, INITIAL_SCALE, dtype
+        )
+        is_trained = tf.range(shape[0]) >= self.num_zero_rows
+        return tf.where(is_trained[:, tf.newaxis], rows, tf.zeros([], dtype))
+
+    def get_config(self) -> dict[str, int]:
+        """Arguments of this initializer."""
+        return {"num_zero_rows": self.num_zero_rows, "seed": self.seed}
+
+
+def embedding_table(
+    feature: Id | Categorical | MultiCategorical | Text,
+    num_rows: int,
+    embedding_dim: int,
+    *,
+    name: str,
+    seed: int,
+) -> keras.layers.Embedding:
+    """The embedding table of a feature that is encoded as rows of a vocabulary or of buckets.
+
+    Args:
+        feature: An id, categorical, multi-categorical or text feature.
+        num_rows: Rows of the table; see `Encoder.num_rows`.
+        embedding_dim: Width where the feature names none and is an id.
+        name: Of the layer.
+        seed: Of the initial rows.
+    """
+    num_zero_rows = 1 + (feature.oov_buckets if isinstance(feature, WITH_VOCABULARY) else 0)
+    default = embedding_dim if isinstance(feature, Id) else DEFAULT_CONTENT_DIM
+    return keras.layers.Embedding(
+        num_rows,
+        feature.embedding_dim or default,
+        embeddings_initializer=UntrainedRowsAtZero(num_zero_rows, seed),
+        name=name,
+    )
+
+
+class DenseFeatures(keras.layers.Layer):
+    """Concatenates the dense vectors of all features of a tower, in the order of the config.
+
+    Call argument: encoded features by name (`tfrs_twotower.encoding.Encoder.encoded_specs`).
+    Result: `[batch, width]` float32.
+    """
+
+    def __init__(
+        self,
+        features: Mapping[str, Feature],
+        tables: Mapping[str, keras.layers.Embedding],
+        statistics: Mapping[str, NumberStatistics],
+        *,
+        name: str,
+    ) -> None:
+        """Wires features to their tables.
+
+        Args:
+            features: Features by name.
+            tables: Embedding tables by feature name; features may share one.
+            statistics: Of the number features, by name.
+            name: Of the layer.
+        """
+        super().__init__(name=name)
+        self._features = dict(features)
+        self._tables = dict(tables)
+        self._statistics = dict(statistics)
+        self._part_tables = {
+            f"{feature_name}_{part}": keras.layers.Embedding(
+                TIMESTAMP_PART_ROWS[part],
+                feature.embedding_dim or DEFAULT_CONTENT_DIM,
+                name=f"{feature_name}_{part}",
+            )
+            for feature_name, feature in self._features.items()
+            if isinstance(feature, Timestamp)
+            for part in feature.parts
+        }
+
+    def call(self, encoded: Mapping[str, tf.Tensor], training: bool | None = None) -> tf.Tensor:
+        """See the class."""
+        vectors = [
+            self._dense(name, feature, encoded[name], bool(training))
+            for name, feature in self._features.items()
+        ]
+        return tf.concat(vectors, axis=-1)
+
+    def _dense(self, name: str, feature: Feature, encoded: tf.Tensor, training: bool) -> tf.Tensor:
+        match feature:
+            case Id():
+                return self._embed(name, feature, _drop_ids(encoded, feature, training))
+            case Categorical():
+                return self._embed(name, feature, encoded)
+            case MultiCategorical() | Text() | History():
+                return self._pool(name, feature, encoded)
+            case Timestamp():
+                vectors = [
+                    _known(self._part_tables[f"{name}_{part}"], feature, encoded[:, column])
+                    for column, part in enumerate(feature.parts)
+                ]
+                return tf.concat(vectors, axis=-1)
+            case Number():
+                return _with_indicator(
+                    _normalize(encoded, feature, self._statistics[name]), feature
+                )
+            case Boolean():
+                return _with_indicator(encoded[:, tf.newaxis], feature)
+            case Vector():
+                return _with_indicator(encoded, feature)
+
+    def _embed(self, name: str, feature: Feature, rows: tf.Tensor) -> tf.Tensor:
+        return _known(self._tables[name], feature, rows)
+
+    def _pool(self, name: str, feature: Feature, rows: tf.Tensor) -> tf.Tensor:
+        """The mean over the rows that are there; for an empty list, what `missing` says."""
+        table = self._tables[name]
+        is_there = tf.cast(rows != PADDING_ROW, tf.float32)
+        count = tf.reduce_sum(is_there, axis=1, keepdims=True)
+        total = tf.einsum("bn,bnd->bd", is_there, table(rows))
+        mean = tf.math.divide_no_nan(total, count)
+        if feature.missing == "indicator":
+            return tf.where(count > 0, mean, table(tf.fill(tf.shape(count)[:1], PADDING_ROW)))
+        return mean
+
+
+def _drop_ids(rows: tf.Tensor, feature: Id, training: bool) -> tf.Tensor:
+    """Turns a share of the ids into an unknown one, so that its row learns to stand in."""
+    if not training or not feature.dropout:
+        return rows
+    is_dropped = tf.random.uniform(tf.shape(rows)) < feature.dropout
+    unknown = tf.random.uniform(tf.shape(rows), 1, 1 + feature.oov_buckets, dtype=tf.int32)
+    return tf.where(is_dropped, tf.cast(unknown, rows.dtype), rows)
+
+
+def _known(table: keras.layers.Embedding, feature: Feature, rows: tf.Tensor) -> tf.Tensor:
+    vectors = table(rows)
+    if feature.missing == "indicator":
+        return vectors
+    return vectors * tf.cast(rows != PADDING_ROW, vectors.dtype)[:, tf.newaxis]
+
+
+def _normalize(encoded: tf.Tensor, feature: Number, statistics: NumberStatistics) -> tf.Tensor:
+    values = encoded[:, tf.newaxis]
+    if feature.normalize == "none":
+        return values
+    mean, variance = statistics.mean, statistics.variance
+    if feature.normalize == "log":
+        values = tf.sign(values) * tf.math.log1p(tf.abs(values))
+        mean, variance = statistics.log_mean, statistics.log_variance
+    return (values - mean) / (variance**0.5 or 1.0)
+
+
+def _with_indicator(values: tf.Tensor, feature: Feature) -> tf.Tensor:
+    """Zeros for missing values and, where the rule is `indicator`, a 0/1 column that says so."""
+    is_missing = tf.reduce_any(tf.math.is_nan(values), axis=1, keepdims=True)
+    values = tf.where(is_missing, tf.zeros_like(values), values)
+    if feature.missing != "indicator":
+        return values
+    return tf.concat([values, tf.cast(is_missing, values.dtype)], axis=1)

@@ -1,0 +1,23 @@
+"""The one place that picks Keras 2, which TensorFlow Recommenders needs.
+
+Import TensorFlow, Keras and TFRS from here wherever layers or models are made.
+"""
+
+import os
+
+os.environ["TF_USE_LEGACY_KERAS"] = "1"
+
+import tensorflow as tf  # noqa: E402
+
+from tfrs_twotower.schema import UserError  # noqa: E402
+
+if not tf.keras.layers.Layer.__module__.startswith("tf_keras"):
+    raise UserError(
+        "TensorFlow was imported with Keras 3 before tfrs_twotower, and TensorFlow Recommenders "
+        "needs Keras 2: restart the runtime and import tfrs_twotower first"
+    )
+
+import tensorflow_recommenders as tfrs  # noqa: E402
+import tf_keras as keras  # noqa: E402
+
+__all__ = ["keras", "tf", "tfrs"]
