@@ -1,5 +1,6 @@
 """The prepared folder, read: records -> arrays -> training batches."""
 
+import itertools
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,12 +10,12 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 
-from tfrs_twotower.encoding import Encoder, encoded_spec
+from tfrs_twotower.encoding import FIRST_OOV_ROW, Encoder, encoded_spec
 from tfrs_twotower.keras import tf
 from tfrs_twotower.model import CANDIDATE_LOG_Q
 from tfrs_twotower.schema import Config, UserError, differences
 from tfrs_twotower.schema import prepared as layout
-from tfrs_twotower.schema.features import Feature
+from tfrs_twotower.schema.features import WITH_VOCABULARY, Feature, Id, Text
 from tfrs_twotower.schema.folders import read_manifest
 from tfrs_twotower.schema.prepared import NumberStatistics
 
@@ -95,6 +96,19 @@ class PreparedData:
         """Folder of the vocabulary files."""
         return self.folder / layout.VOCABULARIES
 
+    def num_rows(self) -> dict[str, int]:
+        """Rows of the embedding table of each feature that has one, by name."""
+        sides = (
+            (self.config.query_features, self.query_encoder()),
+            (self.config.candidate_features, self.candidate_encoder()),
+        )
+        return {
+            name: encoder.num_rows(name)
+            for features, encoder in sides
+            for name, feature in features.items()
+            if isinstance(feature, (*WITH_VOCABULARY, Text))
+        }
+
     @property
     def number_statistics(self) -> dict[str, NumberStatistics]:
         """Statistics of the number features by name."""
@@ -126,6 +140,15 @@ class PreparedData:
             candidate_ids=ids,
             train_counts=np.array([counts[candidate_id] for candidate_id in ids], np.int64),
         )
+
+    def query_ids(self) -> np.ndarray:
+        """`[num_queries]` str: the id of each query, by query row."""
+        files = self._files(f"{layout.QUERIES}-*.parquet")
+        ids = [
+            pq.read_table(path, columns=[layout.QUERY_ID]).column(0).to_pylist() for path in files
+        ]
+        # Rows follow the order of UTF-8 bytes, which is that of code points.
+        return np.array(sorted(itertools.chain.from_iterable(ids)), np.str_)
 
     def examples(self, split: str) -> Arrays:
         """Reads the examples of a split: encoded query features and the keys of the layout.
@@ -200,27 +223,24 @@ def _read_records(files: list[str], specs: Mapping[str, tf.TensorSpec]) -> Array
 
 
 def training_batches(
-    examples: Arrays,
-    corpus: Corpus,
-    *,
-    batch_size: int,
-    seed: int,
-    epochs: range,
-    with_log_q: bool,
+    examples: Arrays, corpus: Corpus, config: Config, epochs: range
 ) -> tf.data.Dataset:
-    """Batches of positives, each epoch in an order of its own that only `seed` and epoch decide.
+    """Batches of positives, each epoch in an order of its own.
+
+    Everything random is a function of `training.seed` and the number of the epoch or step, so a
+    training that is resumed at an epoch sees what an uninterrupted one sees.
 
     Args:
         examples: Of the train split; explicit negatives are left out.
         corpus: Where the candidate features are gathered by row.
-        batch_size: Examples a batch; the last, smaller batch of an epoch is left out.
-        seed: Of the order.
+        config: Batch size, seed, id dropout, logQ correction.
         epochs: Which epochs to give, numbered from 0.
-        with_log_q: Whether batches carry `candidate_log_q`.
 
     Returns:
-        A dataset of `steps_per_epoch` batches an epoch; see `TwoTowerModel` for their keys.
+        A dataset of `steps_per_epoch` batches an epoch, the smaller batch at the end of an epoch
+        left out; see `TwoTowerModel` for the keys of a batch.
     """
+    seed = config.training.seed
     is_positive = examples[layout.LABEL] == 1
     dropped = (layout.LABEL, layout.QUERY_ROW, layout.TIMESTAMP_S)
     by_example = {
@@ -229,11 +249,17 @@ def training_batches(
         if name not in dropped
     }
     by_candidate = {name: tf.constant(values) for name, values in corpus.features.items()}
-    if with_log_q:
+    if config.loss.logq_correction:
         by_candidate[CANDIDATE_LOG_Q] = tf.constant(corpus.log_q)
+    features = {**config.query_features, **config.candidate_features}
+    ids_with_dropout = {
+        name: feature
+        for name, feature in features.items()
+        if isinstance(feature, Id) and feature.dropout
+    }
     num_examples = int(is_positive.sum())
-    steps = steps_per_epoch(num_examples, batch_size)
-    size = min(batch_size, num_examples)
+    size = min(config.training.batch_size, num_examples)
+    steps = steps_per_epoch(num_examples, size)
 
     def order_of(epoch: tf.Tensor) -> tf.data.Dataset:
         order = tf.random.experimental.stateless_shuffle(
@@ -241,17 +267,28 @@ def training_batches(
         )
         return tf.data.Dataset.from_tensor_slices(tf.reshape(order[: steps * size], [steps, size]))
 
-    def batch_of(positions: tf.Tensor) -> dict[str, tf.Tensor]:
+    def batch_of(step: tf.Tensor, positions: tf.Tensor) -> dict[str, tf.Tensor]:
         batch = {name: tf.gather(values, positions) for name, values in by_example.items()}
         rows = batch[layout.CANDIDATE_ROW]
-        return batch | {name: tf.gather(values, rows) for name, values in by_candidate.items()}
+        batch |= {name: tf.gather(values, rows) for name, values in by_candidate.items()}
+        for order, (name, feature) in enumerate(ids_with_dropout.items()):
+            batch[name] = _drop_ids(batch[name], feature, tf.stack([step, seed + order]))
+        return batch
 
     return (
         tf.data.Dataset.range(epochs.start, epochs.stop)
         .flat_map(order_of)
+        .enumerate(epochs.start * steps)
         .map(batch_of, num_parallel_calls=tf.data.AUTOTUNE)
         .prefetch(tf.data.AUTOTUNE)
     )
+
+
+def _drop_ids(rows: tf.Tensor, feature: Id, seed: tf.Tensor) -> tf.Tensor:
+    """Turns a share of the ids into an unknown one, whose row so learns to stand in."""
+    draws = tf.random.stateless_uniform([2, tf.shape(rows)[0]], seed)
+    bucket = tf.cast(draws[1] * feature.oov_buckets, rows.dtype)
+    return tf.where(draws[0] < feature.dropout, FIRST_OOV_ROW + bucket, rows)
 
 
 def steps_per_epoch(num_examples: int, batch_size: int) -> int:

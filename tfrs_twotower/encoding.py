@@ -169,6 +169,7 @@ class Encoder(tf.Module):
             return FIRST_OOV_ROW + feature.buckets
         return self._vocabularies[name].num_rows
 
+    @tf.autograph.experimental.do_not_convert  # AutoGraph does not know `match`.
     def __call__(self, raw: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         """Encodes a batch.
 

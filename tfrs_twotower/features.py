@@ -87,6 +87,7 @@ class DenseFeatures(keras.layers.Layer):
         tables: Mapping[str, keras.layers.Embedding],
         statistics: Mapping[str, NumberStatistics],
         *,
+        seed: int,
         name: str,
     ) -> None:
         """Wires features to their tables.
@@ -95,6 +96,7 @@ class DenseFeatures(keras.layers.Layer):
             features: Features by name.
             tables: Embedding tables by feature name; features may share one.
             statistics: Of the number features, by name.
+            seed: Of the tables that are not given.
             name: Of the layer.
         """
         super().__init__(name=name)
@@ -105,27 +107,26 @@ class DenseFeatures(keras.layers.Layer):
             f"{feature_name}_{part}": keras.layers.Embedding(
                 TIMESTAMP_PART_ROWS[part],
                 feature.embedding_dim or DEFAULT_CONTENT_DIM,
+                embeddings_initializer=UntrainedRowsAtZero(1, seed + order),
                 name=f"{feature_name}_{part}",
             )
-            for feature_name, feature in self._features.items()
+            for order, (feature_name, feature) in enumerate(self._features.items())
             if isinstance(feature, Timestamp)
             for part in feature.parts
         }
 
-    def call(self, encoded: Mapping[str, tf.Tensor], training: bool | None = None) -> tf.Tensor:
+    def call(self, encoded: Mapping[str, tf.Tensor]) -> tf.Tensor:
         """See the class."""
         vectors = [
-            self._dense(name, feature, encoded[name], bool(training))
-            for name, feature in self._features.items()
+            self._dense(name, feature, encoded[name]) for name, feature in self._features.items()
         ]
         return tf.concat(vectors, axis=-1)
 
-    def _dense(self, name: str, feature: Feature, encoded: tf.Tensor, training: bool) -> tf.Tensor:
+    @tf.autograph.experimental.do_not_convert  # AutoGraph does not know `match`.
+    def _dense(self, name: str, feature: Feature, encoded: tf.Tensor) -> tf.Tensor:
         match feature:
-            case Id():
-                return self._embed(name, feature, _drop_ids(encoded, feature, training))
-            case Categorical():
-                return self._embed(name, feature, encoded)
+            case Id() | Categorical():
+                return _known(self._tables[name], feature, encoded)
             case MultiCategorical() | Text() | History():
                 return self._pool(name, feature, encoded)
             case Timestamp():
@@ -143,9 +144,6 @@ class DenseFeatures(keras.layers.Layer):
             case Vector():
                 return _with_indicator(encoded, feature)
 
-    def _embed(self, name: str, feature: Feature, rows: tf.Tensor) -> tf.Tensor:
-        return _known(self._tables[name], feature, rows)
-
     def _pool(self, name: str, feature: Feature, rows: tf.Tensor) -> tf.Tensor:
         """The mean over the rows that are there; for an empty list, what `missing` says."""
         table = self._tables[name]
@@ -156,15 +154,6 @@ class DenseFeatures(keras.layers.Layer):
         if feature.missing == "indicator":
             return tf.where(count > 0, mean, table(tf.fill(tf.shape(count)[:1], PADDING_ROW)))
         return mean
-
-
-def _drop_ids(rows: tf.Tensor, feature: Id, training: bool) -> tf.Tensor:
-    """Turns a share of the ids into an unknown one, so that its row learns to stand in."""
-    if not training or not feature.dropout:
-        return rows
-    is_dropped = tf.random.uniform(tf.shape(rows)) < feature.dropout
-    unknown = tf.random.uniform(tf.shape(rows), 1, 1 + feature.oov_buckets, dtype=tf.int32)
-    return tf.where(is_dropped, tf.cast(unknown, rows.dtype), rows)
 
 
 def _known(table: keras.layers.Embedding, feature: Feature, rows: tf.Tensor) -> tf.Tensor:

@@ -2,8 +2,10 @@
 
 from collections.abc import Mapping
 
+from tfrs_twotower.encoding import encoded_spec
 from tfrs_twotower.keras import keras, tf, tfrs
 from tfrs_twotower.schema import Config
+from tfrs_twotower.schema.features import Feature
 from tfrs_twotower.schema.prepared import CANDIDATE_ROW, WEIGHT, NumberStatistics
 from tfrs_twotower.task import RetrievalTask
 from tfrs_twotower.towers import CandidateTower, QueryTower, embedding_tables
@@ -37,20 +39,23 @@ class TwoTowerModel(tfrs.Model):
     ) -> "TwoTowerModel":
         """Builds the model that a config describes.
 
+        Its variables exist and have their initial values.
+
         Args:
             config: Features, towers and loss.
             num_rows: Rows of each feature's embedding table.
             statistics: Of the number features.
         """
         tables = embedding_tables(config, num_rows)
-        return cls(
-            QueryTower(config, tables, statistics),
-            CandidateTower(config, tables, statistics),
-            RetrievalTask(
-                temperature=config.loss.temperature,
-                mask_accidental_hits=config.loss.mask_accidental_hits,
-            ),
+        query_tower = QueryTower(config, tables, statistics)
+        candidate_tower = CandidateTower(config, tables, statistics)
+        query_tower(_one_entry(config.query_features))
+        candidate_tower(_one_entry(config.candidate_features))
+        task = RetrievalTask(
+            temperature=config.loss.temperature,
+            mask_accidental_hits=config.loss.mask_accidental_hits,
         )
+        return cls(query_tower, candidate_tower, task)
 
     def compute_loss(self, inputs: Mapping[str, tf.Tensor], training: bool = False) -> tf.Tensor:
         """The retrieval loss of a batch; see the class."""
@@ -61,3 +66,9 @@ class TwoTowerModel(tfrs.Model):
             candidate_log_q=inputs.get(CANDIDATE_LOG_Q),
             sample_weight=inputs[WEIGHT],
         )
+
+
+def _one_entry(features: Mapping[str, Feature]) -> dict[str, tf.Tensor]:
+    """A batch of one entry; the first call makes a tower's variables."""
+    specs = {name: encoded_spec(feature, name) for name, feature in features.items()}
+    return {name: tf.zeros([1, *spec.shape[1:]], spec.dtype) for name, spec in specs.items()}

@@ -37,6 +37,23 @@ def embedding_tables(config: Config, num_rows: Mapping[str, int]) -> Tables:
     return tables
 
 
+class ResumableDropout(keras.layers.Layer):
+    """Dropout whose random state is in checkpoints, which that of Keras' own layer is not."""
+
+    def __init__(self, rate: float, seed: int) -> None:
+        """Drops a share of `rate`, in an order that `seed` decides."""
+        super().__init__()
+        self._rate = rate
+        self._generator = tf.random.Generator.from_seed(seed)
+
+    def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
+        """Zeroes entries and scales the others up, in training only."""
+        if not training or not self._rate:
+            return inputs
+        seed = self._generator.make_seeds(1)[:, 0]
+        return tf.nn.experimental.stateless_dropout(inputs, self._rate, seed)
+
+
 class Tower(keras.Model):
     """Dense features -> hidden layers -> an L2-normalised embedding.
 
@@ -58,7 +75,7 @@ class Tower(keras.Model):
                 keras.layers.Dense(
                     units, config.activation, kernel_initializer=_glorot(seed + order)
                 ),
-                keras.layers.Dropout(config.dropout),
+                ResumableDropout(config.dropout, seed + order),
             )
         ]
         self._output = keras.layers.Dense(
@@ -67,7 +84,7 @@ class Tower(keras.Model):
 
     def call(self, encoded: Mapping[str, tf.Tensor], training: bool | None = None) -> tf.Tensor:
         """See the class."""
-        hidden = self._dense_features(encoded, training=training)
+        hidden = self._dense_features(encoded)
         for layer in self._hidden:
             hidden = layer(hidden, training=training)
         # A single id of the right width is the embedding itself: matrix factorisation.
@@ -83,11 +100,11 @@ class QueryTower(Tower):
         self, config: Config, tables: Tables, statistics: Mapping[str, NumberStatistics]
     ) -> None:
         """Builds the tower that the config describes."""
-        features = DenseFeatures(config.query_features, tables, statistics, name="query_features")
-        towers = config.towers
-        super().__init__(
-            features, towers.query, towers.embedding_dim, config.training.seed + 1000, "query_tower"
+        seed, towers = config.training.seed + 1000, config.towers
+        features = DenseFeatures(
+            config.query_features, tables, statistics, seed=seed, name="query_features"
         )
+        super().__init__(features, towers.query, towers.embedding_dim, seed, "query_tower")
 
 
 class CandidateTower(Tower):
@@ -97,17 +114,11 @@ class CandidateTower(Tower):
         self, config: Config, tables: Tables, statistics: Mapping[str, NumberStatistics]
     ) -> None:
         """Builds the tower that the config describes."""
+        seed, towers = config.training.seed + 2000, config.towers
         features = DenseFeatures(
-            config.candidate_features, tables, statistics, name="candidate_features"
+            config.candidate_features, tables, statistics, seed=seed, name="candidate_features"
         )
-        towers = config.towers
-        super().__init__(
-            features,
-            towers.candidate,
-            towers.embedding_dim,
-            config.training.seed + 2000,
-            "candidate_tower",
-        )
+        super().__init__(features, towers.candidate, towers.embedding_dim, seed, "candidate_tower")
 
 
 def _glorot(seed: int) -> keras.initializers.Initializer:

@@ -279,8 +279,12 @@ class Config(Strict):
         for side in ("query", "candidate"):
             if not sides[side] and not (side == "query" and sides["context"]):
                 raise ValueError(f"`features.{side}` is empty: a tower needs at least one feature")
-        if both := sides["query"].keys() & sides["context"].keys():
-            raise ValueError(f"`{min(both)}` is a query and a context feature: rename one")
+        for side, other in (("query", "context"), ("query", "candidate"), ("context", "candidate")):
+            if both := sides[side].keys() & sides[other].keys():
+                raise ValueError(
+                    f"`{min(both)}` is a {side} and a {other} feature: rename one and name the "
+                    "data's column as its `column`"
+                )
         if self.history and self.candidate_id_feature is None:
             raise ValueError("a history needs an `id` feature on the candidate side to refer to")
 

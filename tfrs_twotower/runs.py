@@ -1,0 +1,87 @@
+"""The run folder: what training leaves behind, and the model read back from it.
+
+    config.yaml      the config as resolved
+    inputs.json      which data it is trained on
+    best.weights.*   weights of the best epoch
+    checkpoints/     the state after the last whole epoch
+    metrics.json     per epoch, and the closing comparison with popularity
+    tensorboard/     event files
+    evaluation/      written by `twotower evaluate`
+    manifest.json    written last
+
+`tfrs_twotower.train` writes it; evaluation and export read it.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from tfrs_twotower.data import PreparedData
+from tfrs_twotower.keras import tf
+from tfrs_twotower.model import TwoTowerModel
+from tfrs_twotower.schema import Config, UserError, differences, dump_config, load_config
+from tfrs_twotower.schema.folders import read_manifest, write_json
+
+CONFIG_FILE = "config.yaml"
+INPUTS_FILE = "inputs.json"
+METRICS_FILE = "metrics.json"
+BEST_WEIGHTS = "best.weights"
+CHECKPOINTS, TENSORBOARD, EVALUATION = "checkpoints", "tensorboard", "evaluation"
+MADE_BY = "twotower train"
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished training beside the data it was trained on."""
+
+    folder: Path
+    config: Config
+    data: PreparedData
+    model: TwoTowerModel
+
+
+def build_model(data: PreparedData) -> TwoTowerModel:
+    """The untrained model of the config, for the vocabularies and statistics of the data."""
+    return TwoTowerModel.from_config(data.config, data.num_rows(), data.number_statistics)
+
+
+def write_inputs(folder: Path, data: PreparedData) -> None:
+    """Writes down which config and data a run has."""
+    (folder / CONFIG_FILE).write_text(dump_config(data.config), encoding="utf-8")
+    write_json(folder / INPUTS_FILE, {"data": data.manifest["digests"]})
+
+
+def check_inputs(folder: Path, data: PreparedData) -> None:
+    """Checks that a run, finished or not, is of this data.
+
+    Raises:
+        UserError: If it is of other data.
+    """
+    inputs = json.loads((folder / INPUTS_FILE).read_text(encoding="utf-8"))
+    if found := differences(inputs["data"], data.manifest["digests"]):
+        names = ", ".join(name for name, _, _ in found[:3])
+        raise UserError(
+            f"{folder} was trained on other data than {data.folder} (different: {names}): "
+            "name the prepared folder it was trained on, or train again"
+        )
+
+
+def load_run(folder: str | Path, data_folder: str | Path) -> Run:
+    """Reads a finished run.
+
+    Args:
+        folder: What `twotower train` wrote.
+        data_folder: The prepared folder it was trained on.
+
+    Raises:
+        UserError: If either folder is missing, unfinished, or they do not belong together.
+    """
+    folder = Path(folder)
+    read_manifest(folder, kind="run", made_by=MADE_BY)
+    config = load_config(folder / CONFIG_FILE)
+    data = PreparedData(data_folder, config)
+    check_inputs(folder, data)
+    model = build_model(data)
+    checkpoint = tf.train.Checkpoint(model=model)
+    checkpoint.read(str(folder / BEST_WEIGHTS)).assert_existing_objects_matched()
+    return Run(folder, config, data, model)
