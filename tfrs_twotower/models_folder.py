@@ -1,0 +1,86 @@
+"""The models folder: which models and versions are there, and the tables beside them.
+
+    retrieval/<v>/         query features -> top-k, ScaNN inside
+    retrieval_exact/<v>/   the same contract by matrix product
+    query_tower/<v>/       query features -> query embedding
+    candidate_tower/<v>/   candidate features -> candidate embedding
+    candidates/<v>/        Parquet: candidate_id, embedding, title and attributes
+    queries/<v>/           Parquet: what is known of each query as of now
+    models.config          for a server with ScaNN's operations
+    models.stock.config    without `retrieval`, for stock images
+
+A version has one number in all of them. `retrieval` appears last: where it has a version, the
+others have it too.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow.compute as pc
+import pyarrow.dataset as ds
+
+from tfrs_twotower.schema import UserError
+
+RETRIEVAL, RETRIEVAL_EXACT = "retrieval", "retrieval_exact"
+QUERY_TOWER, CANDIDATE_TOWER = "query_tower", "candidate_tower"
+CANDIDATES, QUERIES = "candidates", "queries"
+MODELS = (QUERY_TOWER, CANDIDATE_TOWER, RETRIEVAL_EXACT, RETRIEVAL)
+PUBLISHED_IN_ORDER = (CANDIDATES, QUERIES, *MODELS)
+TITLE = "title"
+QUERY_KEY = b"query_key"
+
+CONFIG_FILE, STOCK_CONFIG_FILE = "models.config", "models.stock.config"
+
+
+def versions(base_path: Path) -> list[int]:
+    """The version numbers under one base path, ascending."""
+    if not base_path.is_dir():
+        return []
+    return sorted(int(entry.name) for entry in base_path.iterdir() if entry.name.isdecimal())
+
+
+def next_version(models: Path) -> int:
+    """One above every version of every model, also of a publication that was killed half-way."""
+    found = [version for name in PUBLISHED_IN_ORDER for version in versions(models / name)]
+    return 1 + max(found, default=0)
+
+
+def latest_version(models: Path) -> int:
+    """The newest version that is there as a whole.
+
+    Raises:
+        UserError: If there is none.
+    """
+    found = versions(models / RETRIEVAL)
+    if not found:
+        raise UserError(f"no models in {models}: make them with `twotower export`")
+    return found[-1]
+
+
+def read_candidates(models: Path, version: int, columns: list[str] | None = None) -> pd.DataFrame:
+    """The candidates of a version, in the order of rows."""
+    return ds.dataset(models / CANDIDATES / str(version)).to_table(columns=columns).to_pandas()
+
+
+def complete_query(models: Path, version: int, query: Mapping[str, Any]) -> dict[str, Any]:
+    """Adds what the models folder knows of a query: profile and history.
+
+    Args:
+        models: The models folder.
+        version: The version whose `queries` are read.
+        query: Values by feature name, and the query's id under its feature's name (for a model
+            without an id feature: under the name of the id column).
+
+    Returns:
+        The given values, and the known ones for the names that are not given.
+    """
+    stored = ds.dataset(models / QUERIES / str(version))
+    key = stored.schema.metadata[QUERY_KEY].decode()
+    given = dict(query)
+    if key not in given:
+        return given
+    rows = stored.to_table(filter=pc.field(key) == str(given[key])).to_pylist()
+    known = {name: value for name, value in rows[0].items() if value is not None} if rows else {}
+    return {**known, **given}
