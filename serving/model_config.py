@@ -1,0 +1,110 @@
+"""TF Serving's `models.config`: which models a server serves, which versions, under what labels."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from google.protobuf import text_format
+from tensorflow_serving.config import model_server_config_pb2
+
+from serving.errors import LoadError
+from tfrs_twotower.schema import UsageError
+
+
+@dataclass(frozen=True)
+class VersionPolicy:
+    """Which of the versions found are served.
+
+    Attributes:
+        latest: This many of the newest; None: no limit.
+        specific: Only these; empty: any.
+    """
+
+    latest: int | None = 1
+    specific: frozenset[int] = frozenset()
+
+    def select(self, versions: Sequence[int]) -> list[int]:
+        """The versions to serve of those found, ascending."""
+        found = sorted(set(versions) & self.specific if self.specific else set(versions))
+        return found if self.latest is None else found[-self.latest :]
+
+
+ALL_VERSIONS = VersionPolicy(latest=None)
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """One model of a server.
+
+    Attributes:
+        name: What requests call it.
+        base_path: Absolute folder with one subfolder, named by its number, a version.
+        policy: Which versions are served.
+        labels: Version by label, for example `{"stable": 3, "canary": 4}`.
+    """
+
+    name: str
+    base_path: Path
+    policy: VersionPolicy = VersionPolicy()
+    labels: Mapping[str, int] = field(default_factory=dict)
+
+
+def read_models_config(path: str | Path) -> list[ModelConfig]:
+    """Reads a `models.config` file.
+
+    Args:
+        path: A `ModelServerConfig` in protobuf's text format.
+
+    Raises:
+        UsageError: If it cannot be read, or is not such a file.
+        LoadError: If it names models in a way that cannot be served.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"cannot read the model config file {path}: {error}") from error
+    return parse_models_config(text, str(path))
+
+
+def parse_models_config(text: str, source: str) -> list[ModelConfig]:
+    """Reads the text of a `models.config`; `source` names it in errors."""
+    proto = model_server_config_pb2.ModelServerConfig()
+    try:
+        text_format.Parse(text, proto)
+    except text_format.ParseError as error:
+        raise UsageError(f"{source} is not a TF Serving model config: {error}") from error
+    models = [_model(config, source) for config in proto.model_config_list.config]
+    if not models:
+        raise LoadError(f"{source} lists no model: it needs a `model_config_list`")
+    names = [model.name for model in models]
+    if twice := {name for name in names if names.count(name) > 1}:
+        raise LoadError(f"{source} lists the model {min(twice)} twice")
+    return models
+
+
+def _model(config: Any, source: str) -> ModelConfig:
+    name, base_path = config.name, config.base_path
+    if not name or not base_path:
+        raise LoadError(f"{source}: every model needs a `name` and a `base_path`")
+    if not Path(base_path).is_absolute():
+        raise LoadError(
+            f"{source}: the base_path of {name} must be absolute, got {base_path}: export with "
+            "--config_base_path"
+        )
+    platform = config.model_platform
+    if platform not in ("", "tensorflow"):
+        raise LoadError(f"{source}: {name} is of platform {platform}, expected tensorflow")
+    policy = config.model_version_policy
+    return ModelConfig(name, Path(base_path), _policy(policy), dict(config.version_labels))
+
+
+def _policy(proto: Any) -> VersionPolicy:
+    choice = proto.WhichOneof("policy_choice")
+    if choice == "all":
+        return ALL_VERSIONS
+    if choice == "specific":
+        versions = frozenset(proto.specific.versions)
+        return VersionPolicy(latest=None, specific=versions)
+    count = proto.latest.num_versions if choice == "latest" else 1
+    return VersionPolicy(latest=count or 1)

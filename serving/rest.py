@@ -1,0 +1,219 @@
+"""TF Serving's REST API over HTTP/1.1."""
+
+import json
+import logging
+import re
+import threading
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import unquote
+
+from google.protobuf import json_format
+from tensorflow_serving.apis import get_model_metadata_pb2, get_model_status_pb2, model_pb2
+
+from serving import rest_json
+from serving.core import SIGNATURE_DEF, Core
+from serving.errors import (
+    HTTP_STATUS,
+    InvalidRequestError,
+    ServerFaultError,
+    ServingError,
+    UnimplementedError,
+)
+from serving.loading import Servable
+from serving.tensors import Array
+
+_LOG = logging.getLogger(__name__)
+
+_SPEC = r"/v1/models/(?P<name>[^/:]+)(?:/versions/(?P<version>\d+)|/labels/(?P<label>[^/:]+))?"
+_PREDICT_PATH = re.compile(_SPEC + r":(?P<method>classify|regress|predict)", re.IGNORECASE)
+_MODEL_PATH = re.compile(_SPEC + r"(?P<metadata>/metadata)?", re.IGNORECASE)
+_MAX_VERSION = 2**63 - 1
+
+MAX_CONNECTIONS = 256
+IDLE_TIMEOUT_S = 60.0
+
+
+def answer(core: Core, method: str, path: str, body: bytes, timeout_s: float | None) -> bytes:
+    """Answers a request under `/v1/`.
+
+    Args:
+        core: What answers.
+        method: "GET" or "POST".
+        path: The path, percent-encoded.
+        body: The request's body.
+        timeout_s: How long the caller is made to wait at most.
+
+    Returns:
+        The JSON body of a 200.
+
+    Raises:
+        ServingError: With the status that TF Serving gives.
+    """
+    if method == "POST" and (match := _PREDICT_PATH.fullmatch(path)):
+        if match["method"].lower() != "predict":
+            raise UnimplementedError(f"{match['method']} is not offered: ask :predict")
+        return _predict(core, _model_spec(match), body, timeout_s)
+    if method == "GET" and (match := _MODEL_PATH.fullmatch(path)):
+        return _metadata(core, match) if match["metadata"] else _status(core, match)
+    raise InvalidRequestError(f"Malformed request: {method} {path[:200]}")
+
+
+def _model_spec(match: re.Match[str]) -> Any:
+    spec = model_pb2.ModelSpec(name=unquote(match["name"]))
+    if match["version"]:
+        version = int(match["version"])
+        if version > _MAX_VERSION:
+            raise InvalidRequestError(f"Failed to convert version: {version} to numeric.")
+        spec.version.value = version
+    elif match["label"]:
+        spec.version_label = unquote(match["label"])
+    return spec
+
+
+def _predict(core: Core, spec: Any, body: bytes, timeout_s: float | None) -> bytes:
+    question = rest_json.parse(body)
+
+    def inputs_of(servable: Servable) -> tuple[str, dict[str, Array]]:
+        if question.signature not in servable.signatures:
+            raise InvalidRequestError(
+                f'Serving signature name: "{question.signature}" not found in signature def'
+            )
+        signature = servable.signatures[question.signature]
+        return question.signature, rest_json.to_inputs(question, signature)
+
+    return rest_json.render(core.predict_arrays(spec, inputs_of, timeout_s), question.layout)
+
+
+def _status(core: Core, match: re.Match[str]) -> bytes:
+    request = get_model_status_pb2.GetModelStatusRequest(model_spec=_model_spec(match))
+    return json.dumps(_as_dict(core.status(request)), indent=1).encode()
+
+
+def _metadata(core: Core, match: re.Match[str]) -> bytes:
+    response = core.metadata(
+        get_model_metadata_pb2.GetModelMetadataRequest(
+            model_spec=_model_spec(match), metadata_field=[SIGNATURE_DEF]
+        )
+    )
+    signatures = get_model_metadata_pb2.SignatureDefMap()
+    response.metadata[SIGNATURE_DEF].Unpack(signatures)
+    document = {
+        "model_spec": _as_dict(response.model_spec),
+        "metadata": {SIGNATURE_DEF: _as_dict(signatures)},
+    }
+    return json.dumps(document, indent=1).encode()
+
+
+def _as_dict(message: Any) -> dict[str, Any]:
+    return json_format.MessageToDict(
+        message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
+    )
+
+
+class RestServer(ThreadingHTTPServer):
+    """Listens for HTTP; `server_port` is the port."""
+
+    daemon_threads = True
+    allow_reuse_address = True
+
+    def __init__(
+        self, address: tuple[str, int], core: Core, max_body_bytes: int, timeout_s: float
+    ) -> None:
+        """Binds the address; `serve_forever` answers.
+
+        Args:
+            address: Host and port; port 0 takes a free one.
+            core: What answers.
+            max_body_bytes: Larger bodies are refused unread.
+            timeout_s: How long a caller is made to wait at most.
+
+        Raises:
+            OSError: If the address cannot be bound.
+        """
+        self.core = core
+        self.max_body_bytes = max_body_bytes
+        self.timeout_s = timeout_s
+        self._connections = threading.BoundedSemaphore(MAX_CONNECTIONS)
+        super().__init__(address, _Handler)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Gives a connection its thread, or closes it where there are too many."""
+        if not self._connections.acquire(blocking=False):
+            self.shutdown_request(request)
+            return
+        super().process_request(request, client_address)
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        """Runs a connection to its end."""
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self._connections.release()
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Notes a connection that broke, without its contents."""
+        _LOG.debug("a connection ended early", exc_info=True)
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: RestServer
+    protocol_version = "HTTP/1.1"
+    server_version = "twotower"
+    sys_version = ""
+    disable_nagle_algorithm = True
+    wbufsize = -1
+    timeout = IDLE_TIMEOUT_S
+
+    def do_GET(self) -> None:
+        self._answer(b"")
+
+    def do_POST(self) -> None:
+        length = self.headers.get("Content-Length", "")
+        if not (length.isascii() and length.isdigit()):
+            self._refuse(HTTPStatus.LENGTH_REQUIRED, "the request needs a Content-Length")
+        elif int(length) > self.server.max_body_bytes:
+            limit = self.server.max_body_bytes
+            self._refuse(
+                HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+                f"the body has {length} bytes, more than --max_message_bytes {limit}",
+            )
+        else:
+            self._answer(self.rfile.read(int(length)))
+
+    def _answer(self, body: bytes) -> None:
+        path = self.path.partition("?")[0]
+        if not path.lower().startswith("/v1/"):
+            self._error(HTTPStatus.NOT_FOUND, "Not Found")
+            return
+        try:
+            content = answer(self.server.core, self.command, path, body, self.server.timeout_s)
+        except ServingError as error:
+            self._error(HTTP_STATUS.get(error.status, HTTPStatus.INTERNAL_SERVER_ERROR), str(error))
+        except Exception:
+            _LOG.exception("a REST request failed")
+            fault = ServerFaultError("internal error: see the server's log")
+            self._error(HTTPStatus.INTERNAL_SERVER_ERROR, str(fault))
+        else:
+            self._send(HTTPStatus.OK, content)
+
+    def _refuse(self, status: HTTPStatus, message: str) -> None:
+        """Answers without having read the body, which ends the connection."""
+        self.close_connection = True
+        self._error(status, message)
+
+    def _error(self, status: HTTPStatus, message: str) -> None:
+        self._send(status, json.dumps({"error": message}).encode())
+
+    def _send(self, status: HTTPStatus, content: bytes) -> None:
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(content)))
+        if self.close_connection:
+            self.send_header("Connection", "close")
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Says nothing: paths and bodies are the caller's."""

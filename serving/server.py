@@ -1,0 +1,329 @@
+"""The embedded model server: TF Serving's gRPC and REST APIs, with ScaNN's ops on board.
+
+    python -m serving.server --port=8500 --rest_api_port=8501 --model_config_file=models.config
+
+The flags are TF Serving's, so that one server replaces the other.
+"""
+
+import os
+
+if __name__ == "__main__":  # Before TensorFlow is loaded: its notes are not the server's log.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import logging
+import signal
+import sys
+import threading
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Self
+
+import grpc
+import typer
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from tensorflow_serving.apis import model_service_pb2_grpc, prediction_service_pb2_grpc
+
+from serving.admission import Admission
+from serving.core import Core
+from serving.errors import LoadError
+from serving.grpc_services import ModelService, PredictionService
+from serving.loading import Servable, load
+from serving.model_config import ModelConfig, read_models_config
+from serving.predict import Limits
+from serving.rest import RestServer
+from serving.servables import Servables
+from serving.warmup import warm_up
+from serving.watching import Watcher
+from tfrs_twotower.schema import UsageError, UserError
+
+_LOG = logging.getLogger(__name__)
+
+HEALTH_SERVICES = ("", "tensorflow.serving.PredictionService", "tensorflow.serving.ModelService")
+SPARE_THREADS = 4  # For health, status and metadata while every other thread waits its turn.
+
+
+@dataclass(frozen=True)
+class ServerOptions:
+    """How a server listens and what it bears.
+
+    Attributes:
+        max_message_bytes: Largest gRPC message and REST body.
+        max_running: Predict requests computed at the same time.
+        max_waiting: Predict requests that wait for their turn; more are refused.
+        rest_timeout_s: How long a REST caller waits at most; gRPC callers say it themselves.
+        poll_s: Time between two looks for new versions; None: never look again.
+        limits: What one request may ask.
+    """
+
+    max_message_bytes: int = 16 * 1024 * 1024
+    max_running: int = 2 * (os.cpu_count() or 1)
+    max_waiting: int = 256
+    rest_timeout_s: float = 30.0
+    poll_s: float | None = 1.0
+    limits: Limits = Limits()
+
+
+class ModelServer:
+    """A running server; a context manager that starts and stops it.
+
+    Example:
+        with ModelServer([ModelConfig("retrieval", Path("/models/retrieval"))]) as server:
+            client = RetrievalClient(f"127.0.0.1:{server.port}")
+    """
+
+    def __init__(
+        self,
+        models: Sequence[ModelConfig],
+        *,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        rest_port: int | None = 0,
+        options: ServerOptions | None = None,
+        config_path: Path | None = None,
+    ) -> None:
+        """Binds the ports, so that a busy one is known before models are loaded.
+
+        Args:
+            models: What to serve.
+            host: Address to listen on. There is neither encryption nor a password: anything but
+                the loopback belongs behind a proxy that has both.
+            port: gRPC port; 0 takes a free one.
+            rest_port: REST port; 0 takes a free one, None turns REST off.
+            options: Limits; default `ServerOptions()`.
+            config_path: A `models.config` to read anew with each look for versions; None: `models`
+                stays as it is.
+
+        Raises:
+            UserError: If a port cannot be had.
+        """
+        self._options = options = options or ServerOptions()
+        self._servables = Servables(models, self._load)
+        self._watcher: Watcher | None = None
+        if options.poll_s is not None:
+            reread = partial(read_models_config, config_path) if config_path else None
+            self._watcher = Watcher(self._servables, options.poll_s, reread)
+        core = Core(
+            self._servables, Admission(options.max_running, options.max_waiting), options.limits
+        )
+        self._grpc = grpc.server(
+            ThreadPoolExecutor(
+                options.max_running + options.max_waiting + SPARE_THREADS, thread_name_prefix="grpc"
+            ),
+            options=[
+                ("grpc.so_reuseport", 0),
+                ("grpc.max_receive_message_length", options.max_message_bytes),
+                ("grpc.max_send_message_length", -1),
+            ],
+        )
+        prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(
+            PredictionService(core), self._grpc
+        )
+        model_service_pb2_grpc.add_ModelServiceServicer_to_server(ModelService(core), self._grpc)
+        self._health = health.HealthServicer()
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._grpc)
+        try:
+            self.port: int = self._grpc.add_insecure_port(f"{host}:{port}")
+        except RuntimeError as error:
+            raise _cannot_listen("--port", host, port) from error
+        self._rest: RestServer | None = None
+        if rest_port is not None:
+            try:
+                self._rest = RestServer(
+                    (host, rest_port), core, options.max_message_bytes, options.rest_timeout_s
+                )
+            except OSError as error:
+                self._grpc.stop(None)
+                raise _cannot_listen("--rest_api_port", host, rest_port) from error
+        self._rest_thread: threading.Thread | None = None
+
+    @property
+    def rest_port(self) -> int | None:
+        """The REST port; None where REST is off."""
+        return self._rest.server_port if self._rest else None
+
+    def start(self) -> None:
+        """Loads the models and starts to answer.
+
+        Raises:
+            LoadError: If a model cannot be served.
+        """
+        try:
+            self._servables.start()
+        except BaseException:
+            self.stop(0.0)
+            raise
+        self._set_health(health_pb2.HealthCheckResponse.SERVING)
+        self._grpc.start()
+        if self._rest:
+            self._rest_thread = threading.Thread(
+                target=self._rest.serve_forever, args=(0.1,), name="rest", daemon=True
+            )
+            self._rest_thread.start()
+        if self._watcher:
+            self._watcher.start()
+
+    def stop(self, grace_s: float = 5.0) -> None:
+        """Takes no more requests, answers those under way, unloads the models.
+
+        Args:
+            grace_s: How long the requests under way may still take.
+        """
+        if self._watcher:
+            self._watcher.stop()
+        self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
+        stopped = self._grpc.stop(grace_s)
+        if self._rest:
+            if self._rest_thread:
+                self._rest.shutdown()
+            self._rest.server_close()
+        stopped.wait()
+        self._servables.close()
+
+    def __enter__(self) -> Self:
+        """See `start`."""
+        self.start()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        """See `stop`."""
+        self.stop()
+
+    def _load(self, path: Path, name: str, version: int) -> Servable:
+        servable = load(path, name, version)
+        try:
+            warm_up(servable, path, self._options.limits)
+        except LoadError:
+            servable.close()
+            raise
+        return servable
+
+    def _set_health(self, status: int) -> None:
+        for service in HEALTH_SERVICES:
+            self._health.set(service, status)
+
+
+def _cannot_listen(flag: str, host: str, port: int) -> UserError:
+    return UserError(f"cannot listen on {host}:{port}: is it in use? Choose another {flag}")
+
+
+_APP = typer.Typer(add_completion=False, rich_markup_mode=None)
+
+
+@_APP.command()
+def serve(
+    port: Annotated[int, typer.Option("--port", help="gRPC port; 0 takes a free one.")] = 8500,
+    rest_api_port: Annotated[
+        int, typer.Option("--rest_api_port", help="REST port; 0 turns REST off.")
+    ] = 0,
+    host: Annotated[
+        str,
+        typer.Option(
+            "--host",
+            help="Address to listen on. The server knows neither encryption nor passwords: listen "
+            "elsewhere than on the loopback only behind a proxy that does, or in a container.",
+        ),
+    ] = "127.0.0.1",
+    model_config_file: Annotated[
+        Path | None, typer.Option("--model_config_file", help="The models.config of an export.")
+    ] = None,
+    model_config_file_poll_wait_seconds: Annotated[
+        float,
+        typer.Option(
+            "--model_config_file_poll_wait_seconds",
+            help="Read the config file anew with each look for versions; 0: never.",
+        ),
+    ] = 0.0,
+    model_name: Annotated[
+        str, typer.Option("--model_name", help="Name of a single model.")
+    ] = "default",
+    model_base_path: Annotated[
+        Path | None,
+        typer.Option("--model_base_path", help="Folder of a single model's versions."),
+    ] = None,
+    file_system_poll_wait_seconds: Annotated[
+        float,
+        typer.Option(
+            "--file_system_poll_wait_seconds", help="Time between looks for versions; 0: never."
+        ),
+    ] = 1.0,
+    rest_api_timeout_in_ms: Annotated[
+        int, typer.Option("--rest_api_timeout_in_ms", help="Longest wait of a REST caller.")
+    ] = 30_000,
+    max_message_bytes: Annotated[
+        int, typer.Option("--max_message_bytes", help="Largest gRPC message and REST body.")
+    ] = ServerOptions.max_message_bytes,
+    max_batch_size: Annotated[
+        int, typer.Option("--max_batch_size", help="Most rows of one request.")
+    ] = Limits.max_batch_size,
+    max_running_requests: Annotated[
+        int, typer.Option("--max_running_requests", min=1, help="Requests computed at once.")
+    ] = ServerOptions.max_running,
+    max_waiting_requests: Annotated[
+        int,
+        typer.Option(
+            "--max_waiting_requests", min=0, help="Requests that may wait; more are refused."
+        ),
+    ] = ServerOptions.max_waiting,
+) -> None:
+    """Serves SavedModels over TF Serving's gRPC and REST APIs until SIGTERM or Ctrl-C."""
+    logging.basicConfig(
+        level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s"
+    )
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)
+    options = ServerOptions(
+        max_message_bytes=max_message_bytes,
+        max_running=max_running_requests,
+        max_waiting=max_waiting_requests,
+        rest_timeout_s=rest_api_timeout_in_ms / 1000,
+        poll_s=file_system_poll_wait_seconds or None,
+        limits=Limits(max_batch_size=max_batch_size),
+    )
+    try:
+        with ModelServer(
+            _models(model_config_file, model_name, model_base_path),
+            host=host,
+            port=port,
+            rest_port=rest_api_port or None,
+            options=options,
+            config_path=model_config_file if model_config_file_poll_wait_seconds else None,
+        ) as server:
+            rest = f" and REST on port {server.rest_port}" if server.rest_port else ""
+            stopped = threading.Event()
+            for number in (signal.SIGTERM, signal.SIGINT):
+                signal.signal(number, lambda *_: stopped.set())
+            _LOG.info("serving gRPC on %s:%d%s", host, server.port, rest)
+            stopped.wait()
+            _LOG.info("stopping")
+    except UserError as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(error.exit_code) from error
+
+
+def _models(config_path: Path | None, model_name: str, base_path: Path | None) -> list[ModelConfig]:
+    if config_path and base_path:
+        raise UsageError("give --model_config_file or --model_base_path, not both")
+    if config_path:
+        return read_models_config(config_path)
+    if base_path:
+        return [ModelConfig(model_name, base_path)]
+    raise UsageError("nothing to serve: give --model_config_file=MODELS/models.config")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command line.
+
+    Returns:
+        0: stopped by a signal; 1: failed; 2: misused.
+    """
+    try:
+        _APP(args=argv, prog_name="python -m serving.server")
+    except SystemExit as stop:
+        return int(stop.code or 0)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,196 @@
+"""The client against a real server."""
+
+import socket
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import grpc
+import numpy as np
+import pytest
+
+from serving import errors
+from serving.client import UNKNOWN_CANDIDATE_SCORE, RetrievalClient
+from serving.model_config import ModelConfig
+from serving.server import ModelServer, ServerOptions
+from tests.serving import toy_models
+from tests.serving.conftest import free_port, wait_until
+from tfrs_twotower.schema import UsageError
+
+EAST = {"user_id": "east", "history": ["a"], "age": 30.0}
+NORTH = {"user_id": "north", "history": [], "age": None}
+
+
+@pytest.fixture(scope="module")
+def client(embedded):
+    with RetrievalClient(embedded.target) as client:
+        yield client
+
+
+def test_recommend_answers_one_query(client):
+    (answer,) = client.recommend(EAST, k=2)
+
+    assert answer.candidate_ids == ["a", "b"]
+    assert answer.scores == pytest.approx([1.0, 0.8])
+    assert answer.model_version == 3
+
+
+def test_recommend_answers_several_queries_in_their_order(client):
+    answers = client.recommend([NORTH, EAST], k=[1, 2], exclude_ids=[[], ["a"]])
+
+    assert [answer.candidate_ids for answer in answers] == [["c"], ["b", "c"]]
+
+
+def test_what_is_beyond_the_eligible_is_cut_off(client):
+    (answer,) = client.recommend(EAST, k=50, exclude_ids=["a"], allow_ids=["a", "c", "d"])
+
+    assert answer.candidate_ids == ["c", "d"]
+    assert answer.scores == pytest.approx([0.0, -1.0])
+
+
+def test_score_keeps_the_order_of_the_candidates(client):
+    scores = client.score([EAST, NORTH], [["d", "nothing"], ["b"]])
+
+    assert scores == [
+        [pytest.approx(-1.0), UNKNOWN_CANDIDATE_SCORE],
+        [pytest.approx(0.6)],
+    ]
+
+
+def test_score_takes_one_list_for_all_queries(client):
+    assert client.score([EAST, NORTH], ["a", "c"]) == [
+        pytest.approx([1.0, 0.0]),
+        pytest.approx([0.0, 1.0]),
+    ]
+
+
+def test_embed_gives_a_vector_a_query(client):
+    np.testing.assert_allclose(
+        client.embed([NORTH, {**EAST, "user_id": "nobody"}]), [[0.0, 1.0], [0.6, 0.8]]
+    )
+
+
+def test_the_features_of_a_query_can_be_asked(client):
+    assert list(client.query_features()) == ["age", "history", "user_id"]
+
+
+def test_a_misspelt_feature_is_named_before_anything_is_sent(client):
+    with pytest.raises(errors.InvalidRequestError, match="no input usr_id: did you mean user_id"):
+        client.recommend({"usr_id": "east", "history": [], "age": 1.0})
+
+
+def test_an_error_of_the_model_is_told_with_the_model(client):
+    with pytest.raises(errors.InvalidRequestError, match="k must be at most 100") as caught:
+        client.recommend(EAST, k=101)
+
+    assert caught.value.model == "retrieval"
+
+
+def test_an_unknown_model_is_told(embedded):
+    with (
+        RetrievalClient(embedded.target, model="nothing") as client,
+        pytest.raises(errors.ModelNotFoundError, match="Servable not found"),
+    ):
+        client.recommend(EAST)
+
+
+def test_a_model_without_the_signature_is_told(embedded):
+    with (
+        RetrievalClient(embedded.target, model="query_tower") as client,
+        pytest.raises(errors.InvalidRequestError, match="has no signature recommend"),
+    ):
+        client.recommend(EAST)
+
+
+def test_a_version_can_be_asked_for(embedded):
+    with RetrievalClient(embedded.target, version=3) as client:
+        assert client.recommend(EAST)[0].model_version == 3
+    with (
+        RetrievalClient(embedded.target, version=4) as client,
+        pytest.raises(errors.ModelNotFoundError),
+    ):
+        client.recommend(EAST)
+
+
+def test_version_and_label_exclude_each_other():
+    with pytest.raises(UsageError):
+        RetrievalClient("127.0.0.1:1", version=1, version_label="stable")
+
+
+def test_a_server_that_is_not_there_is_told_with_its_address():
+    target = f"127.0.0.1:{free_port()}"
+    with (
+        RetrievalClient(target, timeout_s=10) as client,
+        pytest.raises(errors.UnavailableError, match=f"no model server answers at {target}"),
+    ):
+        client.recommend(EAST)
+
+
+def test_a_server_that_does_not_answer_costs_no_more_than_the_deadline():
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        target = f"127.0.0.1:{silent.getsockname()[1]}"
+        started_s = time.monotonic()
+        with (
+            RetrievalClient(target, timeout_s=0.2) as client,
+            pytest.raises(errors.DeadlineError, match=f"{target} did not answer within 0.2 s"),
+        ):
+            client.recommend(EAST)
+
+    assert time.monotonic() - started_s < 2
+
+
+def test_a_server_that_comes_late_is_reached_by_trying_again(models_dir):
+    port = free_port()
+    models = [ModelConfig("retrieval", models_dir / "retrieval")]
+    with RetrievalClient(f"127.0.0.1:{port}", timeout_s=20) as client:
+        with pytest.raises(errors.UnavailableError):
+            client.recommend(EAST)
+        with ModelServer(models, port=port, rest_port=None):
+            assert client.recommend(EAST, k=1)[0].candidate_ids == ["a"]
+
+
+def test_refusals_are_not_tried_again():
+    calls = []
+
+    class Counting(grpc.ServerInterceptor):
+        def intercept_service(self, continuation, details):
+            calls.append(details.method)
+            return continuation(details)
+
+    server = grpc.server(ThreadPoolExecutor(1), interceptors=[Counting()])
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    with RetrievalClient(f"127.0.0.1:{port}") as client, pytest.raises(errors.UnimplementedError):
+        client.recommend(EAST)
+    server.stop(None).wait()
+
+    assert len(calls) == 1
+
+
+def test_the_client_never_shows_a_query(client):
+    assert "east" not in repr(client)
+
+
+def test_a_new_version_with_other_inputs_is_noticed(tmp_path):
+    base_path = tmp_path / "query_tower"
+    toy_models.write_query_tower(base_path, 1)
+    query = {"visitor": "somebody"}
+
+    with (
+        ModelServer(
+            [ModelConfig("query_tower", base_path)], options=ServerOptions(poll_s=0.02)
+        ) as server,
+        RetrievalClient(f"127.0.0.1:{server.port}") as client,
+    ):
+        client.embed(EAST)
+        toy_models.write_renamed_query_tower(base_path, 2)
+        wait_until(lambda: is_refused(client, EAST))
+
+        np.testing.assert_allclose(client.embed(query), [[1.0, 1.0]])
+
+
+def is_refused(client, query):
+    try:
+        client.embed(query)
+    except errors.InvalidRequestError:
+        return True
+    return False

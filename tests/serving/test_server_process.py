@@ -1,0 +1,202 @@
+"""The server as a command: its errors, and how it starts, swaps and stops."""
+
+import signal
+import socket
+import subprocess
+import sys
+import threading
+
+import grpc
+import pytest
+from tensorflow_serving.apis import prediction_service_pb2_grpc
+
+from serving import server as server_module
+from serving.client import RetrievalClient
+from serving.model_config import ModelConfig, VersionPolicy
+from serving.server import ModelServer, ServerOptions
+from tests.serving import toy_models
+from tests.serving.conftest import free_port, is_healthy, render_config, wait_until
+from tests.serving.test_client import EAST
+from tests.serving.toy_models import predict_request
+
+SLOW_ROWS = 4096
+
+
+@pytest.fixture
+def busy_port():
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        yield listener.getsockname()[1]
+
+
+def failure(capsys, *argv):
+    """Exit code and standard error of a server that does not start."""
+    code = server_module.main([str(arg) for arg in argv])
+    return code, capsys.readouterr().err
+
+
+@pytest.mark.parametrize("flag", ["--port", "--rest_api_port"])
+def test_a_busy_port_is_told_in_one_line(models_dir, busy_port, flag, capsys):
+    ports = {"--port": 0, flag: busy_port}
+    flags = [f"{name}={port}" for name, port in ports.items()]
+
+    code, said = failure(capsys, f"--model_base_path={models_dir / 'retrieval'}", *flags)
+
+    assert code == 1
+    assert said == (
+        f"error: cannot listen on 127.0.0.1:{busy_port}: is it in use? Choose another {flag}\n"
+    )
+
+
+def test_a_folder_that_is_no_model_is_told_in_one_line(tmp_path, capsys):
+    (tmp_path / "1").mkdir()
+
+    code, said = failure(capsys, "--port=0", f"--model_base_path={tmp_path}")
+
+    assert code == 1
+    assert said.splitlines()[-1].startswith(f"error: {tmp_path / '1'} is not a SavedModel")
+    assert "Traceback" not in said
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        pytest.param([], "nothing to serve", id="no model"),
+        pytest.param(["--model_config_file=nowhere"], "cannot read the model config", id="config"),
+        pytest.param(
+            ["--model_config_file=a", "--model_base_path=b"], "not both", id="both ways to say it"
+        ),
+        pytest.param(["--prot=1"], "No such option: --prot", id="misspelt flag"),
+        pytest.param(["--port=x"], "Invalid value for '--port'", id="no number"),
+    ],
+)
+def test_misuse_is_told_and_exits_with_2(argv, said, capsys):
+    code, error = failure(capsys, *argv)
+
+    assert code == 2
+    assert said in error
+    assert "Traceback" not in error
+
+
+@pytest.mark.slow
+def test_the_command_serves_until_sigterm(models_dir, tmp_path):
+    config_path = tmp_path / "models.config"
+    config_path.write_text(render_config(models_dir))
+    port = free_port()
+    command = [sys.executable, "-m", "serving.server", f"--port={port}"]
+    process = subprocess.Popen(
+        [*command, f"--model_config_file={config_path}"], stderr=subprocess.PIPE, text=True
+    )
+    try:
+        wait_until(lambda: is_healthy(f"127.0.0.1:{port}"), timeout_s=60)
+        with RetrievalClient(f"127.0.0.1:{port}") as client:
+            assert client.recommend(EAST, k=1)[0].candidate_ids == ["a"]
+        process.send_signal(signal.SIGTERM)
+        _, log = process.communicate(timeout=20)
+    finally:
+        process.kill()
+
+    assert process.returncode == 0
+    assert "east" not in log
+    assert "Traceback" not in log
+
+
+def test_a_stopping_server_answers_what_it_has_begun(models_dir):
+    server = ModelServer([ModelConfig("retrieval", models_dir / "retrieval")], rest_port=None)
+    server.start()
+    rows = toy_models.many_rows(SLOW_ROWS)
+    with grpc.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+        stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
+        pending = [stub.Predict.future(predict_request(**rows), timeout=30) for _ in range(4)]
+        wait_until(lambda: any(future.done() for future in pending))
+        stopping = threading.Thread(target=server.stop, args=(30.0,))
+        stopping.start()
+        codes = [future.code() for future in pending]
+        stopping.join()
+
+    assert codes == [grpc.StatusCode.OK] * 4
+    assert not is_healthy(f"127.0.0.1:{server.port}")
+
+
+def test_health_tells_of_each_service(embedded):
+    assert is_healthy(embedded.target)
+
+
+def ask_on_and_on(port, stopped, answers, failures):
+    with RetrievalClient(f"127.0.0.1:{port}") as client:
+        while not stopped.is_set():
+            try:
+                answers.append(client.recommend(EAST, k=1)[0])
+            except Exception as error:
+                failures.append(error)
+
+
+def test_a_hot_swap_loses_no_request_and_mixes_no_answer(tmp_path):
+    base_path = tmp_path / "retrieval"
+    toy_models.write_retrieval(base_path, 1)
+    staged = toy_models.write_retrieval(tmp_path / "staged", 2, mirrored=True)
+    answers, failures, stopped = [], [], threading.Event()
+
+    with ModelServer(
+        [ModelConfig("retrieval", base_path)], rest_port=None, options=ServerOptions(poll_s=0.02)
+    ) as server:
+        asking = [
+            threading.Thread(target=ask_on_and_on, args=(server.port, stopped, answers, failures))
+            for _ in range(4)
+        ]
+        for thread in asking:
+            thread.start()
+        wait_until(lambda: answers)
+        staged.rename(base_path / "2")
+        wait_until(lambda: answers[-1].model_version == 2)
+        stopped.set()
+        for thread in asking:
+            thread.join()
+
+    assert failures == []
+    # The mirrored candidates turn the order round: d (1, 0) is the best for "east".
+    assert {(a.model_version, *a.candidate_ids) for a in answers} == {(1, "a"), (2, "d")}
+
+
+def test_labels_follow_the_config_file(tmp_path):
+    base_path = tmp_path / "retrieval"
+    toy_models.write_retrieval(base_path, 1)
+    toy_models.write_retrieval(base_path, 2, mirrored=True)
+    config_path = tmp_path / "models.config"
+    config = (
+        f'model_config_list {{ config {{ name: "retrieval" base_path: "{base_path}" '
+        'model_version_policy { all {} } version_labels { key: "stable" value: %d } } }'
+    )
+    config_path.write_text(config % 1)
+    models = [ModelConfig("retrieval", base_path, VersionPolicy(latest=None), labels={"stable": 1})]
+
+    def stable_version():
+        return client.recommend(EAST)[0].model_version
+
+    with (
+        ModelServer(
+            models,
+            rest_port=None,
+            options=ServerOptions(poll_s=0.02),
+            config_path=config_path,
+        ) as server,
+        RetrievalClient(f"127.0.0.1:{server.port}", version_label="stable") as client,
+    ):
+        assert stable_version() == 1
+        config_path.write_text("half a conf")
+        config_path.write_text(config % 2)
+        wait_until(lambda: stable_version() == 2)
+
+
+def test_a_message_above_the_limit_is_refused(models_dir):
+    options = ServerOptions(max_message_bytes=20_000)
+    models = [ModelConfig("retrieval", models_dir / "retrieval")]
+
+    with (
+        ModelServer(models, rest_port=None, options=options) as server,
+        grpc.insecure_channel(f"127.0.0.1:{server.port}") as channel,
+    ):
+        stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
+        with pytest.raises(grpc.RpcError) as caught:
+            stub.Predict(predict_request(**toy_models.many_rows(4000)), timeout=10)
+
+    assert caught.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
