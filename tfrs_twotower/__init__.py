@@ -1,3 +1,3 @@
-"""Two-tower retrieval on TensorFlow Recommenders."""
+"""Two-tower retrieval on TensorFlow Recommenders; the steps as functions are in `api`."""
 
 __version__ = "0.1.0"

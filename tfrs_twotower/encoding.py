@@ -84,8 +84,12 @@ class Vocabulary(tf.Module):
         """
         super().__init__()
         self._oov_buckets = oov_buckets
+        self._is_empty = tf.io.gfile.stat(str(path)).length == 0
         self._table = tf.lookup.StaticHashTable(
-            tf.lookup.TextFileInitializer(
+            # TensorFlow has no empty tables: the missing token, which is never looked up, stands in.
+            tf.lookup.KeyValueTensorInitializer([""], [-1], tf.string, tf.int64)
+            if self._is_empty
+            else tf.lookup.TextFileInitializer(
                 str(path),
                 tf.string,
                 tf.lookup.TextFileIndex.WHOLE_LINE,
@@ -98,7 +102,8 @@ class Vocabulary(tf.Module):
     @property
     def num_rows(self) -> int:
         """Padding, out-of-vocabulary buckets and tokens together."""
-        return FIRST_OOV_ROW + self._oov_buckets + int(self._table.size())
+        num_tokens = 0 if self._is_empty else int(self._table.size())
+        return FIRST_OOV_ROW + self._oov_buckets + num_tokens
 
     def __call__(self, tokens: tf.Tensor) -> tf.Tensor:
         """Looks tokens up.
@@ -241,7 +246,7 @@ def _fit(rows: tf.Tensor, length: int) -> tf.Tensor:
 
 def _hashed_words(text: tf.Tensor, feature: Text) -> tf.Tensor:
     lowered = tf.strings.lower(text, encoding="utf-8")
-    words = tf.strings.split(tf.strings.regex_replace(lowered, r"[^\p{L}\p{N}]+", " "))
+    words = tf.strings.split(tf.strings.regex_replace(lowered, r"[^\p{L}\p{M}\p{N}]+", " "))
     rows = FIRST_OOV_ROW + tf.strings.to_hash_bucket_fast(words.values, feature.buckets)
     return tf.ensure_shape(
         words.with_values(rows).to_tensor(shape=[None, feature.max_length]),

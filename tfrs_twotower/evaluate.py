@@ -45,10 +45,11 @@ class Evaluation:
     systems: dict[str, dict[str, Values]]
     per_query: pd.DataFrame
 
-    def is_below_popularity(self, metric: str) -> bool:
-        """Whether the model does worse than recommending everybody the same popular candidates."""
-        model, popular = (self.systems[name]["all"][metric] for name in ("model", "popularity"))
-        return bool((model or 0.0) < (popular or 0.0))
+    @property
+    def is_below_popularity(self) -> bool:
+        """Whether recommending everybody the same popular candidates does better."""
+        model, popular = (self.systems[name]["all"] for name in ("model", "popularity"))
+        return bool((model[METRICS[0]] or 0.0) < (popular[METRICS[0]] or 0.0))
 
     def as_dict(self) -> dict[str, Any]:
         """The aggregates, as JSON holds them."""

@@ -64,6 +64,11 @@ def read_candidates(models: Path, version: int, columns: list[str] | None = None
     return ds.dataset(models / CANDIDATES / str(version)).to_table(columns=columns).to_pandas()
 
 
+def query_key(models: Path, version: int) -> str:
+    """The name under which a query gives its id: its id feature, else its id column."""
+    return _stored_queries(models, version).schema.metadata[QUERY_KEY].decode()
+
+
 def complete_query(models: Path, version: int, query: Mapping[str, Any]) -> dict[str, Any]:
     """Adds what the models folder knows of a query: profile and history.
 
@@ -76,11 +81,14 @@ def complete_query(models: Path, version: int, query: Mapping[str, Any]) -> dict
     Returns:
         The given values, and the known ones for the names that are not given.
     """
-    stored = ds.dataset(models / QUERIES / str(version))
-    key = stored.schema.metadata[QUERY_KEY].decode()
-    given = dict(query)
-    if key not in given:
-        return given
-    rows = stored.to_table(filter=pc.field(key) == str(given[key])).to_pylist()
+    stored = _stored_queries(models, version)
+    key = query_key(models, version)
+    if key not in query:
+        return dict(query)
+    rows = stored.to_table(filter=pc.field(key) == str(query[key])).to_pylist()
     known = {name: value for name, value in rows[0].items() if value is not None} if rows else {}
-    return {**known, **given}
+    return {**known, **query}
+
+
+def _stored_queries(models: Path, version: int) -> ds.Dataset:
+    return ds.dataset(models / QUERIES / str(version))

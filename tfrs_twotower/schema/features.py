@@ -13,9 +13,9 @@ Rows are pinned: row 0 is missing/padding, then come the out-of-vocabulary bucke
 vocabulary (or, for hashed text, the buckets).
 """
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, field_validator
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, field_validator, model_validator
 
 
 class Strict(BaseModel):
@@ -43,6 +43,16 @@ class _Feature(Strict):
     column: str | None = Field(None, description="Column of the data; default: the feature's name.")
     # Fields that shape the towers and not the records: they may change without a new `prepare`.
     tower_only: ClassVar[frozenset[str]] = frozenset()
+    # What stands in for a missing value must be one.
+    fill_type: ClassVar[tuple[type, str]] = (str, "text in quotes")
+
+    @model_validator(mode="after")
+    def _fill_is_a_value(self) -> Self:
+        missing = getattr(self, "missing", None)
+        fill_type, expected = self.fill_type
+        if isinstance(missing, Fill) and not isinstance(missing.fill, fill_type):
+            raise ValueError(f"`missing.fill` must be {expected}, got {missing.fill!r}")
+        return self
 
 
 class _Embedded(_Feature):
@@ -87,7 +97,7 @@ class MultiCategorical(_WithVocabulary):
 class Text(_Embedded):
     """Hashed words, mean-pooled. Raw: string; encoded: `max_length` int64 rows.
 
-    Words are runs of Unicode letters and digits, lower-cased.
+    Words are runs of Unicode letters, marks and digits, lower-cased.
     """
 
     kind: Literal["text"] = "text"
@@ -106,6 +116,7 @@ class Number(_Feature):
     )
     missing: Missing = "indicator"
     tower_only: ClassVar[frozenset[str]] = frozenset({"normalize"})
+    fill_type: ClassVar[tuple[type, str]] = (float, "a number")
 
 
 class Boolean(_Feature):
@@ -113,6 +124,7 @@ class Boolean(_Feature):
 
     kind: Literal["boolean"] = "boolean"
     missing: Missing = "indicator"
+    fill_type: ClassVar[tuple[type, str]] = (bool, "true or false")
 
 
 class Vector(_Feature):

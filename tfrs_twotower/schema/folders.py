@@ -109,9 +109,12 @@ def read_manifest(path: str | Path, *, kind: str, made_by: str) -> dict[str, Any
     except (OSError, ValueError) as error:
         state = "unfinished" if (folder / MARKER).exists() else f"not a {kind} folder"
         raise UserError(f"{folder} is {state}: make it with `{made_by}`") from error
-    if manifest.get("kind") != kind:
+    found = manifest.get("kind") if isinstance(manifest, dict) else None
+    if found is None:
+        raise UserError(f"{folder} is not a {kind} folder: make it with `{made_by}`")
+    if found != kind:
         raise UserError(
-            f"{folder} is a {manifest.get('kind')} folder, expected a {kind} folder: "
+            f"{folder} is a {found} folder, expected a {kind} folder: "
             f"make one with `{made_by}`"
         )
     return dict(manifest)

@@ -40,7 +40,7 @@ def parse_config(text: str, source: str, overrides: Sequence[str] = ()) -> Confi
     """Checks the YAML text of a config; `source` names it in errors. See `load_config`."""
     try:
         data = yaml.safe_load(text) or {}
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: an impossible date.
         raise UsageError(f"{source} is not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(data, dict):
         raise UsageError(f"{source}: expected sections such as `columns:`, got a {_kind(data)}")
@@ -54,7 +54,7 @@ def parse_config(text: str, source: str, overrides: Sequence[str] = ()) -> Confi
 
 def dump_config(config: Config) -> str:
     """The YAML text of a config, every default written out."""
-    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    return yaml.safe_dump(config.model_dump(), sort_keys=False, allow_unicode=True)
 
 
 def _apply(data: dict[str, Any], override: str) -> None:
@@ -69,7 +69,7 @@ def _apply(data: dict[str, Any], override: str) -> None:
         data = child
     try:
         data[keys[-1]] = yaml.safe_load(value)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:
         raise UsageError(f"--set {override}: the value is not YAML") from error
 
 

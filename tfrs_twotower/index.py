@@ -1,0 +1,342 @@
+"""Search for the best candidates of a query, exactly or with ScaNN, behind one interface."""
+
+import hashlib
+import importlib.util
+import math
+from abc import abstractmethod
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+
+from tfrs_twotower.schema.config import Index as IndexConfig
+
+# Elements of the largest intermediate tensor of a search: 64 MB of float32.
+CHUNK_ELEMENTS = 16_000_000
+
+# Below this many candidates a tree has nothing to save (and ScaNN's hashing needs 16 of them).
+SMALLEST_TREE = 256
+
+# How many times more candidates than asked for ScaNN looks at when it needs a wider search.
+OVERSAMPLING = 2
+
+
+def scann_op_library() -> Path:
+    """Where ScaNN's TensorFlow ops are; finding them imports nothing."""
+    spec = importlib.util.find_spec("scann")
+    if spec is None or spec.origin is None:
+        raise ModuleNotFoundError("no module named 'scann': pip install 'scann[tf]'")
+    return Path(spec.origin).parent / "scann_ops" / "cc" / "_scann_ops.so"
+
+
+def register_scann_ops() -> ModuleType:
+    """Makes ScaNN's ops known to TensorFlow in this process; needed before a model is loaded.
+
+    Returns:
+        The Python wrappers of the ops.
+    """
+    return tf.load_op_library(str(scann_op_library()))
+
+
+class CandidateIndex(tf.Module):
+    """The embeddings of the corpus and a way to search them.
+
+    A score is the dot product, always computed by `score`: the same pair has the same score to
+    the last bit, whatever the index, the batch and the signature.
+    """
+
+    def __init__(self, embeddings: npt.NDArray[np.float32]) -> None:
+        """Keeps the embeddings as a variable.
+
+        Args:
+            embeddings: `[num_candidates, embedding_dim]`, finite, in the order of candidate rows.
+
+        Raises:
+            ValueError: If there is no candidate, or an embedding is not finite.
+        """
+        super().__init__()
+        if embeddings.ndim != 2 or not embeddings.size:
+            raise ValueError(
+                "`embeddings` must be one row a candidate, at least one: expected shape "
+                f"(num_candidates, embedding_dim), got {embeddings.shape}."
+            )
+        if not np.isfinite(embeddings).all():
+            raise ValueError("`embeddings` must be finite, got NaN or infinity.")
+        self.embeddings = tf.Variable(
+            embeddings.astype(np.float32, copy=False), trainable=False, name="candidate_embeddings"
+        )
+
+    @property
+    def num_candidates(self) -> int:
+        """How many candidates the corpus has."""
+        return int(self.embeddings.shape[0])
+
+    @property
+    def embedding_dim(self) -> int:
+        """Width of an embedding."""
+        return int(self.embeddings.shape[1])
+
+    @property
+    @abstractmethod
+    def parameters(self) -> dict[str, Any]:
+        """What the index was built with, for the manifest."""
+
+    @property
+    @abstractmethod
+    def searcher_bytes(self) -> int:
+        """Forecast of the memory that a search needs beside the variables."""
+
+    def score(self, query_embeddings: tf.Tensor, candidate_rows: tf.Tensor) -> tf.Tensor:
+        """Scores given candidates.
+
+        Args:
+            query_embeddings: `[batch, embedding_dim]` float32.
+            candidate_rows: `[batch, n]` int, each within the corpus.
+
+        Returns:
+            `[batch, n]` float32.
+        """
+        return in_chunks(
+            self._score,
+            (query_embeddings, candidate_rows),
+            self._vectors_at_once // tf.maximum(tf.shape(candidate_rows)[1], 1),
+            tf.TensorSpec([None, None], tf.float32),
+        )
+
+    def search(self, query_embeddings: tf.Tensor, k: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Finds the best candidates of each query.
+
+        Args:
+            query_embeddings: `[batch, embedding_dim]` float32, finite; the batch may be empty.
+            k: int32 scalar, 1 or more.
+
+        Returns:
+            Candidate rows `[batch, min(k, num_candidates)]` int64, distinct, by score and where
+            scores are equal by row; and their scores, float32.
+        """
+        k = tf.minimum(k, self.num_candidates)
+
+        def best(queries: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            rows = tf.sort(self._find(queries, k), axis=1)
+            # Of equal scores top_k takes the first, which is the lower row.
+            scores, order = tf.math.top_k(self._score(queries, rows), k)
+            return tf.cast(tf.gather(rows, order, batch_dims=1), tf.int64), scores
+
+        return in_chunks(
+            best,
+            (query_embeddings,),
+            self._vectors_at_once // k,
+            (tf.TensorSpec([None, None], tf.int64), tf.TensorSpec([None, None], tf.float32)),
+        )
+
+    @property
+    def _vectors_at_once(self) -> int:
+        return CHUNK_ELEMENTS // self.embedding_dim
+
+    def _score(self, queries: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:
+        # Gathered from the variable itself, every later read would copy the whole corpus.
+        embeddings = tf.convert_to_tensor(self.embeddings)
+        return tf.linalg.matvec(tf.gather(embeddings, rows), queries)
+
+    @abstractmethod
+    def _find(self, queries: tf.Tensor, k: tf.Tensor) -> tf.Tensor:
+        """The best rows of each query, `[batch, k]` int32, distinct, in any order."""
+
+    def _find_exactly(self, queries: tf.Tensor, k: tf.Tensor) -> tf.Tensor:
+        def best(chunk: tf.Tensor) -> tf.Tensor:
+            return tf.math.top_k(tf.matmul(chunk, self.embeddings, transpose_b=True), k).indices
+
+        return in_chunks(
+            best,
+            (queries,),
+            tf.constant(CHUNK_ELEMENTS // self.num_candidates),
+            tf.TensorSpec([None, None], tf.int32),
+        )
+
+
+class ExactIndex(CandidateIndex):
+    """Matrix product and top-k: stock TensorFlow ops only."""
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """See `CandidateIndex`."""
+        return {"kind": "exact"}
+
+    @property
+    def searcher_bytes(self) -> int:
+        """None: it reads the embeddings."""
+        return 0
+
+    def _find(self, queries: tf.Tensor, k: tf.Tensor) -> tf.Tensor:
+        return self._find_exactly(queries, k)
+
+
+class ScannIndex(CandidateIndex):
+    """ScaNN, mended: what it fails to find is completed exactly, and scores are exact.
+
+    ScaNN pads the answer to a query with row 0 and a distance of NaN, or returns fewer columns
+    than asked for, when the leaves it searched hold too few candidates. Such queries are answered
+    by `ExactIndex`'s method instead.
+    """
+
+    def __init__(self, embeddings: npt.NDArray[np.float32], config: IndexConfig) -> None:
+        """Builds the index; the same embeddings and config give the same index.
+
+        Args:
+            embeddings: See `CandidateIndex`.
+            config: Brute force or a tree, and its measures.
+        """
+        super().__init__(embeddings)
+        self._config = config
+        self._has_tree = self.num_candidates >= max(config.brute_force_below, SMALLEST_TREE)
+        self._ops = register_scann_ops()
+        scann_config = self._scann_config()
+        digest = hashlib.sha256(scann_config.encode())
+        digest.update(np.ascontiguousarray(embeddings).data)
+        # Signatures of a model share one searcher by this name, two models never do.
+        self._shared_name = f"scann-{digest.hexdigest()[:16]}"
+        self._state = self._build(scann_config)
+
+    @property
+    def num_leaves(self) -> int:
+        """Leaves of the tree: about the square root of the corpus, at least 16 candidates each."""
+        wanted = self._config.num_leaves or math.isqrt(self.num_candidates)
+        return max(min(wanted, self.num_candidates // 16), 1)
+
+    @property
+    def leaves_to_search(self) -> int:
+        """Leaves that a query looks into, at least."""
+        return min(
+            self._config.leaves_to_search or math.ceil(self.num_leaves / 10), self.num_leaves
+        )
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """See `CandidateIndex`."""
+        if not self._has_tree:
+            return {"kind": "scann", "method": "brute_force"}
+        return {
+            "kind": "scann",
+            "method": "tree_ah",
+            "num_leaves": self.num_leaves,
+            "leaves_to_search": self.leaves_to_search,
+            "reorder": self._config.reorder,
+            "dimensions_per_block": self._config.dimensions_per_block,
+            "anisotropic_threshold": self._config.anisotropic_threshold,
+        }
+
+    @property
+    def searcher_bytes(self) -> int:
+        """A copy of the embeddings and of ScaNN's own state."""
+        embeddings = 4 * self.num_candidates * self.embedding_dim
+        return embeddings + sum(int(tf.size(v)) * v.dtype.size for v in self._state)
+
+    def _scann_config(self) -> str:
+        from scann.scann_ops.py.scann_builder import ScannBuilder
+
+        builder = ScannBuilder(self.embeddings, num_neighbors=10, distance_measure="dot_product")
+        if not self._has_tree:
+            return str(builder.score_brute_force().create_config())
+        # Leaves begin as k-means++ chooses them: ScaNN's random choice has no seed.
+        builder.tree(self.num_leaves, self.leaves_to_search, random_init=False)
+        builder.score_ah(self._config.dimensions_per_block, self._config.anisotropic_threshold)
+        return str(builder.reorder(self._config.reorder).create_config())
+
+    def _build(self, scann_config: str) -> list[tf.Variable]:
+        searcher = self._ops.scann_scann_create_searcher(
+            x=self.embeddings,
+            scann_config=scann_config,
+            training_threads=0,
+            shared_name=f"{self._shared_name}-build",
+        )
+        # The last tensor is the embeddings, which are kept once.
+        *state, _ = self._ops.scann_scann_to_tensors(searcher)
+        tf.raw_ops.DestroyResourceOp(resource=searcher)
+        return [
+            tf.Variable(_without_garbage(tensor), trainable=False, name="scann") for tensor in state
+        ]
+
+    def _find(self, queries: tf.Tensor, k: tf.Tensor) -> tf.Tensor:
+        config, partitioner, leaf_of_row, codebook, hashed, int8, multipliers, norms = self._state
+        searcher = self._ops.scann_tensors_to_scann(
+            self.embeddings,
+            config,
+            partitioner,
+            leaf_of_row,
+            codebook,
+            hashed,
+            int8,
+            multipliers,
+            norms,
+            shared_name=self._shared_name,
+        )
+        reorder, leaves = tf.constant(-1), tf.constant(-1)
+        if self._has_tree:
+            reorder = tf.maximum(self._config.reorder, OVERSAMPLING * k)
+            leaf_size = self.num_candidates // self.num_leaves
+            leaves = tf.clip_by_value(
+                OVERSAMPLING * k // leaf_size, self.leaves_to_search, self.num_leaves
+            )
+        rows, distances = self._ops.scann_scann_search_batched(
+            searcher, queries, k, reorder, leaves, parallel=True
+        )
+        rows, distances = (
+            tf.ensure_shape(rows, [None, None]),
+            tf.ensure_shape(distances, [None, None]),
+        )
+        is_short = tf.reduce_any(tf.math.is_nan(distances), axis=1) | (tf.shape(rows)[1] < k)
+
+        def complete() -> tf.Tensor:
+            short = tf.where(is_short)
+            exact = self._find_exactly(tf.gather_nd(queries, short), k)
+            wide = tf.pad(rows, [[0, 0], [0, k - tf.shape(rows)[1]]])
+            return tf.tensor_scatter_nd_update(wide, short, exact)
+
+        return tf.cond(tf.reduce_any(is_short), complete, lambda: rows)
+
+
+def in_chunks(
+    function: Callable[..., Any], inputs: tuple[tf.Tensor, ...], chunk: tf.Tensor, output: Any
+) -> Any:
+    """Applies a function to `chunk` rows of its inputs at a time, so that memory stays bounded.
+
+    Args:
+        function: Matrices with a common number of rows, 1 or more -> a nest of such matrices.
+        inputs: What to apply it to; may have no rows.
+        chunk: int32 scalar, how many rows at once; at least one is taken.
+        output: What `function` returns, as `tf.TensorSpec`s.
+
+    Returns:
+        What `function` returns for all rows.
+    """
+    num_rows = tf.shape(inputs[0])[0]
+    chunk = tf.clip_by_value(chunk, 1, tf.maximum(num_rows, 1))
+
+    def chunk_by_chunk() -> Any:
+        num_chunks = tf.maximum(-(-num_rows // chunk), 1)
+
+        def split(matrix: tf.Tensor) -> tf.Tensor:
+            padded = tf.pad(matrix, [[0, num_chunks * chunk - num_rows], [0, 0]])
+            width = matrix.shape[1] or tf.shape(matrix)[1]
+            return tf.reshape(padded, [num_chunks, chunk, width])
+
+        results = tf.map_fn(
+            lambda matrices: function(*matrices),
+            tuple(split(matrix) for matrix in inputs),
+            parallel_iterations=1,
+            fn_output_signature=output,
+        )
+        return tf.nest.map_structure(
+            lambda x: tf.reshape(x, [num_chunks * chunk, tf.shape(x)[2]])[:num_rows], results
+        )
+
+    return tf.cond(num_rows == chunk, lambda: function(*inputs), chunk_by_chunk)
+
+
+def _without_garbage(tensor: tf.Tensor) -> tf.Tensor:
+    """ScaNN leaves the scalars that stand for unused tensors uninitialised."""
+    return tf.zeros_like(tensor) if not tensor.shape.rank else tensor

@@ -1,0 +1,61 @@
+"""Training, shown on stderr while it runs."""
+
+import time
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from tfrs_twotower.keras import keras
+from tfrs_twotower.schema.config import Training
+
+
+class EpochProgress(keras.callbacks.Callback):
+    """A bar for the steps of an epoch, and a line that stays for each finished one."""
+
+    def __init__(self, training: Training) -> None:
+        """Shows the epochs that the config asks for."""
+        super().__init__()
+        self._epochs = training.epochs
+        self._console = Console(stderr=True, highlight=False)
+        self._progress = Progress(
+            TextColumn("epoch {task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("loss {task.fields[loss]:.4f}"),
+            TimeRemainingColumn(),
+            console=self._console,
+            transient=True,
+        )
+        self._task = self._progress.add_task("", loss=float("nan"))
+
+    def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
+        """Shows the bar."""
+        self._progress.start()
+
+    def on_train_end(self, logs: dict[str, float] | None = None) -> None:
+        """Takes the bar away."""
+        self._progress.stop()
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        """Starts the bar anew."""
+        self._started_s = time.monotonic()
+        self._progress.reset(
+            self._task,
+            total=self.params["steps"],
+            description=f"{epoch + 1}/{self._epochs}",
+            loss=float("nan"),
+        )
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, float]) -> None:
+        """Moves the bar by a step."""
+        self._progress.update(self._task, completed=batch + 1, loss=logs["loss"])
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float]) -> None:
+        """Prints what the epoch came to."""
+        shown = "  ".join(f"{name} {value:.4f}" for name, value in logs.items() if _is_shown(name))
+        seconds = time.monotonic() - self._started_s
+        self._console.print(f"epoch {epoch + 1}/{self._epochs}  {shown}  {seconds:.1f} s")
+
+
+def _is_shown(name: str) -> bool:
+    return name == "loss" or name.startswith("val_")
