@@ -1,0 +1,189 @@
+"""Prepares training data: interaction log in, prepared folder out.
+
+    python -m pipelines.prepare --config C --dataset DIR --output DIR [any Beam option]
+
+One Beam pipeline. Files are read into Arrow batches and cut into partitions by hash of the query
+(`ingest`); partitions are sorted and left in a staging folder, and the cut-offs of the split, the
+rows of queries and candidates follow from what they report (`shuffle`); the train part is counted
+into vocabularies and statistics, and examples are encoded with them (`produce`). Stages meet in
+files below the output folder, which every worker must reach.
+"""
+
+import json
+import sys
+import uuid
+from collections.abc import Sequence
+from typing import Any
+
+import apache_beam as beam
+from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.pvalue import AsList, AsSingleton
+
+from pipelines import filesystem
+from pipelines.ingest import Pieces, ReadFiles, WriteRejected
+from pipelines.job import Job
+from pipelines.manifest import check_report, make_manifest, write_statistics
+from pipelines.options import DEFAULT_MAX_REJECTED_SHARE, PrepareOptions, beam_options
+from pipelines.produce import (
+    CountCandidates,
+    CountPartition,
+    MergeCounts,
+    WriteCandidates,
+    WritePartition,
+    WriteReport,
+)
+from pipelines.shuffle import (
+    EVENTS,
+    PROFILES,
+    StageCandidates,
+    StageCatalogue,
+    StagePartitions,
+)
+from pipelines.sources import CANDIDATES, INTERACTIONS, QUERIES, Dataset, open_dataset
+from tfrs_twotower.schema import Config, UsageError, UserError, load_config
+
+PARTITION_BYTES = 64 << 20
+MIN_PARTITIONS = 8
+FULL_DISK = "No space left on device"
+
+
+def build(pipeline: beam.Pipeline, job: Job, dataset: Dataset) -> None:
+    """Adds the whole job to a pipeline.
+
+    Args:
+        pipeline: To add to.
+        job: Settings and places.
+        dataset: The files to read.
+    """
+
+    def read(kind: str, catalogue: AsSingleton | None) -> Pieces:
+        files = ReadFiles(job, kind, dataset.of(kind), catalogue)
+        return pipeline | f"Read{kind.capitalize()}" >> files
+
+    candidates, profiles = read(CANDIDATES, None), read(QUERIES, None)
+    staged_candidates = candidates.tables | "StageCandidates" >> StageCandidates(job)
+    if job.has_candidates:
+        catalogue = AsSingleton(staged_candidates.ids | "Catalogue" >> StageCatalogue(job))
+        events = read(INTERACTIONS, catalogue)
+        stage = StagePartitions(job, None)
+        candidate_parts = staged_candidates.numbers
+    else:
+        events = read(INTERACTIONS, None)
+        catalogue = AsSingleton(events.candidate_ids | "Catalogue" >> StageCatalogue(job))
+        stage = StagePartitions(job, catalogue)
+        candidate_parts = pipeline | "OnePart" >> beam.Create([0])
+    staged = {EVENTS: events.tables, PROFILES: profiles.tables} | "StagePartitions" >> stage
+    counts = [
+        staged.numbers
+        | "CountPartition"
+        >> beam.ParDo(CountPartition(job), AsSingleton(staged.cutoffs), catalogue)
+    ]
+    if job.has_candidates:
+        counts.append(candidate_parts | "CountCandidates" >> beam.ParDo(CountCandidates(job)))
+    counted = counts | "Counts" >> beam.Flatten() | "MergeCounts" >> MergeCounts(job, catalogue)
+    written = staged.numbers | "WritePartition" >> beam.ParDo(
+        WritePartition(job),
+        AsSingleton(staged.cutoffs),
+        AsSingleton(staged.num_queries),
+        AsList(counted),
+    )
+    described = candidate_parts | "WriteCandidates" >> beam.ParDo(
+        WriteCandidates(job), AsList(counted)
+    )
+    facts = [
+        staged.cutoffs | "ReportCutoffs" >> beam.Map(_as_fact, "cutoffs"),
+        staged.num_queries | "ReportQueries" >> beam.Map(_as_fact, "num_queries"),
+    ]
+    reports = [part.report for part in (candidates, profiles, events, staged_candidates, staged)]
+    rejected = [part.rejected for part in (candidates, profiles, events, staged_candidates, staged)]
+    _ = rejected | "Rejected" >> beam.Flatten() | "WriteRejected" >> WriteRejected(job)
+    _ = (
+        [*reports, *facts, counted, written, described]
+        | "Reports" >> beam.Flatten()
+        | "WriteReport" >> WriteReport(job)
+    )
+
+
+def _as_fact(value: Any, name: str) -> str:
+    return json.dumps({name: value})
+
+
+def prepare(
+    config: Config,
+    dataset: str,
+    output: str,
+    *,
+    beam_args: Sequence[str] = (),
+    overwrite: bool = False,
+    max_rejected_share: float = DEFAULT_MAX_REJECTED_SHARE,
+) -> dict[str, Any]:
+    """Prepares training data from a dataset folder.
+
+    Args:
+        config: Columns, labels, features, split.
+        dataset: Folder with the files, on any filesystem Beam reads.
+        output: The prepared folder to write, on a filesystem that every worker reaches.
+        beam_args: Beam options, such as `--runner=...`.
+        overwrite: Whether a finished prepared folder may be replaced.
+        max_rejected_share: Share of records (0 to 1) that may be rejected.
+
+    Returns:
+        The manifest, as written.
+
+    Raises:
+        UsageError: If the output folder is finished or not ours.
+        UserError: If the data cannot be used.
+    """
+    files = open_dataset(dataset, config)
+    with filesystem.output_folder(output, overwrite=overwrite) as staging:
+        job = Job(
+            config=config,
+            output=output,
+            staging=staging,
+            run=uuid.uuid4().hex,
+            has_candidates=bool(files.of(CANDIDATES)),
+            num_partitions=max(MIN_PARTITIONS, -(-files.interaction_bytes // PARTITION_BYTES)),
+            num_candidate_partitions=-(-files.candidate_bytes // PARTITION_BYTES) or 1,
+        )
+        _run(job, files, beam_options(beam_args))
+        report = json.loads(filesystem.read_bytes(job.report_path))
+        check_report(report, job, max_rejected_share)
+        manifest = make_manifest(report, job, write_statistics(report, job))
+        filesystem.write_manifest(output, manifest, staging)
+    return manifest
+
+
+def _run(job: Job, dataset: Dataset, options: PipelineOptions) -> None:
+    try:
+        with beam.Pipeline(options=options) as pipeline:
+            build(pipeline, job, dataset)
+    except Exception as error:
+        if FULL_DISK in str(error):
+            raise UserError(f"the disk is full: make room for {job.output}") from error
+        raise
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the job as the command line says; returns the exit code."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    own = PipelineOptions(arguments).view_as(PrepareOptions)
+    try:
+        for name in ("config", "dataset", "output"):
+            if getattr(own, name) is None:
+                raise UsageError(f"--{name} is missing; see `python -m pipelines.prepare --help`")
+        prepare(
+            load_config(own.config),
+            own.dataset,
+            own.output,
+            beam_args=arguments,
+            overwrite=own.overwrite,
+            max_rejected_share=own.max_rejected_share,
+        )
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,94 @@
+"""Arrow tables as Beam elements, stable hashes of ids, and tables cut into partitions."""
+
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+
+# Of every hash that decides where a row goes; another key would be another, equally valid, split.
+HASH_KEY = "tfrs-two-tower-1"
+
+
+def to_ipc(table: pa.Table) -> bytes:
+    """An Arrow IPC stream of a table."""
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    return sink.getvalue().to_pybytes()
+
+
+def from_ipc(data: bytes) -> pa.Table:
+    """The table of an Arrow IPC stream."""
+    return pa.ipc.open_stream(data).read_all()
+
+
+def concat(pieces: Iterable[bytes]) -> pa.Table:
+    """One table of many IPC streams, one chunk a column; dictionaries are unified."""
+    table = pa.concat_tables([from_ipc(piece) for piece in pieces])
+    return table.unify_dictionaries().combine_chunks()
+
+
+def column(table: pa.Table, name: str) -> pa.Array:
+    """A column as one array."""
+    chunks = table.column(name)
+    return chunks.chunk(0) if chunks.num_chunks == 1 else chunks.combine_chunks()
+
+
+def hash_ids(ids: pa.Array) -> np.ndarray:
+    """`[n]` uint64 hashes of strings, the same in every process and on every machine."""
+    values = np.asarray(ids.to_numpy(zero_copy_only=False), object)
+    return pd.util.hash_array(values, hash_key=HASH_KEY, categorize=False)
+
+
+def mix(*hashes: np.ndarray) -> np.ndarray:
+    """`[n]` uint64 hash of several uint64 hashes a row (splitmix64 over their running sum)."""
+    mixed = np.zeros_like(hashes[0])
+    for part in hashes:
+        mixed = mixed + part.astype(np.uint64) + np.uint64(0x9E3779B97F4A7C15)
+        mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        mixed = mixed ^ (mixed >> np.uint64(31))
+    return mixed
+
+
+def share(hashes: np.ndarray) -> np.ndarray:
+    """`[n]` float64 in [0, 1): uint64 hashes as a place in the unit interval."""
+    return (hashes >> np.uint64(11)).astype(np.float64) * 2.0**-53
+
+
+def dictionary(strings: pa.Array) -> pa.DictionaryArray:
+    """Strings as a dictionary array; one that is so already is left."""
+    if pa.types.is_dictionary(strings.type):
+        return strings
+    return pc.dictionary_encode(strings)
+
+
+def indices(encoded: pa.DictionaryArray) -> np.ndarray:
+    """`[n]` int32 positions in the dictionary."""
+    return encoded.indices.to_numpy(zero_copy_only=False)
+
+
+def partition(
+    table: pa.Table, ids: pa.DictionaryArray, num_partitions: int
+) -> Iterator[tuple[int, pa.Table]]:
+    """Cuts a table by the hash of an id a row.
+
+    Args:
+        table: `n` rows.
+        ids: `n` ids, no nulls.
+        num_partitions: In how many parts.
+
+    Yields:
+        Number of the partition and its rows, in their order; empty parts are left out.
+    """
+    of_ids = (hash_ids(ids.dictionary) % np.uint64(num_partitions)).astype(np.int64)
+    of_rows = of_ids[indices(ids)]
+    order = np.argsort(of_rows, kind="stable")
+    ends = np.cumsum(np.bincount(of_rows, minlength=num_partitions))
+    start = 0
+    for number, end in enumerate(ends.tolist()):
+        if end > start:
+            yield number, table.take(pa.array(order[start:end]))
+        start = end

@@ -1,0 +1,117 @@
+"""The definition of the prepared folder, one row at a time, for tests to compare with.
+
+Written from the documentation of the layout and the config, not from the pipeline. Vocabularies
+have one out-of-vocabulary bucket here: row 0 is missing, 1 unknown, 2 the first token.
+"""
+
+from collections import Counter
+from dataclasses import dataclass, field
+from fractions import Fraction
+
+import numpy as np
+import pyarrow.parquet as pq
+import tensorflow as tf
+
+
+@dataclass
+class Event:
+    query: str
+    candidate: str
+    second: int
+    label: int = 1
+    weight: float = 1.0
+    order: int = 0
+    context: dict = field(default_factory=dict)
+    split: str = ""
+
+    @property
+    def key(self):
+        return (self.second, self.order, self.candidate.encode())
+
+
+def split_by_time(events, validation="0.1", test="0.1"):
+    ordered = sorted(event.second for event in events)
+    total = len(ordered)
+    starts = []
+    for share in (1 - Fraction(validation) - Fraction(test), 1 - Fraction(test)):
+        rank = int(share * total)
+        starts.append(ordered[rank] if rank < total else float("inf"))
+    for event in events:
+        event.split = "train"
+        if event.second >= starts[0]:
+            event.split = "validation"
+        if event.second >= starts[1]:
+            event.split = "test"
+
+
+def split_leave_last_out(events):
+    for query in {event.query for event in events}:
+        own = sorted((e for e in events if e.query == query), key=lambda e: e.key)
+        for event in own:
+            event.split = "train"
+        if len(own) >= 3:
+            own[-2].split, own[-1].split = "validation", "test"
+
+
+def history(event, events, length):
+    """Ids of the last positives strictly before an event, oldest first."""
+    before = [e for e in events if e.query == event.query and e.label and e.key < event.key]
+    before.sort(key=lambda e: e.key)
+    return [e.candidate for e in before][-length:]
+
+
+def vocabulary(tokens, min_count=1):
+    counts = Counter(token for token in tokens if token)
+    kept = [token for token, count in counts.items() if count >= min_count]
+    return sorted(kept, key=lambda token: (-counts[token], token.encode()))
+
+
+def row_of(token, tokens):
+    if token == "":
+        return 0
+    return tokens.index(token) + 2 if token in tokens else 1
+
+
+def rows_of_ids(ids):
+    return {value: row for row, value in enumerate(sorted(set(ids), key=str.encode))}
+
+
+def read_records(folder, pattern):
+    """All records of some files as mappings of name -> list of values."""
+    records = []
+    for path in sorted(folder.glob(pattern)):
+        for data in tf.data.TFRecordDataset(str(path), compression_type="GZIP"):
+            example = tf.train.Example.FromString(data.numpy())
+            records.append(
+                {
+                    name: list(getattr(feature, feature.WhichOneof("kind")).value)
+                    for name, feature in example.features.feature.items()
+                }
+            )
+    return records
+
+
+def read_bytes_of_records(folder, pattern):
+    """The serialized records of some files, sorted."""
+    records = []
+    for path in folder.glob(pattern):
+        dataset = tf.data.TFRecordDataset(str(path), compression_type="GZIP")
+        records += [data.numpy() for data in dataset]
+    return sorted(records)
+
+
+def read_rows(folder, pattern):
+    """All rows of some Parquet files."""
+    rows = []
+    for path in sorted(folder.glob(pattern)):
+        rows += pq.read_table(path).to_pylist()
+    return rows
+
+
+def in_order(records):
+    """Records in an order of their own, to compare two lists as multisets."""
+    return sorted(records, key=lambda record: repr(sorted(record.items())))
+
+
+def as_float32(value):
+    return float(np.float32(value))

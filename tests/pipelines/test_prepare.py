@@ -1,0 +1,480 @@
+"""The whole job on small worlds, against a definition that looks at one row at a time."""
+
+import json
+import random
+
+import numpy as np
+import pytest
+
+from pipelines.prepare import main
+from tests.pipelines.reference import (
+    Event,
+    history,
+    in_order,
+    read_bytes_of_records,
+    read_records,
+    read_rows,
+    row_of,
+    rows_of_ids,
+    split_by_time,
+    split_leave_last_out,
+    vocabulary,
+)
+from tfrs_twotower.data import PreparedData
+from tfrs_twotower.schema import UsageError, UserError, parse_config
+
+LENGTH = 3
+CONFIG = """
+columns: {query_id: user, candidate_id: item, timestamp: ts, event: type, value: thumbs,
+          title: name, available_from: since}
+labels:
+  events: {view: {weight: 0.5}, buy: {weight: 2.0}}
+  values: {-1: {label: 0}, 1: {}, 2: {weight: 3.0}}
+features:
+  query:
+    user: {kind: id, min_count: 2}
+    country: {kind: categorical}
+    age: {kind: number}
+    history: {kind: history, length: 3}
+  context:
+    device: {kind: categorical}
+    moment: {kind: timestamp}
+  candidate:
+    item: {kind: id, min_count: 2}
+    genres: {kind: multi_categorical, max_length: 3}
+    price: {kind: number}
+    vector: {kind: vector, dimension: 2}
+export: {attributes: [genres]}
+"""
+START = 1_600_000_000  # A Sunday, 12:26:40 UTC.
+
+
+def make_events(seed=0, num_events=300):
+    """Events with ties in time, thumbs, and explicit negatives."""
+    chance = random.Random(seed)
+    events, lines = [], []
+    for _ in range(num_events):
+        query, candidate = f"u{chance.randrange(20)}", f"i{chance.randrange(15)}"
+        second = START + 3600 * chance.randrange(60)
+        kind, thumbs = chance.choice(["view", "buy"]), chance.choice(["", "", "-1", "1", "2"])
+        device = chance.choice(["tv", "phone", ""])
+        weight = {"view": 0.5, "buy": 2.0}[kind] * {"2": 3.0}.get(thumbs, 1.0)
+        label = 0 if thumbs == "-1" else 1
+        events.append(Event(query, candidate, second, label, weight, 0, {"device": device}))
+        lines.append(f"{query},{candidate},{second},{kind},{thumbs},{device}")
+    return events, "user,item,ts,type,thumbs,device\n" + "\n".join(lines) + "\n"
+
+
+CANDIDATES = [
+    {"item": f"i{n}", "name": f"Item {n}", "since": n, "genres": genres, "price": price,
+     "vector": vector}
+    for n, (genres, price, vector) in enumerate(
+        [(["a", "b"], 1.5, [0.5, 1.0]), (["b"], None, None), ([], 3.0, [1.0, 2.0])] * 6
+    )
+]  # fmt: skip
+QUERIES = [
+    {"user": f"u{n}", "country": country, "age": age}
+    for n, (country, age) in enumerate([("at", 30), ("", None), ("be", 40)] * 7)
+]
+
+
+@pytest.fixture
+def prepared_world(world):
+    events, text = make_events()
+    world.write("interactions.csv", text)
+    world.write_json_lines("candidates.jsonl", CANDIDATES)
+    world.write_json_lines("queries.jsonl", QUERIES)
+    world.events = events
+    return world
+
+
+def expected_examples(events):
+    """The records of all splits, by split."""
+    query_rows = rows_of_ids([row["user"] for row in QUERIES])
+    candidate_rows = rows_of_ids([row["item"] for row in CANDIDATES])
+    train = [event for event in events if event.split == "train"]
+    positives = [event for event in train if event.label]
+    users = vocabulary([e.query for e in positives], min_count=2)
+    items = vocabulary([e.candidate for e in positives], min_count=2)
+    devices = vocabulary([e.context["device"] for e in positives])
+    country_of = {row["user"]: row["country"] for row in QUERIES}
+    age_of = {row["user"]: row["age"] for row in QUERIES}
+    countries = vocabulary([country_of[query] for query in {e.query for e in train}])
+    by_split = {"train": [], "validation": [], "test": []}
+    for event in events:
+        past = [row_of(item, items) for item in history(event, events, LENGTH)]
+        age = age_of[event.query]
+        hours = event.second // 3600
+        by_split[event.split].append(
+            {
+                "query_row": [query_rows[event.query]],
+                "candidate_row": [candidate_rows[event.candidate]],
+                "timestamp_s": [event.second],
+                "label": [event.label],
+                "weight": [event.weight],
+                "user": [row_of(event.query, users)],
+                "country": [row_of(country_of[event.query], countries)],
+                "age": ["nan" if age is None else float(age)],
+                "history": past + [0] * (LENGTH - len(past)),
+                "device": [row_of(event.context["device"], devices)],
+                # 1 January 1970 was a Thursday, weekday 3.
+                "moment": [1 + hours % 24, 1 + (hours // 24 + 3) % 7],
+            }
+        )
+    return by_split
+
+
+def actual_examples(folder, split):
+    records = read_records(folder, f"examples/{split}-*")
+    for record in records:
+        if record["age"] != record["age"] or np.isnan(record["age"][0]):
+            record["age"] = ["nan"]
+    return records
+
+
+@pytest.mark.parametrize("by", ["time", "leave_last_out"])
+def test_examples_are_those_of_the_definition_row_by_row(prepared_world, by):
+    prepared_world.prepare(CONFIG + f"split: {{by: {by}}}\n")
+
+    split = {"time": split_by_time, "leave_last_out": split_leave_last_out}[by]
+    split(prepared_world.events)
+    expected = expected_examples(prepared_world.events)
+    for name in ("train", "validation", "test"):
+        actual = actual_examples(prepared_world.output, name)
+        assert in_order(actual) == in_order(expected[name]), name
+    assert all(expected.values())
+
+
+def test_candidates_are_encoded_once_each_in_the_order_of_their_ids(prepared_world):
+    prepared_world.prepare(CONFIG)
+
+    split_by_time(prepared_world.events)
+    positives = [e for e in prepared_world.events if e.split == "train" and e.label]
+    items = vocabulary([e.candidate for e in positives], min_count=2)
+    genres = vocabulary([genre for row in CANDIDATES for genre in row["genres"]])
+    candidate_rows = rows_of_ids([row["item"] for row in CANDIDATES])
+    expected = {}
+    for row in CANDIDATES:
+        rows = [row_of(genre, genres) for genre in row["genres"]]
+        expected[candidate_rows[row["item"]]] = (
+            row["item"].encode(),
+            row_of(row["item"], items),
+            rows + [0] * (3 - len(rows)),
+            "nan" if row["price"] is None else row["price"],
+            ["nan", "nan"] if row["vector"] is None else row["vector"],
+        )
+    actual = {}
+    for record in read_records(prepared_world.output, "candidates-*.tfrecord.gz"):
+        floats = [["nan" if np.isnan(v) else v for v in record[n]] for n in ("price", "vector")]
+        actual[record["candidate_row"][0]] = (
+            record["candidate_id"][0],
+            record["item"][0],
+            record["genres"],
+            floats[0][0],
+            floats[1],
+        )
+    assert actual == expected
+
+
+def test_queries_keep_their_profile_and_their_histories(prepared_world):
+    prepared_world.prepare(CONFIG)
+
+    split_by_time(prepared_world.events)
+    actual = {row["query_id"]: row for row in read_rows(prepared_world.output, "queries-*.parquet")}
+    assert actual.keys() == {row["user"] for row in QUERIES}
+    for query in QUERIES:
+        own = [e for e in prepared_world.events if e.query == query["user"] and e.label]
+        own.sort(key=lambda e: e.key)
+        in_train = [e.candidate for e in own if e.split == "train"]
+        row = actual[query["user"]]
+        assert row["history_train_end"] == in_train[-LENGTH:]
+        assert row["history_now"] == [e.candidate for e in own][-LENGTH:]
+        assert (row["country"], row["age"]) == (query["country"], query["age"])
+
+
+def test_known_positives_are_the_distinct_train_positives(prepared_world):
+    prepared_world.prepare(CONFIG)
+
+    split_by_time(prepared_world.events)
+    candidate_rows = rows_of_ids([row["item"] for row in CANDIDATES])
+    expected = {}
+    for event in prepared_world.events:
+        if event.split == "train" and event.label:
+            expected.setdefault(event.query, set()).add(candidate_rows[event.candidate])
+    actual = read_rows(prepared_world.output, "known_positives-*.parquet")
+    assert {row["query_id"]: row["candidate_rows"] for row in actual} == {
+        query: sorted(rows) for query, rows in expected.items()
+    }
+
+
+def test_statistics_count_train_alone_and_every_candidate(prepared_world):
+    prepared_world.prepare(CONFIG)
+
+    split_by_time(prepared_world.events)
+    train = [e for e in prepared_world.events if e.split == "train"]
+    positives = [e.candidate for e in train if e.label]
+    statistics = json.loads((prepared_world.output / "statistics.json").read_text())
+    assert statistics["total"] == len(positives)
+    assert statistics["candidate_train_counts"] == {
+        row["item"]: positives.count(row["item"]) for row in CANDIDATES
+    }
+    # Twelve candidates have a price: six of 1.5, six of 3.
+    price = statistics["numbers"]["price"]
+    assert (price["num_values"], price["mean"], price["variance"]) == (12, 2.25, 0.5625)
+    ages = [row["age"] for row in QUERIES if row["age"] and row["user"] in {e.query for e in train}]
+    assert statistics["numbers"]["age"]["num_values"] == len(ages)
+    assert statistics["numbers"]["age"]["mean"] == pytest.approx(np.mean(ages))
+
+
+def test_attributes_show_what_the_candidates_file_says(prepared_world):
+    prepared_world.prepare(CONFIG)
+
+    rows = read_rows(prepared_world.output, "candidate_attributes-*.parquet")
+    first = next(row for row in rows if row["candidate_id"] == "i0")
+    assert first == {
+        "candidate_id": "i0",
+        "candidate_row": 0,
+        "title": "Item 0",
+        "available_from": 0,
+        "genres": ["a", "b"],
+        "price": 1.5,
+        "vector": [0.5, 1.0],
+    }
+
+
+def test_the_trainer_reads_what_the_job_wrote(prepared_world):
+    manifest = prepared_world.prepare(CONFIG)
+
+    data = PreparedData(prepared_world.output, parse_config(CONFIG, "c"))
+    split_by_time(prepared_world.events)
+    num_train = sum(e.split == "train" for e in prepared_world.events)
+    assert len(data.examples("train")["label"]) == num_train
+    assert data.corpus().candidate_ids.tolist() == sorted(row["item"] for row in CANDIDATES)
+    assert data.corpus().train_counts.sum() == manifest["counts"]["examples"]["train"]["positives"]
+    queries, candidates = data.known_positives()
+    assert len(queries) == len(candidates) > 0
+
+
+def test_the_manifest_accounts_for_every_record(prepared_world):
+    lines = ["u1,i1,x,view,,", "u1,i1", ",i1,5,view,,", "u1,i99,5,view,,", "u1,i1,5,sell,,"]
+    text = (prepared_world.dataset / "interactions.csv").read_text() + "\n".join(lines)
+    prepared_world.write("interactions.csv", text)
+
+    manifest = prepared_world.prepare(CONFIG, max_rejected_share=0.1)
+
+    assert manifest["counts"]["read"] == 305
+    assert manifest["counts"]["rejected"] == {
+        "bad_timestamp": 1,
+        "malformed_line": 1,
+        "missing_id": 1,
+        "unknown_candidate": 1,
+        "unknown_event": 1,
+    }
+    examples = sum(sum(counts.values()) for counts in manifest["counts"]["examples"].values())
+    assert examples == 300
+    assert manifest["counts"]["files"]["interactions.csv"] == {"read": 305, "rejected": 5}
+    assert prepared_world.rejected()["interactions.csv"] == [
+        (301, "bad_timestamp"),
+        (302, "malformed_line"),
+        (303, "missing_id"),
+        (304, "unknown_candidate"),
+        (305, "unknown_event"),
+    ]
+
+
+def test_without_a_candidates_file_the_corpus_is_what_train_holds(world):
+    lines = [f"u,{item},{second}" for second, item in enumerate("cabcabcab")] + ["u,d,9"]
+    world.write("interactions.csv", "user_id,item_id,t\n" + "\n".join(lines) + "\n")
+
+    manifest = world.prepare("columns: {timestamp: t}")
+
+    # Ranks 8 and 9 of ten begin validation and test: d occurs in test alone.
+    assert manifest["corpus_size"] == 3
+    assert manifest["counts"]["filtered"] == {"candidate_not_in_train": 1}
+    candidates = read_records(world.output, "candidates-*.tfrecord.gz")
+    assert {r["candidate_id"][0]: r["candidate_row"][0] for r in candidates} == {
+        b"a": 0,
+        b"b": 1,
+        b"c": 2,
+    }
+    assert json.loads((world.output / "statistics.json").read_text())["total"] == 8
+
+
+def test_data_without_times_get_histories_that_leave_the_target_out(world):
+    rows = [f"u{u},i{i},{'train' if i < 4 else 'test'}" for u in range(3) for i in range(5)]
+    rows += ["u9,i4,train"]
+    world.write("interactions.csv", "user_id,item_id,part\n" + "\n".join(rows) + "\n")
+
+    world.prepare(
+        "columns: {split: part}\n"
+        "split: {by: column}\n"
+        "features:\n"
+        "  query: {history: {kind: history, length: 3}}\n"
+        "  candidate: {item: {kind: id}}\n"
+    )
+
+    items = (world.output / "vocabularies/item.txt").read_text().split()
+    for record in read_records(world.output, "examples/train-*"):
+        past = {items[row - 2] for row in record["history"] if row}
+        target = f"i{record['candidate_row'][0]}"
+        others = set() if target == "i4" else {"i0", "i1", "i2", "i3"} - {target}
+        assert past == others
+    for record in read_records(world.output, "examples/test-*"):
+        past = {items[row - 2] for row in record["history"]}
+        assert len(past) == 3
+        assert past < {"i0", "i1", "i2", "i3"}
+
+
+def test_held_out_pairs_of_presplit_data_validate(world):
+    rows = [f"u{n % 40},i{n // 40},train" for n in range(2000)] + ["u1,i1,test"]
+    world.write("interactions.csv", "user_id,item_id,part\n" + "\n".join(rows) + "\n")
+
+    manifest = world.prepare("columns: {split: part}\nsplit: {by: column, hold_out: 0.2}\n")
+
+    examples = manifest["counts"]["examples"]
+    # Binomial of 2,000 and 0.2: 400 with a standard deviation of 18.
+    assert 310 <= examples["validation"]["positives"] <= 490
+    assert examples["train"]["positives"] == 2000 - examples["validation"]["positives"]
+    assert examples["test"]["positives"] == 1
+
+
+def test_a_random_split_has_the_asked_shares(world):
+    rows = [f"u{n % 40},i{n % 7},{n}" for n in range(2000)]
+    world.write("interactions.csv", "user_id,item_id,t\n" + "\n".join(rows) + "\n")
+
+    manifest = world.prepare(
+        "columns: {timestamp: t}\nsplit: {by: random, validation: 0.2, test: 0.3}"
+    )
+
+    examples = manifest["counts"]["examples"]
+    assert 310 <= examples["validation"]["positives"] <= 490
+    assert 510 <= examples["test"]["positives"] <= 690
+
+
+def test_dates_split_at_midnight_utc(world):
+    # 1 January 2024 begins at 1,704,067,200.
+    seconds = [1704067199, 1704067200, 1704153599, 1704153600]
+    rows = "".join(f"u,i,{second}\n" for second in seconds)
+    world.write("interactions.csv", "user_id,item_id,t\n" + rows)
+
+    manifest = world.prepare(
+        "columns: {timestamp: t}\n"
+        "split: {by: dates, validation_from: 2024-01-01, test_from: 2024-01-02}"
+    )
+
+    assert manifest["time_ranges"] == {
+        "train": [1704067199, 1704067199],
+        "validation": [1704067200, 1704153599],
+        "test": [1704153600, 1704153600],
+    }
+
+
+def test_the_order_of_input_rows_and_files_does_not_matter(prepared_world, tmp_path):
+    prepared_world.prepare(CONFIG)
+    whole = read_bytes_of_records(prepared_world.output, "examples/*")
+    header, *lines = (prepared_world.dataset / "interactions.csv").read_text().splitlines()
+    random.Random(1).shuffle(lines)
+    (prepared_world.dataset / "interactions.csv").unlink()
+    for number in range(3):
+        part = "\n".join([header, *lines[number::3]])
+        prepared_world.write(f"interactions-{number}.csv", part)
+
+    prepared_world.prepare(CONFIG, overwrite=True)
+
+    assert read_bytes_of_records(prepared_world.output, "examples/*") == whole
+
+
+@pytest.mark.parametrize(
+    ("files", "config", "message"),
+    [
+        pytest.param({}, "", "no interactions in .*expected interactions", id="no-file"),
+        pytest.param(
+            {"interactions.csv": "user_id,itemid\nu,i\n"},
+            "",
+            "no column `item_id`.*did you mean `itemid`",
+            id="missing-column",
+        ),
+        pytest.param(
+            {"interactions.csv": "user_id;item_id\nu;i\n"},
+            "",
+            "needs commas",
+            id="semicolons",
+        ),
+        pytest.param({"interactions.csv": ""}, "", "interactions are empty", id="no-byte"),
+        pytest.param(
+            {"interactions.csv": "user_id,item_id,t\n"}, "", "interactions are empty", id="no-row"
+        ),
+        pytest.param(
+            {"interactions.csv": "user_id,item_id,t\n" + "u,i,1700000000000\n" * 5},
+            "",
+            "every one of the 5 records.*timestamp_not_seconds.*divide milliseconds by 1000",
+            id="milliseconds",
+        ),
+        pytest.param(
+            {"interactions.csv": "user_id,item_id,t\n" + "u,i,2024-01-01 10:00\n" * 5},
+            "",
+            "timestamp_not_seconds.*convert date texts",
+            id="date-text",
+        ),
+        pytest.param(
+            {"interactions.csv": "user_id,item_id,t\n" + "u,i\n" * 5},
+            "",
+            "every one of the 5 records.*malformed_line",
+            id="all-malformed",
+        ),
+        pytest.param(
+            {"interactions.csv": "user_id,item_id,t\n" + "u,i,1\n" * 9 + "u,i,\n"},
+            "",
+            r"1 of 10 records of the interactions \(10.0%\).*--max_rejected_share",
+            id="too-many-rejected",
+        ),
+        pytest.param(
+            {"interactions.csv.gz": b"\x1f\x8b\x08\x00broken"},
+            "",
+            "cannot read .*interactions.csv.gz",
+            id="broken-gzip",
+        ),
+        pytest.param(
+            {"interactions.parquet": b"PAR1 and then nothing"},
+            "",
+            "cannot read .*interactions.parquet",
+            id="broken-parquet",
+        ),
+        pytest.param(
+            {"interactions.csv": "user_id,item_id,t\nu,i,1\n"},
+            "features: {query: {user_id: {kind: id}, age: {kind: number}},"
+            " candidate: {item_id: {kind: id}}}",
+            "no queries.*`features.query.age` needs its column `age`",
+            id="no-queries-file",
+        ),
+    ],
+)
+def test_bad_data_end_in_a_sentence_and_leave_no_manifest(world, files, config, message):
+    for name, text in files.items():
+        world.write(name, text)
+    timestamp = "columns: {timestamp: t}\n" if b"t" in _header(files) else "columns: {}\n"
+    by = "" if b"t" in _header(files) else "split: {by: random}\n"
+
+    with pytest.raises(UserError, match=f"(?s){message}"):
+        world.prepare(timestamp + by + config)
+
+    assert not (world.output / "manifest.json").exists()
+
+
+def _header(files):
+    data = next(iter(files.values()), "")
+    data = data if isinstance(data, bytes) else data.encode()
+    return data.split(b"\n")[0].split(b",")
+
+
+def test_a_finished_folder_is_refused_without_overwrite(prepared_world):
+    prepared_world.prepare(CONFIG)
+
+    with pytest.raises(UsageError, match="is finished: pass --overwrite"):
+        prepared_world.prepare(CONFIG)
+
+
+def test_the_command_line_says_what_is_wrong_and_exits_with_two_for_misuse(capsys):
+    assert main(["--config", "x.yaml", "--output", "y"]) == 2
+
+    assert "--dataset is missing" in capsys.readouterr().err
