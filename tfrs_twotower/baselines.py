@@ -44,7 +44,7 @@ def ranked_lists(
         path: Parquet with `query_id` (string) and `candidate_ids` (list of string, best first).
             Unknown ids and candidates that are not eligible are left out of the lists.
         asked: The evaluation set.
-        query_ids: `[num_queries]` ids of the asked queries.
+        query_ids: `[num_queries]` ids of the asked queries; may repeat.
         candidate_ids: `[corpus_size]` ids of the corpus by row.
         k: Length of the lists of best candidates.
 
@@ -63,11 +63,10 @@ def ranked_lists(
         ) from error
     corpus_size = len(candidate_ids)
     lists = table.to_pandas().explode("candidate_ids")
-    query = pd.Series(np.arange(len(query_ids)), query_ids).reindex(lists["query_id"])
-    row = pd.Series(np.arange(corpus_size), candidate_ids).reindex(lists["candidate_ids"])
-    is_known = query.notna().to_numpy() & row.notna().to_numpy()
-    pair = query.to_numpy()[is_known] * corpus_size + row.to_numpy()[is_known]
-    pair = pd.Series(pair.astype(np.int64)).drop_duplicates()
+    queries = pd.DataFrame({"query_id": query_ids, "query": np.arange(len(query_ids))})
+    rows = pd.DataFrame({"candidate_ids": candidate_ids, "row": np.arange(corpus_size)})
+    lists = lists.merge(queries).merge(rows)  # Keeps the order of the lists.
+    pair = (lists["query"] * corpus_size + lists["row"]).drop_duplicates()
     pair = pair[~pair.isin(asked.excluded.queries * corpus_size + asked.excluded.candidate_rows)]
     query_of_pair, row_of_pair = np.divmod(pair.to_numpy(), corpus_size)
     position = pair.groupby(query_of_pair).cumcount().to_numpy()

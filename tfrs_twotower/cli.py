@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from tfrs_twotower.evaluate import Evaluation
 
 # TensorFlow's own log lines say nothing to a user of these commands.
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 app = typer.Typer(
     help="From interaction logs to a recommender behind TF Serving.",

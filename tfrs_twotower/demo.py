@@ -151,13 +151,27 @@ def _server(models: Path, costs: list[_Cost]) -> Iterator[str]:
         f"--model_config_file={models / CONFIG_FILE}",
     )
     started = time.monotonic()
+    target = f"127.0.0.1:{port}"
     try:
-        yield f"127.0.0.1:{port}"
+        _wait_for(target)
+        yield target
     finally:
         process.terminate()
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
         costs.append(_Cost("serving.server", time.monotonic() - started, usage.ru_maxrss * 1024))
+
+
+def _wait_for(target: str) -> None:
+    import grpc
+
+    with grpc.insecure_channel(target) as channel:
+        try:
+            grpc.channel_ready_future(channel).result(timeout=START_TIMEOUT_S)
+        except grpc.FutureTimeoutError as error:
+            raise UserError(
+                f"no server at {target} within {START_TIMEOUT_S:.0f} s, see above"
+            ) from error
 
 
 def _ask(target: str, folders: Folders, config: Config) -> None:
@@ -173,7 +187,7 @@ def _ask(target: str, folders: Folders, config: Config) -> None:
     known = ds.dataset(sorted(folders.prepared.glob(f"{layout.KNOWN_POSITIVES}-*.parquet")))
     corpus_ids = candidates.index.to_numpy()
     history = next((n for n, f in config.features.query.items() if f is config.history), "")
-    with RetrievalClient(target, timeout_s=START_TIMEOUT_S) as client:
+    with RetrievalClient(target) as client:
         unknown = dict.fromkeys(client.query_features())
         for query_id in _some_users(folders.run):
             query = complete_query(folders.models, version, {key: query_id})

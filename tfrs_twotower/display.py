@@ -1,5 +1,6 @@
 """Results as tables in the terminal."""
 
+import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -9,14 +10,18 @@ from rich.table import Table
 from tfrs_twotower.schema import UserError
 
 
+# Tables in a log file are as wide as they need to be.
+LOG_WIDTH = 120
+
+
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """Prints a table to stdout; the first column is text, numbers stand to the right."""
     table = Table(title=title, title_justify="left", highlight=False)
     for position, column in enumerate(columns):
-        table.add_column(column, justify="left" if position == 0 else "right")
+        table.add_column(column, justify="left" if position == 0 else "right", no_wrap=True)
     for row in rows:
         table.add_row(*(_cell(value) for value in row))
-    Console().print(table)
+    Console(width=None if sys.stdout.isatty() else LOG_WIDTH).print(table)
 
 
 def print_metrics(report: dict[str, Any], queries: str = "all") -> None:
@@ -25,10 +30,11 @@ def print_metrics(report: dict[str, Any], queries: str = "all") -> None:
     names = list(systems["model"][queries])
     count = report["num_queries"][queries]
     title = f"{report['split']}, {queries} {count:,} queries, corpus {report['corpus_size']:,}"
+    headings = [name.replace("_at_", "@").replace("_", " ") for name in names]
     rows = [
         [system, *(parts[queries][name] for name in names)] for system, parts in systems.items()
     ]
-    print_table(title, ["", *names], rows)
+    print_table(title, ["", *headings], rows)
 
 
 def warn(message: str) -> None:

@@ -11,11 +11,12 @@ import pandas as pd
 
 from tfrs_twotower import baselines, metrics
 from tfrs_twotower.data import Arrays, Corpus, PreparedData
-from tfrs_twotower.keras import keras, tf
+from tfrs_twotower.keras import keras
 from tfrs_twotower.model import TwoTowerModel
 from tfrs_twotower.protocols import EvaluationSet, Unit, evaluation_set
 from tfrs_twotower.ranking import Ranking, rank
 from tfrs_twotower.runs import EVALUATION, load_run
+from tfrs_twotower.schema import UserError
 from tfrs_twotower.schema.folders import write_json
 
 LIST_LENGTH = 10
@@ -150,15 +151,23 @@ def rank_model(model: TwoTowerModel, corpus: Corpus, asked: EvaluationSet) -> Ra
 
 
 def embed(tower: keras.Model, encoded: Arrays) -> Floats:
-    """Embeddings of encoded features, `[num_entries, embedding_dim]`, batch by batch."""
+    """Embeddings of encoded features, `[num_entries, embedding_dim]`, batch by batch.
+
+    Raises:
+        UserError: If one is not finite; NaN would rank first.
+    """
     size = len(next(iter(encoded.values())))
-    call = tf.function(lambda batch: tower(batch, training=False), reduce_retracing=True)
-    return np.concatenate(
-        [
-            call({name: values[first : first + EMBED_BATCH] for name, values in encoded.items()})
-            for first in range(0, size, EMBED_BATCH)
-        ]
+    batches = (
+        {name: values[first : first + EMBED_BATCH] for name, values in encoded.items()}
+        for first in range(0, size, EMBED_BATCH)
     )
+    embeddings = np.concatenate([tower(batch, training=False) for batch in batches])
+    if not np.isfinite(embeddings).all():
+        raise UserError(
+            f"training diverged: the {tower.name} gives values that are not finite; lower "
+            "`training.learning_rate` or raise `loss.temperature`"
+        )
+    return embeddings
 
 
 def _summary(

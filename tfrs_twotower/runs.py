@@ -47,8 +47,11 @@ def build_model(data: PreparedData) -> TwoTowerModel:
 
 def write_inputs(folder: Path, data: PreparedData) -> None:
     """Writes down which config and data a run has."""
-    (folder / CONFIG_FILE).write_text(dump_config(data.config), encoding="utf-8")
     write_json(folder / INPUTS_FILE, {"data": data.manifest["digests"]})
+    # Last and by rename: a run with a config has what a resumed training needs.
+    beside = folder / f"{CONFIG_FILE}.tmp"
+    beside.write_text(dump_config(data.config), encoding="utf-8")
+    beside.replace(folder / CONFIG_FILE)
 
 
 def check_inputs(folder: Path, data: PreparedData) -> None:
@@ -83,5 +86,7 @@ def load_run(folder: str | Path, data_folder: str | Path) -> Run:
     check_inputs(folder, data)
     model = build_model(data)
     checkpoint = tf.train.Checkpoint(model=model)
-    checkpoint.read(str(folder / BEST_WEIGHTS)).assert_existing_objects_matched()
+    # Partial: the state of the optimizer is not wanted.
+    status = checkpoint.read(str(folder / BEST_WEIGHTS)).expect_partial()
+    status.assert_existing_objects_matched()
     return Run(folder, config, data, model)

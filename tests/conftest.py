@@ -1,0 +1,48 @@
+"""Options, public data and a clean environment for every test."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+DATA_VARIABLE = "TFRS_TWOTOWER_DATA"
+
+# Read by TensorFlow, gRPC and rich: a developer's shell must not decide a test.
+FOREIGN_VARIABLES = (
+    "COLUMNS",
+    "FORCE_COLOR",
+    "HTTPS_PROXY",
+    "HTTP_PROXY",
+    "NO_COLOR",
+    "TF_CONFIG",
+    "grpc_proxy",
+    "http_proxy",
+    "https_proxy",
+)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--data",
+        type=Path,
+        help=f"folder of the public data sets (ml-100k, ml-1m, gowalla); or set {DATA_VARIABLE}",
+    )
+
+
+@pytest.fixture(scope="session")
+def public_data(pytestconfig: pytest.Config) -> Path:
+    """The folder of the public data sets, each in a folder of its name."""
+    given = pytestconfig.getoption("--data") or os.environ.get(DATA_VARIABLE)
+    folder = Path(given) if given else ROOT.parent / "shared" / "data"
+    if not folder.is_dir():
+        if given:
+            pytest.fail(f"no folder {folder}: mend --data or {DATA_VARIABLE}")
+        pytest.skip(f"no public data: name its folder with --data DIR or {DATA_VARIABLE}=DIR")
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in FOREIGN_VARIABLES:
+        monkeypatch.delenv(name, raising=False)
