@@ -1,0 +1,142 @@
+"""The command line: exit codes, one or two lines for a mistake, JSON for machines."""
+
+import json
+
+import pytest
+
+from tests import tiny_world
+from tfrs_twotower.cli import main
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    """The planted world, prepared and trained."""
+    folder = tmp_path_factory.mktemp("tiny")
+    config = tiny_world.config()
+    tiny_world.write_prepared(folder / "prepared", config)
+    (folder / "twotower.yaml").write_text(tiny_world.CONFIG_TEXT, encoding="utf-8")
+    done = main(
+        ["train", "--config", f"{folder}/twotower.yaml", "--data", f"{folder}/prepared"]
+        + ["--output", f"{folder}/run"]
+    )
+    assert done == 0
+    return folder
+
+
+def assert_said(capsys, *parts: str) -> None:
+    """At most two lines on stderr, which hold all the parts, and no traceback."""
+    said = capsys.readouterr().err
+    assert len(said.strip().splitlines()) <= 2, said
+    for part in parts:
+        assert part in said
+
+
+def test_a_misspelt_key_of_the_config_is_answered_with_the_nearest_and_exit_2(tmp_path, capsys):
+    config = tmp_path / "twotower.yaml"
+    config.write_text("trainig: {epochs: 3}\n", encoding="utf-8")
+
+    code = main(["train", "--config", str(config), "--data", "none", "--output", "none"])
+
+    assert code == 2
+    assert_said(capsys, str(config), "trainig", "did you mean `training`?")
+
+
+def test_a_misspelt_override_is_answered_like_a_misspelt_key(tiny, capsys):
+    code = main(
+        ["train", "--config", f"{tiny}/twotower.yaml", "--data", f"{tiny}/prepared"]
+        + ["--output", f"{tiny}/other", "--set", "training.epoch=3"]
+    )
+
+    assert code == 2
+    assert_said(capsys, "training.epoch", "did you mean `epochs`?")
+
+
+def test_data_of_another_schema_are_refused_naming_the_difference(tiny, capsys):
+    code = main(
+        ["train", "--config", f"{tiny}/twotower.yaml", "--data", f"{tiny}/prepared"]
+        + ["--output", f"{tiny}/other", "--set", "columns.query_id=reader"]
+    )
+
+    assert code == 1
+    assert_said(capsys, "columns.query_id", "user_id", "reader", "pipelines.prepare")
+
+
+def test_a_finished_run_is_refused_without_overwrite(tiny, capsys):
+    code = main(
+        ["train", "--config", f"{tiny}/twotower.yaml", "--data", f"{tiny}/prepared"]
+        + ["--output", f"{tiny}/run"]
+    )
+
+    assert code == 2
+    assert_said(capsys, f"{tiny}/run", "--overwrite")
+
+
+def test_a_run_that_is_not_there_is_told_with_the_command_that_makes_one(tiny, capsys):
+    code = main(["evaluate", "--run", f"{tiny}/nothing", "--data", f"{tiny}/prepared"])
+
+    assert code == 1
+    assert_said(capsys, f"{tiny}/nothing", "twotower train")
+
+
+def test_evaluate_prints_json_that_holds_the_planted_answer(tiny, capsys):
+    code = main(["evaluate", "--run", f"{tiny}/run", "--data", f"{tiny}/prepared", "--json", "-"])
+
+    report = json.loads(capsys.readouterr().out)
+    assert code == 0
+    assert report["num_queries"]["all"] == tiny_world.SIZE
+    assert report["metrics"]["model"]["all"]["mrr"] == 1.0
+
+
+def test_an_unknown_split_is_misuse(tiny, capsys):
+    code = main(
+        ["evaluate", "--run", f"{tiny}/run", "--data", f"{tiny}/prepared", "--split", "tests"]
+    )
+
+    assert code == 2
+    assert_said(capsys, "tests", "train, validation, test")
+
+
+def test_models_that_are_not_there_are_told_with_the_command_that_makes_them(tmp_path, capsys):
+    code = main(["recommend", "--models", str(tmp_path), "--query", '{"user_id": "1"}'])
+
+    assert code == 1
+    assert_said(capsys, str(tmp_path), "twotower export")
+
+
+@pytest.mark.parametrize(
+    ("query", "said"),
+    [
+        pytest.param("{", "not JSON", id="broken"),
+        pytest.param("[1]", "expected an object", id="no-object"),
+    ],
+)
+def test_a_query_that_is_no_json_object_is_misuse(query, said, capsys):
+    code = main(["recommend", "--models", "models", "--query", query])
+
+    assert code == 2
+    assert_said(capsys, said)
+
+
+def test_a_server_that_is_not_there_is_told_in_a_line(capsys):
+    code = main(["recommend", "--target", "127.0.0.1:1", "--query", '{"user_id": "1"}'])
+
+    assert code == 1
+    assert_said(capsys, "127.0.0.1:1")
+
+
+def test_an_unknown_data_set_is_answered_with_the_known_ones(tmp_path, capsys):
+    code = main(["dataset", "movielens", "--output", str(tmp_path / "out")])
+
+    assert code == 2
+    assert_said(capsys, "movielens-100k", "sample")
+
+
+def test_a_demo_of_a_folder_without_config_says_how_to_get_one(tmp_path, capsys):
+    code = main(["demo", "--dataset", str(tmp_path), "--workdir", str(tmp_path / "work")])
+
+    assert code == 1
+    assert_said(capsys, "twotower init")
+
+
+def test_a_missing_option_is_misuse():
+    assert main(["train"]) == 2
