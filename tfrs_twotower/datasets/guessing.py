@@ -1,0 +1,119 @@
+"""What a column holds, guessed from its values and its name."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+
+# A few malformed values must not change what a column is.
+MOSTLY = 0.95
+TRUTH_VALUES = frozenset(("1", "true", "t", "yes", "y", "0", "false", "f", "no", "n"))
+MAX_CATEGORIES = 1000
+SEPARATORS = "|;,"
+FIRST_S, LAST_S = 315_532_800, 4_102_444_800  # 1980 to 2100
+
+Kind = Literal[
+    "number", "boolean", "categorical", "multi_categorical", "text", "vector", "moment", "unclear"
+]
+Unit = Literal["seconds", "milliseconds", "microseconds", "text"]
+DIVISORS: dict[Unit, int] = {"seconds": 1, "milliseconds": 1_000, "microseconds": 1_000_000}
+
+
+@dataclass(frozen=True)
+class Content:
+    """What the values of a column are.
+
+    `unit`: of a moment. `separator`: of a multi_categorical written as text. `dimension`: of a
+    vector. `num_distinct`: different values among the rows read. `is_skewed`: a number with a long
+    tail. `is_whole_number`: integers only.
+    """
+
+    kind: Kind
+    num_distinct: int
+    unit: Unit | None = None
+    separator: str | None = None
+    dimension: int | None = None
+    is_skewed: bool = False
+    is_whole_number: bool = False
+
+
+def look_at(values: pd.Series) -> Content:
+    """Says what a column is by its values; missing ones do not count."""
+    present = values.dropna()
+    if len(present) and isinstance(present.iloc[0], list | np.ndarray):
+        return _look_at_lists(present)
+    text = present.astype(str).str.strip()
+    text = text[text != ""]
+    distinct = text.unique()
+    count = len(distinct)
+    if not count:
+        return Content("unclear", 0)
+    if vector := _vector_in_text(text):
+        return Content("vector", count, dimension=vector)
+    numbers = pd.to_numeric(text, errors="coerce").astype("float64")
+    is_code = text.str.match(r"0\d").mean() > 1 - MOSTLY  # Leading zeros: a code, not a number.
+    if numbers.notna().mean() >= MOSTLY and not is_code:
+        return _look_at_numbers(numbers.dropna(), count)
+    if set(map(str.lower, distinct)) <= TRUTH_VALUES:
+        return Content("boolean", count)
+    if to_seconds(values, "text").notna().sum() >= MOSTLY * len(text):
+        return Content("moment", count, unit="text")
+    return _look_at_words(text, count)
+
+
+def to_seconds(values: pd.Series, unit: Unit) -> pd.Series:
+    """Moments as Unix seconds in float64, NaN where there is no plausible one."""
+    if unit == "text":
+        moments = pd.to_datetime(values.astype(str), errors="coerce", utc=True, format="ISO8601")
+        return (moments - pd.Timestamp(0, tz="UTC")) / pd.Timedelta(seconds=1)
+    seconds = pd.to_numeric(values, errors="coerce").astype("float64") / DIVISORS[unit]
+    return seconds.where(seconds.between(FIRST_S, LAST_S))
+
+
+def _look_at_lists(lists: pd.Series) -> Content:
+    first = lists.iloc[0]
+    lengths = lists.map(len)
+    if len(first) and not isinstance(first[0], str):
+        if (lengths == lengths.mode()[0]).mean() >= MOSTLY:
+            return Content("vector", len(lists), dimension=int(lengths.mode()[0]))
+        return Content("unclear", len(lists))
+    return Content("multi_categorical", lists.explode().nunique())
+
+
+def _vector_in_text(text: pd.Series) -> int | None:
+    """The dimension of numbers between brackets, or None."""
+    if not text.str.match(r"[\[(].*[\])]$").all():
+        return None
+    parts = text.str.strip("[]() ").str.split(r"[\s,;|]+")
+    lengths = parts.map(len)
+    is_numeric = pd.to_numeric(parts.head(100).explode(), errors="coerce").notna().all()
+    return int(lengths.iloc[0]) if is_numeric and lengths.nunique() == 1 else None
+
+
+def _look_at_numbers(numbers: pd.Series, num_distinct: int) -> Content:
+    if set(numbers.unique()) == {0.0, 1.0}:
+        return Content("boolean", num_distinct, is_whole_number=True)
+    is_whole = bool((numbers == numbers.round()).all())
+    for unit, divisor in DIVISORS.items():
+        if is_whole and (numbers / divisor).between(FIRST_S, LAST_S).mean() >= MOSTLY:
+            return Content("moment", num_distinct, unit=unit)
+    low, middle, high = numbers.quantile([0.0, 0.5, 0.99])
+    is_skewed = bool(low >= 0 and high > 10 * max(middle, 1e-9))
+    return Content("number", num_distinct, is_skewed=is_skewed, is_whole_number=is_whole)
+
+
+def _look_at_words(text: pd.Series, num_distinct: int) -> Content:
+    for separator in SEPARATORS:
+        if text.str.contains(separator, regex=False).mean() < 0.1:
+            continue
+        tokens = text.str.split(separator, regex=False).explode().str.strip()
+        num_tokens = tokens.nunique()
+        is_short = tokens.str.count(" ").mean() < 2
+        if is_short and num_tokens <= min(MAX_CATEGORIES, len(tokens) / 4):
+            return Content("multi_categorical", num_tokens, separator=separator)
+    if num_distinct <= min(MAX_CATEGORIES, max(len(text) / 4, 2)):
+        return Content("categorical", num_distinct)
+    if text.str.count(" ").mean() >= 1:
+        return Content("text", num_distinct)
+    return Content("unclear", num_distinct)

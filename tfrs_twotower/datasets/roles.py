@@ -1,0 +1,146 @@
+"""Which column of a log plays which role, guessed from names, values and shared columns."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import pandas as pd
+
+from tfrs_twotower.datasets.guessing import Content
+from tfrs_twotower.datasets.heads import Head
+from tfrs_twotower.schema import SPLITS, UserError
+
+Contents = Mapping[str, Content]
+
+# Names without case and punctuation, the likeliest first.
+QUERY_ID_NAMES = (
+    "queryid userid user uid customerid customer clientid client visitorid visitor memberid member "
+    "accountid account profileid buyerid reviewerid readerid listenerid viewerid sessionid session "
+    "query"
+)
+CANDIDATE_ID_NAMES = (
+    "candidateid itemid item iid productid product movieid movie filmid film articleid article "
+    "newsid bookid book isbn trackid track songid song artistid artist videoid video showid "
+    "contentid postid recipeid gameid game appid courseid listingid adid jobid hotelid placeid "
+    "venueid poiid locationid businessid parentasin asin sku stockcode documentid docid pageid "
+    "candidate"
+)
+TIMESTAMP_NAMES = (
+    "timestamp ts eventtime time datetime date createdat occurredat unixtime unixtimestamp "
+    "unixreviewtime ratingtime"
+)
+EVENT_NAMES = (
+    "event eventtype eventname action actiontype interaction interactiontype behavior behaviour "
+    "behaviortype activity type"
+)
+VALUE_NAMES = "rating ratings stars score thumbs thumb feedback reaction liked like value"
+SPLIT_NAMES = "split set part partition subset"
+ORDER_NAMES = "order position seq sequence step index eventindex timestamp ts time"
+TITLE_NAMES = "title name headline itemname productname movietitle itemtitle producttitle label"
+AVAILABLE_FROM_NAMES = (
+    "availablefrom availableat publishedat published releasedat releasedate createdat launchedat"
+)
+MAX_EVENTS, MAX_VALUES = 50, 100
+
+
+@dataclass(frozen=True)
+class Roles:
+    """The columns of `columns:` in the config; None where nothing fits."""
+
+    query_id: str
+    candidate_id: str
+    timestamp: str | None
+    order: str | None
+    event: str | None
+    value: str | None
+    split: str | None
+    title: str | None
+    available_from: str | None
+
+    @property
+    def of_interactions(self) -> frozenset[str | None]:
+        """Columns of the interactions that have a role."""
+        roles = (self.query_id, self.candidate_id, self.timestamp, self.order, self.event)
+        return frozenset((*roles, self.value, self.split))
+
+
+def guess_roles(
+    heads: Mapping[str, Head], contents: Mapping[str, Contents], *, folder: str
+) -> Roles:
+    """Guesses the roles.
+
+    Args:
+        heads: By kind of file; interactions are there.
+        contents: Of each column, by kind of file.
+        folder: For messages.
+
+    Returns:
+        The roles.
+
+    Raises:
+        UserError: If a column of ids cannot be told.
+    """
+    log, rows = contents["interactions"], heads["interactions"].rows
+    query_id = _id_column(heads, "queries", QUERY_ID_NAMES)
+    candidate_id = _id_column(heads, "candidates", CANDIDATE_ID_NAMES)
+    for found, what, example in ((query_id, "user", "user_id"), (candidate_id, "item", "item_id")):
+        if found is None:
+            raise UserError(
+                f"{folder}: cannot tell which column of {heads['interactions'].file_names[0]} is "
+                f"the {what} ({', '.join(log)}): name it {example}, in all files"
+            )
+    assert query_id is not None
+    assert candidate_id is not None
+    ids = {query_id, candidate_id}
+    moments = [column for column, content in log.items() if content.kind == "moment"]
+    timestamp = _named([c for c in moments if c not in ids], TIMESTAMP_NAMES)
+    free = [column for column in log if column not in {*ids, timestamp}]
+    candidates = contents.get("candidates", {})
+    starts = [column for column, content in candidates.items() if content.unit == "seconds"]
+    return Roles(
+        query_id=query_id,
+        candidate_id=candidate_id,
+        timestamp=timestamp or next((c for c in moments if c not in ids), None),
+        order=_order_column(rows, log, free, query_id),
+        event=_named([c for c in free if _is_event(log[c])], EVENT_NAMES),
+        value=_named([c for c in free if _is_value(log[c])], VALUE_NAMES),
+        split=_named([c for c in free if _is_split(rows[c])], SPLIT_NAMES),
+        title=_named([c for c in candidates if c != candidate_id], TITLE_NAMES),
+        available_from=_named(starts, AVAILABLE_FROM_NAMES),
+    )
+
+
+def _named(columns: list[str], names: str) -> str | None:
+    """The column with the first of some names that is there."""
+    plain = {re.sub(r"[^a-z0-9]", "", column.lower()): column for column in columns}
+    return next((plain[name] for name in names.split() if name in plain), None)
+
+
+def _id_column(heads: Mapping[str, Head], kind: str, names: str) -> str | None:
+    """By name, or as the one column that is a key of the other file and stands in the log."""
+    log = [str(column) for column in heads["interactions"].rows]
+    other = heads.get(kind)
+    if other is None:
+        return _named(log, names)
+    shared = [column for column in log if column in other.rows]
+    keys = [column for column in shared if other.rows[column].is_unique]
+    return _named(keys or shared, names) or (keys[0] if len(keys) == 1 else None)
+
+
+def _order_column(rows: pd.DataFrame, log: Contents, free: list[str], query_id: str) -> str | None:
+    numbers = [column for column in free if log[column].is_whole_number]
+    found = _named(numbers, ORDER_NAMES)
+    return found if found and not rows.duplicated([query_id, found]).any() else None
+
+
+def _is_event(content: Content) -> bool:
+    is_code = content.kind == "number" and content.is_whole_number
+    return content.num_distinct <= MAX_EVENTS and (content.kind == "categorical" or is_code)
+
+
+def _is_value(content: Content) -> bool:
+    return content.kind in ("number", "boolean") and content.num_distinct <= MAX_VALUES
+
+
+def _is_split(values: pd.Series) -> bool:
+    return set(values.dropna().astype(str)) <= {*SPLITS}
