@@ -56,9 +56,14 @@ class KeepBest(keras.callbacks.Callback):
         self._best_epoch = tf.Variable(-1, dtype=tf.int64, trainable=False)
         self.epochs: list[Logs] = []
 
-    def set_model(self, model: keras.Model) -> None:
-        """Makes the checkpoint of the model and of this callback's state."""
-        super().set_model(model)
+    def restore(self, model: keras.Model) -> None:
+        """Goes on where the last checkpoint of the folder was written, if there is one.
+
+        Must be called before `fit`: it says what checkpoints hold, the model, its optimizer and
+        this callback's state.
+        """
+        self.set_model(model)
+        model.optimizer.build(model.trainable_variables)
         checkpoint = tf.train.Checkpoint(
             model=model,
             optimizer=model.optimizer,
@@ -69,11 +74,6 @@ class KeepBest(keras.callbacks.Callback):
         self._manager = tf.train.CheckpointManager(
             checkpoint, str(self._folder / CHECKPOINTS), max_to_keep=1
         )
-
-    def restore(self, model: keras.Model) -> None:
-        """Goes on where the last checkpoint of the folder was written, if there is one."""
-        model.optimizer.build(model.trainable_variables)
-        self.set_model(model)
         if self._manager.restore_or_initialize():
             written = json.loads((self._folder / METRICS_FILE).read_text(encoding="utf-8"))
             self.epochs = written["epochs"][: self.finished_epochs]

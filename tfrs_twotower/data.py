@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow.parquet as pq
 
 from tfrs_twotower.encoding import FIRST_OOV_ROW, Encoder, encoded_spec
 from tfrs_twotower.keras import tf
-from tfrs_twotower.model import CANDIDATE_LOG_Q
+from tfrs_twotower.model import CANDIDATE_LOG_Q, KNOWN_POSITIVES, OWN, UNIFORM
+from tfrs_twotower.negatives import NegativeSampler, PairTable
 from tfrs_twotower.schema import Config, UserError, differences
 from tfrs_twotower.schema import prepared as layout
 from tfrs_twotower.schema.features import WITH_VOCABULARY, Feature, Id, Text
@@ -222,44 +224,58 @@ def _read_records(files: list[str], specs: Mapping[str, tf.TensorSpec]) -> Array
     return {name: np.concatenate([batch[name] for batch in read]) for name in specs}
 
 
+def training_examples(examples: Arrays, config: Config) -> Arrays:
+    """The examples that are stepped through: positives, and labelled 0 ones for `bce`."""
+    if config.loss.kind == "bce":
+        return examples
+    is_positive = examples[layout.LABEL] == 1
+    return {name: values[is_positive] for name, values in examples.items()}
+
+
 def training_batches(
-    examples: Arrays, corpus: Corpus, config: Config, epochs: range
+    examples: Arrays,
+    corpus: Corpus,
+    config: Config,
+    epochs: range,
+    mined: npt.NDArray[np.int64] | None = None,
 ) -> tf.data.Dataset:
-    """Batches of positives, each epoch in an order of its own.
+    """Batches of examples and their negatives, each epoch in an order of its own.
 
     Everything random is a function of `training.seed` and the number of the epoch or step, so a
     training that is resumed at an epoch sees what an uninterrupted one sees.
 
     Args:
-        examples: Of the train split; explicit negatives are left out.
+        examples: Of the train split.
         corpus: Where the candidate features are gathered by row.
-        config: Batch size, seed, id dropout, logQ correction.
+        config: Batch size, seed, id dropout, loss.
         epochs: Which epochs to give, numbered from 0.
+        mined: `[num_queries, num_mined]` what `mining.mine` found, where the loss wants some.
 
     Returns:
         A dataset of `steps_per_epoch` batches an epoch, the smaller batch at the end of an epoch
         left out; see `TwoTowerModel` for the keys of a batch.
+
+    Raises:
+        UserError: If the loss needs negatives that neither data nor config give.
     """
     seed = config.training.seed
-    is_positive = examples[layout.LABEL] == 1
-    dropped = (layout.LABEL, layout.QUERY_ROW, layout.TIMESTAMP_S)
-    by_example = {
-        name: tf.constant(values[is_positive])
-        for name, values in examples.items()
-        if name not in dropped
-    }
-    by_candidate = {name: tf.constant(values) for name, values in corpus.features.items()}
-    if config.loss.logq_correction:
-        by_candidate[CANDIDATE_LOG_Q] = tf.constant(corpus.log_q)
-    features = {**config.query_features, **config.candidate_features}
-    ids_with_dropout = {
-        name: feature
-        for name, feature in features.items()
-        if isinstance(feature, Id) and feature.dropout
-    }
-    num_examples = int(is_positive.sum())
+    sampler = _negative_sampler(examples, corpus, config, mined)
+    examples = training_examples(examples, config)
+    num_examples = len(examples[layout.LABEL])
     size = min(config.training.batch_size, num_examples)
     steps = steps_per_epoch(num_examples, size)
+    dropped = {layout.TIMESTAMP_S} | ({layout.LABEL} if config.loss.kind != "bce" else set())
+    by_example = {
+        name: tf.constant(values) for name, values in examples.items() if name not in dropped
+    }
+    by_candidate = {name: tf.constant(values) for name, values in corpus.features.items()}
+    if config.loss.logq_correction and config.loss.kind == "softmax":
+        by_candidate[CANDIDATE_LOG_Q] = sampler.log_q(corpus.log_q, size)
+    ids_with_dropout = {
+        name: feature
+        for name, feature in {**config.query_features, **config.candidate_features}.items()
+        if isinstance(feature, Id) and feature.dropout
+    }
 
     def order_of(epoch: tf.Tensor) -> tf.data.Dataset:
         order = tf.random.experimental.stateless_shuffle(
@@ -269,10 +285,20 @@ def training_batches(
 
     def batch_of(step: tf.Tensor, positions: tf.Tensor) -> dict[str, tf.Tensor]:
         batch = {name: tf.gather(values, positions) for name, values in by_example.items()}
-        rows = batch[layout.CANDIDATE_ROW]
-        batch |= {name: tf.gather(values, rows) for name, values in by_candidate.items()}
+        query_rows = batch.pop(layout.QUERY_ROW)
+        negatives = {UNIFORM: sampler.uniform(step), OWN: sampler.own(query_rows, step)}
+        for prefix, rows in {"": batch[layout.CANDIDATE_ROW], **negatives}.items():
+            if rows is not None:
+                batch[prefix + layout.CANDIDATE_ROW] = rows
+                for name, values in by_candidate.items():
+                    batch[prefix + name] = tf.gather(values, tf.maximum(rows, 0))
+        known_positives = sampler.known_positives(query_rows)
+        if known_positives is not None:
+            batch[KNOWN_POSITIVES] = known_positives
         for order, (name, feature) in enumerate(ids_with_dropout.items()):
-            batch[name] = _drop_ids(batch[name], feature, tf.stack([step, seed + order]))
+            for key in {name, UNIFORM + name, OWN + name} & batch.keys():
+                stream = seed + order + (len(ids_with_dropout) if key != name else 0)
+                batch[key] = _drop_ids(batch[key], feature, tf.stack([step, stream]))
         return batch
 
     return (
@@ -284,9 +310,29 @@ def training_batches(
     )
 
 
+def known_pairs(examples: Arrays, corpus_size: int, label: int) -> PairTable:
+    """The distinct (query, candidate) pairs of the examples of a label."""
+    chosen = examples[layout.LABEL] == label
+    return PairTable.of(
+        examples[layout.QUERY_ROW][chosen], examples[layout.CANDIDATE_ROW][chosen], corpus_size
+    )
+
+
+def _negative_sampler(
+    examples: Arrays, corpus: Corpus, config: Config, mined: npt.NDArray[np.int64] | None
+) -> NegativeSampler:
+    return NegativeSampler(
+        config.loss,
+        known_pairs(examples, len(corpus), 1),
+        known_pairs(examples, len(corpus), 0),
+        mined,
+        config.training.seed,
+    )
+
+
 def _drop_ids(rows: tf.Tensor, feature: Id, seed: tf.Tensor) -> tf.Tensor:
     """Turns a share of the ids into an unknown one, whose row so learns to stand in."""
-    draws = tf.random.stateless_uniform([2, tf.shape(rows)[0]], seed)
+    draws = tf.random.stateless_uniform(tf.concat([[2], tf.shape(rows)], 0), seed)
     bucket = tf.cast(draws[1] * feature.oov_buckets, rows.dtype)
     return tf.where(draws[0] < feature.dropout, FIRST_OOV_ROW + bucket, rows)
 

@@ -86,7 +86,7 @@ class Vocabulary(tf.Module):
         self._oov_buckets = oov_buckets
         self._is_empty = tf.io.gfile.stat(str(path)).length == 0
         self._table = tf.lookup.StaticHashTable(
-            # TensorFlow has no empty tables: the missing token, which is never looked up, stands in.
+            # TensorFlow has no empty table: one of the missing token stands in.
             tf.lookup.KeyValueTensorInitializer([""], [-1], tf.string, tf.int64)
             if self._is_empty
             else tf.lookup.TextFileInitializer(

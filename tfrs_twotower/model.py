@@ -6,19 +6,30 @@ from tfrs_twotower.encoding import encoded_spec
 from tfrs_twotower.keras import keras, tf, tfrs
 from tfrs_twotower.schema import Config
 from tfrs_twotower.schema.features import Feature
-from tfrs_twotower.schema.prepared import CANDIDATE_ROW, WEIGHT, NumberStatistics
+from tfrs_twotower.schema.prepared import CANDIDATE_ROW, LABEL, WEIGHT, NumberStatistics
 from tfrs_twotower.task import RetrievalTask
 from tfrs_twotower.towers import CandidateTower, QueryTower, embedding_tables
 
 CANDIDATE_LOG_Q = "candidate_log_q"
+KNOWN_POSITIVES = "known_positives"
+# Prefixes of the keys of negatives; no feature's name has a slash.
+UNIFORM, OWN = "uniform_negatives/", "own_negatives/"
 
 
 class TwoTowerModel(tfrs.Model):
     """A query tower, a candidate tower, and the loss that draws them together.
 
     A training batch is one flat mapping (`tfrs_twotower.data.training_batches`): the encoded
-    features of both sides, `candidate_row` `[batch]` int32, `weight` `[batch]` float32 and, for
-    the logQ correction, `candidate_log_q` `[batch]` float32.
+    features of both sides, `candidate_row` `[batch]` int32 and `weight` `[batch]` float32. As the
+    loss wants it, also
+
+    * `candidate_log_q` `[batch]` float32, for the logQ correction;
+    * `known_positives` `[batch, (num_known)]` int32 candidate rows;
+    * `label` `[batch]` int32, 1 or 0, for binary cross-entropy;
+    * `uniform_negatives/<key>`: candidate features, `candidate_row` and `candidate_log_q` of
+      `num_uniform` further candidates that are negatives of the whole batch;
+    * `own_negatives/<key>`: candidate features and `candidate_row` of negatives of single queries,
+      `[batch, num_own, ...]`, row -1 where there is none.
     """
 
     def __init__(
@@ -51,21 +62,53 @@ class TwoTowerModel(tfrs.Model):
         candidate_tower = CandidateTower(config, tables, statistics)
         query_tower(_one_entry(config.query_features))
         candidate_tower(_one_entry(config.candidate_features))
-        task = RetrievalTask(
-            temperature=config.loss.temperature,
-            mask_accidental_hits=config.loss.mask_accidental_hits,
-        )
-        return cls(query_tower, candidate_tower, task)
+        return cls(query_tower, candidate_tower, RetrievalTask(config.loss))
 
     def compute_loss(self, inputs: Mapping[str, tf.Tensor], training: bool = False) -> tf.Tensor:
         """The retrieval loss of a batch; see the class."""
+        query_embeddings = self.query_tower(inputs, training=training)
+        # One call embeds all candidates: those of the examples, uniform and own negatives.
+        candidate_embeddings = self.candidate_tower(_all_candidates(inputs), training=training)
+        own_embeddings, is_own_negative = None, None
+        if (own_rows := inputs.get(OWN + CANDIDATE_ROW)) is not None:
+            num_shared = tf.shape(candidate_embeddings)[0] - tf.size(own_rows)
+            own_embeddings = tf.reshape(
+                candidate_embeddings[num_shared:],
+                tf.concat([tf.shape(own_rows), tf.shape(candidate_embeddings)[1:]], 0),
+            )
+            candidate_embeddings = candidate_embeddings[:num_shared]
+            is_own_negative = own_rows >= 0
         return self.task(
-            self.query_tower(inputs, training=training),
-            self.candidate_tower(inputs, training=training),
-            candidate_ids=inputs[CANDIDATE_ROW],
-            candidate_log_q=inputs.get(CANDIDATE_LOG_Q),
+            query_embeddings,
+            candidate_embeddings,
+            candidate_ids=_with_uniform(inputs, CANDIDATE_ROW),
+            candidate_log_q=_with_uniform(inputs, CANDIDATE_LOG_Q),
+            known_positives=inputs.get(KNOWN_POSITIVES),
+            own_negative_embeddings=own_embeddings,
+            is_own_negative=is_own_negative,
+            labels=inputs.get(LABEL),
             sample_weight=inputs[WEIGHT],
         )
+
+
+def _with_uniform(inputs: Mapping[str, tf.Tensor], key: str) -> tf.Tensor | None:
+    """The values of the examples' candidates, then those of the uniform negatives."""
+    values = [inputs[prefix + key] for prefix in ("", UNIFORM) if prefix + key in inputs]
+    return tf.concat(values, 0) if values else None
+
+
+def _all_candidates(inputs: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+    """Candidate features of the examples, the uniform negatives, and the own ones in a row."""
+    candidates = {}
+    for name, values in inputs.items():
+        further = []
+        if UNIFORM + name in inputs:
+            further.append(inputs[UNIFORM + name])
+        if OWN + name in inputs:
+            own = inputs[OWN + name]
+            further.append(tf.reshape(own, tf.concat([[-1], tf.shape(own)[2:]], 0)))
+        candidates[name] = tf.concat([values, *further], 0) if further else values
+    return candidates
 
 
 def _one_entry(features: Mapping[str, Feature]) -> dict[str, tf.Tensor]:

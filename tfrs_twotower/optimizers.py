@@ -24,7 +24,8 @@ class RowSparseAdam(keras.optimizers.Optimizer):
         name: str = "RowSparseAdam",
     ) -> None:
         """See `keras.optimizers.Adam` for the arguments."""
-        super().__init__(name=name, jit_compile=False)
+        # The base class' own default, a decay of 0, multiplies every row by it at every step.
+        super().__init__(name=name, weight_decay=None, jit_compile=False)
         self._learning_rate = self._build_learning_rate(learning_rate)
         self.beta_1, self.beta_2, self.epsilon = beta_1, beta_2, epsilon
 
@@ -72,7 +73,11 @@ def make_optimizer(training: Training) -> keras.optimizers.Optimizer:
     """The optimizer that the config names."""
     if training.optimizer == "adam":
         return RowSparseAdam(training.learning_rate)
-    # The default accumulator, 0.1, would swamp the gradients of a mean loss.
+    # Keras' defaults, 0.1 and 1e-7, would swamp the gradients of a mean loss. With these a step
+    # does not depend on the scale of the loss: mean and sum learn alike.
     return keras.optimizers.Adagrad(
-        training.learning_rate, initial_accumulator_value=1e-9, jit_compile=False
+        training.learning_rate,
+        initial_accumulator_value=1e-9,
+        epsilon=1e-12,
+        jit_compile=False,
     )

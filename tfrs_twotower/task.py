@@ -1,45 +1,73 @@
 """The retrieval task: a TFRS task for two towers, anybody's or ours."""
 
+import math
+from typing import NamedTuple
+
+from tfrs_twotower import losses
 from tfrs_twotower.keras import keras, tf, tfrs
-from tfrs_twotower.losses import accidental_hits, in_batch_softmax
+from tfrs_twotower.losses.masks import NOTHING_MASKED, Masks, known_places, own_places
+from tfrs_twotower.replicas import gather, total, whole_loss
 from tfrs_twotower.schema.config import Loss
 
 
+class _Columns(NamedTuple):
+    """The candidates that are negatives of every query of the batch, of all replicas."""
+
+    embeddings: tf.Tensor  # [num_columns, embedding_dim]
+    masks: Masks
+    correction: tf.Tensor | None  # [num_columns], of the softmax
+
+
+class _OwnNegatives(NamedTuple):
+    """Scores of negatives of single queries."""
+
+    scores: tf.Tensor  # [batch, num_own]
+    is_negative: tf.Tensor  # [batch, num_own] bool
+
+
 class RetrievalTask(keras.layers.Layer, tfrs.tasks.Task):
-    """In-batch softmax with logQ correction, accidental hits masked, mean over the batch.
+    """The loss that the config describes, a mean over the batch.
 
     Stands where `tfrs.tasks.Retrieval` would, in any `tfrs.Model`. Differences, all on purpose:
     the loss is a mean and not a sum, so that it does not depend on the batch size; sampling
     probabilities are given as logarithms and never clipped; ranking metrics are computed over the
     whole corpus by `tfrs_twotower.evaluate`, not batch by batch.
 
+    Under `tf.distribute` the candidates of all replicas are the negatives of every query and the
+    loss is the mean over the global batch: n replicas with a share each train like one device
+    with the whole batch.
+
     Example:
-        >>> task = RetrievalTask(temperature=0.5)
+        >>> task = RetrievalTask(Loss(temperature=0.5))
         >>> loss = task(tf.eye(2), tf.eye(2))
         >>> print(round(float(loss), 4))  # log(e^2 + e^0) - 2
         0.1269
     """
 
-    def __init__(
-        self,
-        *,
-        temperature: float = Loss().temperature,
-        mask_accidental_hits: bool = Loss().mask_accidental_hits,
-        name: str = "retrieval_task",
-    ) -> None:
+    def __init__(self, loss: Loss | None = None, *, name: str = "retrieval_task") -> None:
         """Sets the loss up.
 
         Args:
-            temperature: Divides the scores before the softmax; positive.
-            mask_accidental_hits: Whether negatives with the identity of the positive are left out;
-                needs `candidate_ids` at each call.
+            loss: Kind and settings. How many negatives of which sort there are is read off the
+                arguments of a call.
             name: Of the layer.
         """
         super().__init__(name=name)
-        if temperature <= 0:
-            raise ValueError(f"`temperature` must be positive, got {temperature}")
-        self._temperature = temperature
-        self._mask_accidental_hits = mask_accidental_hits
+        self._loss = loss or Loss()
+        self._log_temperature = None
+        if self._loss.learns_temperature:
+            self._log_temperature = self.add_weight(
+                "log_temperature",
+                shape=[],
+                initializer=keras.initializers.Constant(math.log(self._loss.temperature)),
+            )
+
+    @property
+    def temperature(self) -> tf.Tensor | float:
+        """What scores are divided by; learned as its logarithm, so that it stays positive."""
+        if self._log_temperature is None:
+            return self._loss.temperature
+        return tf.exp(self._log_temperature)
 
     def call(
         self,
@@ -48,29 +76,177 @@ class RetrievalTask(keras.layers.Layer, tfrs.tasks.Task):
         *,
         candidate_ids: tf.Tensor | None = None,
         candidate_log_q: tf.Tensor | None = None,
+        known_positives: tf.RaggedTensor | None = None,
+        own_negative_embeddings: tf.Tensor | None = None,
+        is_own_negative: tf.Tensor | None = None,
+        labels: tf.Tensor | None = None,
         sample_weight: tf.Tensor | None = None,
     ) -> tf.Tensor:
         """The loss of a batch.
 
         Args:
             query_embeddings: `[batch, embedding_dim]`.
-            candidate_embeddings: `[num_candidates, embedding_dim]`; the first `batch` are the
-                positives, further ones are negatives of every query.
+            candidate_embeddings: `[num_candidates, embedding_dim]`; the first `batch` belong to
+                the queries one by one, further ones are negatives of every query.
             candidate_ids: `[num_candidates]` identities of any dtype.
-            candidate_log_q: `[num_candidates]` log sampling probabilities.
-            sample_weight: `[batch]` weights of the examples.
+            candidate_log_q: `[num_candidates]` log probabilities that one draw of the sampler of
+                all these negatives yields the candidate; see `losses.mixed_log_q`.
+            known_positives: `[batch, (num_known)]` identities >= 0 that are no negatives.
+            own_negative_embeddings: `[batch, num_own, embedding_dim]` negatives of single queries.
+            is_own_negative: `[batch, num_own]` bool, false where there is none. None: all true.
+            labels: `[batch]` 1 or 0, for `bce`. None: all 1, as the other kinds want them.
+            sample_weight: `[batch]` weights of the examples. None: all 1.
 
         Returns:
-            Scalar loss.
+            Scalar loss; under `tf.distribute` that of the global batch.
         """
-        masked = None
-        if self._mask_accidental_hits and candidate_ids is not None:
-            masked = accidental_hits(candidate_ids, tf.shape(query_embeddings)[0])
-        return in_batch_softmax(
-            query_embeddings,
-            candidate_embeddings,
-            temperature=self._temperature,
-            candidate_log_q=candidate_log_q,
-            masked=masked,
-            sample_weight=sample_weight,
+        batch_size, dtype = tf.shape(query_embeddings)[0], query_embeddings.dtype
+        positives = candidate_embeddings[:batch_size]
+        weight = tf.ones([batch_size], dtype) if sample_weight is None else sample_weight
+        own = _own_negatives(query_embeddings, own_negative_embeddings, is_own_negative)
+        scores = tf.reduce_sum(query_embeddings * positives, axis=1)
+        if self._loss.kind == "bce":
+            return self._labelled_pairs(scores, labels, own, weight)
+        if self._loss.kind != "softmax" and not self._loss.hard_negatives:
+            return self._triplets(scores, own, weight)
+        columns = self._columns(
+            candidate_embeddings, batch_size, candidate_ids, candidate_log_q, known_positives
         )
+        if not self._loss.hard_negatives:
+            return self._softmax(query_embeddings, positives, columns, own, weight)
+        hardest = losses.hardest_in_batch(
+            query_embeddings / self.temperature,
+            columns.embeddings,
+            self._loss.hard_negatives,
+            columns.masks,
+            columns.correction,
+        )
+        chosen = _own_negatives(
+            query_embeddings,
+            tf.gather(columns.embeddings, hardest.positions),
+            hardest.is_negative,
+        )
+        if self._loss.kind != "softmax":
+            return self._triplets(scores, _joined(chosen, own), weight)
+        logits = self._own_logits(chosen)
+        if columns.correction is not None:
+            logits -= tf.gather(columns.correction, hardest.positions)
+        return whole_loss(
+            losses.softmax_over_scores(
+                scores / self.temperature,
+                tf.concat([logits, self._own_logits(own)], axis=1),
+                sample_weight=weight,
+                total_weight=total(tf.reduce_sum(weight)),
+            )
+        )
+
+    def _columns(
+        self,
+        candidates: tf.Tensor,
+        batch_size: tf.Tensor,
+        ids: tf.Tensor | None,
+        log_q: tf.Tensor | None,
+        known_positives: tf.RaggedTensor | None,
+    ) -> _Columns:
+        in_batch = self._loss.in_batch_negatives
+        own_ids = None if ids is None else ids[:batch_size]
+        if not in_batch:
+            candidates, ids, log_q = (
+                None if values is None else values[batch_size:] for values in (candidates, ids, log_q)
+            )
+        embeddings, first = gather(candidates)
+        num_columns = tf.shape(embeddings)[0]
+        masks, correction = NOTHING_MASKED, None
+        if ids is not None and self._loss.mask_accidental_hits:
+            known = known_positives if self._loss.mask_known_positives else None
+            masks = known_places(own_ids, gather(ids).values, known)
+        elif in_batch:
+            masks = own_places(first + tf.range(batch_size), num_columns)
+        if log_q is not None and self._loss.logq_correction and self._loss.kind == "softmax":
+            num_draws = num_columns - 1 if in_batch else num_columns
+            correction = losses.log_expected_count(gather(log_q).values, num_draws)
+        return _Columns(embeddings, masks, correction)
+
+    def _softmax(
+        self,
+        queries: tf.Tensor,
+        positives: tf.Tensor,
+        columns: _Columns,
+        own: _OwnNegatives,
+        weight: tf.Tensor,
+    ) -> tf.Tensor:
+        return whole_loss(
+            losses.sampled_softmax(
+                queries,
+                positives,
+                columns.embeddings,
+                temperature=self.temperature,
+                correction=columns.correction,
+                masks=columns.masks,
+                own_logits=self._own_logits(own),
+                sample_weight=weight,
+                total_weight=total(tf.reduce_sum(weight)),
+            )
+        )
+
+    def _own_logits(self, own: _OwnNegatives) -> tf.Tensor:
+        logits = own.scores / self.temperature
+        return tf.where(own.is_negative, logits, tf.constant(-float("inf"), logits.dtype))
+
+    def _triplets(self, scores: tf.Tensor, own: _OwnNegatives, weight: tf.Tensor) -> tf.Tensor:
+        weights = weight[:, tf.newaxis] * tf.cast(own.is_negative, weight.dtype)
+        total_weight = total(tf.reduce_sum(weights))
+        if self._loss.kind == "bpr":
+            share = losses.bpr(
+                scores,
+                own.scores,
+                temperature=self.temperature,
+                sample_weight=weights,
+                total_weight=total_weight,
+            )
+        else:
+            share = losses.margin_ranking(
+                scores,
+                own.scores,
+                margin=self._loss.margin,
+                sample_weight=weights,
+                total_weight=total_weight,
+            )
+        return whole_loss(share)
+
+    def _labelled_pairs(
+        self,
+        scores: tf.Tensor,
+        labels: tf.Tensor | None,
+        own: _OwnNegatives,
+        weight: tf.Tensor,
+    ) -> tf.Tensor:
+        labels = tf.ones_like(scores) if labels is None else tf.cast(labels, scores.dtype)
+        # Own negatives belong to the positives; a pair labelled 0 has none.
+        weights = (weight * labels)[:, tf.newaxis] * tf.cast(own.is_negative, weight.dtype)
+        all_weights = tf.concat([weight, tf.reshape(weights, [-1])], 0)
+        return whole_loss(
+            losses.binary_cross_entropy(
+                tf.concat([scores, tf.reshape(own.scores, [-1])], 0),
+                tf.concat([labels, tf.zeros([tf.size(own.scores)], labels.dtype)], 0),
+                temperature=self.temperature,
+                sample_weight=all_weights,
+                total_weight=total(tf.reduce_sum(all_weights)),
+            )
+        )
+
+
+def _own_negatives(
+    queries: tf.Tensor, embeddings: tf.Tensor | None, is_negative: tf.Tensor | None
+) -> _OwnNegatives:
+    if embeddings is None:
+        none = tf.zeros([tf.shape(queries)[0], 0], queries.dtype)
+        return _OwnNegatives(none, tf.cast(none, tf.bool))
+    scores = tf.einsum("bd,bnd->bn", queries, embeddings)
+    if is_negative is None:
+        is_negative = tf.ones_like(scores, tf.bool)
+    return _OwnNegatives(scores, is_negative)
+
+
+def _joined(left: _OwnNegatives, right: _OwnNegatives) -> _OwnNegatives:
+    return _OwnNegatives(*(tf.concat(pair, axis=1) for pair in zip(left, right, strict=True)))

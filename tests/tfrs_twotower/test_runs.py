@@ -32,8 +32,7 @@ def test_the_model_of_a_run_has_the_best_weights(run, prepared):
 
     reader = tf.train.load_checkpoint(str(run / BEST_WEIGHTS))
     kept = {
-        np.asarray(reader.get_tensor(name)).tobytes()
-        for name in reader.get_variable_to_shape_map()
+        np.asarray(reader.get_tensor(name)).tobytes() for name in reader.get_variable_to_shape_map()
     }
     assert {values.numpy().tobytes() for values in loaded.model.variables} <= kept
 

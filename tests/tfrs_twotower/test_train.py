@@ -2,6 +2,7 @@
 
 import json
 import logging
+import shutil
 import signal
 import subprocess
 import sys
@@ -220,7 +221,9 @@ def test_a_finished_run_is_replaced_where_the_user_says_so(tiny, tmp_path):
 def test_a_training_that_diverges_is_told_and_leaves_no_finished_run(tiny, tmp_path):
     # A cosine over such a temperature is infinite.
     config = tiny_world.config()
-    config = config.model_copy(update={"loss": config.loss.model_copy(update={"temperature": 1e-42})})
+    config = config.model_copy(
+        update={"loss": config.loss.model_copy(update={"temperature": 1e-42})}
+    )
 
     with pytest.raises(UserError, match="training diverged"):
         train(config, tiny, tmp_path / "run")
@@ -318,11 +321,18 @@ class Stop(keras.callbacks.Callback):
             raise KeyboardInterrupt
 
 
-@pytest.fixture
-def interrupted(prepared, tmp_path):
+@pytest.fixture(scope="module")
+def interrupted_once(prepared, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("interrupted") / "run"
     with pytest.raises(KeyboardInterrupt):
-        train(every_kind.config(), prepared, tmp_path / "run", callbacks=[Stop()])
-    return tmp_path / "run"
+        train(every_kind.config(), prepared, folder, callbacks=[Stop()])
+    return folder
+
+
+@pytest.fixture
+def interrupted(interrupted_once, tmp_path):
+    """A run folder that was left after two of four epochs."""
+    return Path(shutil.copytree(interrupted_once, tmp_path / "run"))
 
 
 def test_an_interrupted_training_goes_on_where_it_was(interrupted, prepared, run):
@@ -331,10 +341,14 @@ def test_an_interrupted_training_goes_on_where_it_was(interrupted, prepared, run
     assert_ended_alike(run, interrupted)
 
 
-def test_an_interrupted_training_starts_anew_without_resume(interrupted, prepared, run):
-    train(every_kind.config(), prepared, interrupted)
+def test_an_interrupted_training_starts_anew_without_resume(interrupted, prepared):
+    begun = []
+    count = keras.callbacks.LambdaCallback(on_epoch_begin=lambda epoch, logs: begun.append(epoch))
 
-    assert_ended_alike(run, interrupted)
+    result = train(every_kind.config(epochs=1), prepared, interrupted, callbacks=[count])
+
+    assert begun == [0]
+    assert len(result.epochs) == 1
 
 
 def test_an_interrupted_training_is_not_resumed_with_another_config(interrupted, prepared):
@@ -353,19 +367,31 @@ def test_an_interrupted_training_is_not_resumed_on_other_data(interrupted, tmp_p
         train(every_kind.config(), other, interrupted, resume=True)
 
 
-def test_a_training_killed_before_it_began_is_resumed_from_the_start(run, prepared, tmp_path):
-    """The config of a run is its last input to be written."""
-    folder = tmp_path / "run"
-    folder.mkdir()
-    (folder / MARKER).touch()
-    (folder / "inputs.json").write_text("{")
+def test_a_training_that_was_refused_can_still_be_resumed(interrupted, prepared, run):
+    with pytest.raises(UsageError):
+        train(every_kind.config(learning_rate=0.5), prepared, interrupted, resume=True)
 
-    train(every_kind.config(), prepared, folder, resume=True)
+    train(every_kind.config(), prepared, interrupted, resume=True)
 
-    assert_ended_alike(run, folder)
+    assert_ended_alike(run, interrupted)
 
 
-def test_there_may_be_nothing_to_resume(run, prepared, tmp_path):
-    train(every_kind.config(), prepared, tmp_path / "run", resume=True)
+@pytest.mark.parametrize(
+    "left",
+    [
+        pytest.param([], id="nothing"),
+        pytest.param([MARKER], id="marker"),
+        # The config is the last input to be written.
+        pytest.param([MARKER, "inputs.json", "config.yaml.tmp"], id="half-written-inputs"),
+    ],
+)
+def test_a_training_killed_before_it_began_is_resumed_from_the_start(tiny, tmp_path, left):
+    config = tiny_world.config(epochs=1)
+    for name in left:
+        (tmp_path / "run").mkdir(exist_ok=True)
+        (tmp_path / "run" / name).touch()
 
-    assert_ended_alike(run, tmp_path / "run")
+    result = train(config, tiny, tmp_path / "run", resume=True)
+
+    assert len(result.epochs) == 1
+    assert (tmp_path / "run" / MANIFEST).exists()

@@ -2,11 +2,19 @@
 
 import hashlib
 import json
+import keyword
 import re
 from datetime import date
 from typing import Any, Literal, Self
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
+from pydantic import (
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    model_validator,
+)
 
 from tfrs_twotower.schema.features import (
     AnyFeature,
@@ -23,7 +31,7 @@ SPLITS = ("train", "validation", "test")
 RESERVED_NAMES = frozenset(
     ("query_id", "query_row", "candidate_id", "candidate_ids", "candidate_row", "label", "weight")
     + ("timestamp_s", "k", "exclude_ids", "allow_ids", "half_life_s", "now_s", "mmr_lambda")
-    + ("max_per_category", "min_score")
+    + ("max_per_category", "min_score", "self")
 )
 
 
@@ -136,13 +144,100 @@ class Towers(Strict):
 
 
 class Loss(Strict):
-    """In-batch softmax: the other candidates of the batch are the negatives."""
+    """What draws a query to its positives and pushes it from negatives.
 
-    temperature: PositiveFloat = Field(0.1, description="Divides the cosine before the softmax.")
-    logq_correction: bool = Field(True, description="Subtract log q of each candidate.")
+    `softmax`: cross-entropy against the other candidates of the batch (in-batch negatives);
+    `margin`: the positive is to win over each negative by `margin`; `bpr`: the logistic form of
+    it; `bce`: cross-entropy of labelled pairs. Negatives of `margin`, `bpr` and `bce` are those
+    counted below; `softmax` takes them on top.
+    """
+
+    kind: Literal["softmax", "margin", "bpr", "bce"] = "softmax"
+    temperature: PositiveFloat = Field(0.1, description="Divides the cosine (not for margin).")
+    learn_temperature: bool | None = Field(
+        None, description="Start from `temperature` and learn it; default: for bce only."
+    )
+    margin: float = Field(0.5, gt=0.0, le=2.0, description="In cosine; of `kind: margin`.")
+    logq_correction: bool = Field(
+        True, description="Divide each negative of the softmax by how often it is drawn."
+    )
     mask_accidental_hits: bool = Field(
         True, description="A negative that is the query's own positive does not count."
     )
+    mask_known_positives: bool = Field(
+        True, description="Nor does one that the query likes elsewhere in train."
+    )
+    in_batch_negatives: bool = Field(
+        True, description="Of the softmax; false: `uniform_negatives` alone."
+    )
+    uniform_negatives: NonNegativeInt = Field(
+        0, description="Drawn from the corpus for each batch, negatives of all its queries."
+    )
+    hard_negatives: NonNegativeInt = Field(
+        0, description="Keep only the n best-scoring negatives of the batch; 0: all (softmax)."
+    )
+    explicit_negatives: NonNegativeInt | None = Field(
+        None,
+        description="For each positive, of the query's events labelled 0; default: 1 for margin "
+        "and bpr, else 0. bce reads such events as pairs.",
+    )
+    implicit_negatives: NonNegativeInt | None = Field(
+        None,
+        description="For each positive, drawn from the corpus; default for margin, bpr and bce: 4 "
+        "while events labelled 0 are under 0.3 of the positives, else 0.",
+    )
+    mined_negatives: NonNegativeInt = Field(
+        0, description="For each positive, of those the model itself ranks best for the query."
+    )
+    mine_every: PositiveInt = Field(2, description="Epochs between two minings.")
+    mine_from: PositiveInt = Field(100, description="How many best-ranked candidates are mined.")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        pairwise = self.kind in ("margin", "bpr")
+        if pairwise and self.explicit_negatives == self.implicit_negatives == 0:
+            if not self.hard_negatives:
+                raise ValueError(
+                    f"`kind: {self.kind}` without negatives: give `implicit_negatives`, "
+                    "`explicit_negatives` or `hard_negatives`"
+                )
+        if self.kind == "margin" and self.learn_temperature:
+            raise ValueError("`learn_temperature` is not for `kind: margin`, which has none")
+        if self.kind == "bce" and (self.hard_negatives or self.explicit_negatives):
+            raise ValueError(
+                "`hard_negatives` and `explicit_negatives` are not for `kind: bce`, whose "
+                "negatives are labelled, implicit or mined"
+            )
+        if self.uniform_negatives and self.kind != "softmax" and not self.hard_negatives:
+            raise ValueError(
+                f"`uniform_negatives` with `kind: {self.kind}` need `hard_negatives`; for negatives "
+                "of each positive give `implicit_negatives`"
+            )
+        if not self.in_batch_negatives:
+            if self.kind != "softmax" or self.hard_negatives:
+                raise ValueError(
+                    "`in_batch_negatives: false` is for `kind: softmax` without `hard_negatives`"
+                )
+            if not self.uniform_negatives:
+                raise ValueError("`in_batch_negatives: false` needs `uniform_negatives`")
+        if self.mined_negatives > self.mine_from:
+            raise ValueError(
+                f"`mined_negatives` ({self.mined_negatives}) is above `mine_from` "
+                f"({self.mine_from})"
+            )
+        return self
+
+    @property
+    def learns_temperature(self) -> bool:
+        """Whether the temperature is a weight of the model."""
+        return self.kind == "bce" if self.learn_temperature is None else self.learn_temperature
+
+    @property
+    def explicit_count(self) -> int:
+        """Explicit negatives for each positive."""
+        if self.explicit_negatives is not None:
+            return self.explicit_negatives
+        return 1 if self.kind in ("margin", "bpr") else 0
 
 
 class Training(Strict):
@@ -152,7 +247,7 @@ class Training(Strict):
     batch_size: int = Field(1024, ge=2)
     optimizer: Literal["adam", "adagrad"] = "adam"
     learning_rate: PositiveFloat = 0.003
-    seed: int = 42
+    seed: int = Field(42, ge=0, le=1_000_000_000)
     metric: str = Field("recall_at_10", pattern=r"^(recall|hit_rate|ndcg)_at_[1-9][0-9]*$|^mrr$")
     patience: PositiveInt = Field(3, description="Epochs without a better metric before stopping.")
 
@@ -164,8 +259,39 @@ class Index(Strict):
     num_leaves: PositiveInt | None = Field(None, description="Default: sqrt of the corpus size.")
     leaves_to_search: PositiveInt | None = Field(None, description="Default: a tenth of the leaves")
     reorder: PositiveInt = Field(500, description="Candidates rescored exactly.")
-    dimensions_per_block: PositiveInt = 2
+    dimensions_per_block: PositiveInt = Field(2, description="Share four bits of a quantised code.")
     anisotropic_threshold: NonNegativeFloat = 0.2
+    target_recall: float | None = Field(
+        None,
+        gt=0.0,
+        lt=1.0,
+        description="Choose the four above, as far as not given, so that this share of the exact "
+        "answer is found.",
+    )
+    at: PositiveInt = Field(100, description="The k that the measures suit; larger ones widen.")
+
+
+class Rules(Strict):
+    """Which columns of the candidates the rules of `recommend` read.
+
+    A column is a candidate feature, one of `export.attributes`, or `available_from`.
+    """
+
+    filters: list[str] = Field(
+        default_factory=list,
+        description="Give the inputs `filter_<name>_any` and `filter_<name>_none`.",
+    )
+    category: str | None = Field(None, description="One value a candidate; of `max_per_category`.")
+    timestamp: str | None = Field(
+        None,
+        description="Unix seconds, of `half_life_s`; default: `available_from`, where there is one",
+    )
+
+    @property
+    def columns(self) -> list[str]:
+        """Every column that is named."""
+        named = [*self.filters, self.category, self.timestamp]
+        return [name for name in named if name is not None]
 
 
 class Export(Strict):
@@ -191,11 +317,19 @@ _SIDE_KINDS = {
 }
 
 
+_RULE_KINDS = {
+    "filters": "categorical multi_categorical boolean",
+    "category": "categorical boolean",
+    "timestamp": "timestamp",
+}
+
+
 def _is_feature_name(name: object) -> bool:
     return (
         isinstance(name, str)
         and re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", name) is not None
         and name not in RESERVED_NAMES
+        and not keyword.iskeyword(name)
         and not name.startswith("filter_")
     )
 
@@ -211,6 +345,7 @@ class Config(Strict):
     loss: Loss = Loss()
     training: Training = Training()
     index: Index = Index()
+    rules: Rules = Rules()
     export: Export = Export()
 
     @model_validator(mode="before")
@@ -242,7 +377,10 @@ class Config(Strict):
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         self._check_features()
+        self._check_rules()
         columns, split, labels = self.columns, self.split, self.labels
+        if columns.query_id == columns.candidate_id:
+            raise ValueError("`columns.query_id` and `columns.candidate_id` are the same column")
         if split.by in ("time", "dates") and columns.timestamp is None:
             raise ValueError(f"`split.by: {split.by}` needs `columns.timestamp`")
         if split.by == "leave_last_out" and columns.timestamp is None and columns.order is None:
@@ -255,6 +393,13 @@ class Config(Strict):
             raise ValueError("`labels.events` needs `columns.event`")
         if (labels.values or labels.positive_from is not None) and columns.value is None:
             raise ValueError("`labels.values` and `labels.positive_from` need `columns.value`")
+        in_batch = self.training.batch_size - 1 + self.loss.uniform_negatives
+        if self.loss.hard_negatives > in_batch:
+            raise ValueError(
+                f"`loss.hard_negatives` ({self.loss.hard_negatives}) is above the {in_batch} "
+                "negatives that a query has in a batch (`training.batch_size` - 1 + "
+                "`loss.uniform_negatives`)"
+            )
         return self
 
     def _check_features(self) -> None:
@@ -265,7 +410,7 @@ class Config(Strict):
                 if not _is_feature_name(name):
                     raise ValueError(
                         f"{where}: a feature's name is an input of the served model: letters, "
-                        "digits and _, not filter_... and none of "
+                        "digits and _, no word of Python, not filter_... and none of "
                         f"{', '.join(sorted(RESERVED_NAMES))}; give the data's name as `column`"
                     )
                 if feature.kind not in _SIDE_KINDS[side].split():
@@ -287,6 +432,38 @@ class Config(Strict):
                 )
         if self.history and self.candidate_id_feature is None:
             raise ValueError("a history needs an `id` feature on the candidate side to refer to")
+
+    def _check_rules(self) -> None:
+        known = {*self.export.attributes, *self.features.candidate}
+        known |= {"available_from"} if self.columns.available_from else set()
+        for role in ("filters", "category", "timestamp"):
+            named = getattr(self.rules, role)
+            for name in named if role == "filters" else [named] if named else []:
+                feature = self.features.candidate.get(name)
+                where = f"`rules.{role}`: {name}"
+                if name not in known or isinstance(feature, Id):
+                    raise ValueError(
+                        f"{where} is no candidate feature and none of `export.attributes`"
+                    )
+                if feature is not None and feature.kind not in _RULE_KINDS[role].split():
+                    raise ValueError(
+                        f"{where} is a feature of kind {feature.kind}; expected one of "
+                        f"{_RULE_KINDS[role].replace(' ', ', ')}"
+                    )
+                if role == "filters" and not name.isidentifier():
+                    raise ValueError(
+                        f"{where}: the name becomes a part of an input of the served model: "
+                        "letters, digits and _"
+                    )
+        if len(set(self.rules.filters)) < len(self.rules.filters):
+            raise ValueError("`rules.filters` names an attribute twice")
+
+    @property
+    def rules_of_corpus(self) -> Rules:
+        """`rules` with the default of `timestamp` resolved."""
+        if self.rules.timestamp is None and self.columns.available_from is not None:
+            return self.rules.model_copy(update={"timestamp": "available_from"})
+        return self.rules
 
     @property
     def query_features(self) -> dict[str, Feature]:

@@ -19,9 +19,9 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveInt, field_validator,
 
 
 class Strict(BaseModel):
-    """A frozen model that refuses unknown keys and silent type changes."""
+    """A frozen model that refuses unknown keys, silent type changes and infinite numbers."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 class Fill(Strict):

@@ -110,6 +110,12 @@ def test_an_empty_file_asks_for_what_the_default_split_needs():
             id="two-rules-for-values",
         ),
         pytest.param(
+            "columns: {timestamp: ts, query_id: id, candidate_id: id}\n"
+            "features: {query: {u: {kind: id}}, candidate: {i: {kind: id}}}",
+            "`columns.query_id` and `columns.candidate_id` are the same column",
+            id="one-column-for-both-ids",
+        ),
+        pytest.param(
             "columns: {timestamp: ts}\nexport: {default_k: 50, max_k: 20}",
             "export: `default_k` (50) is above `max_k` (20)",
             id="default-above-largest-k",
@@ -143,9 +149,10 @@ def test_an_empty_file_asks_for_what_the_default_split_needs():
         ),
         pytest.param(
             with_features(
-                "{query: {u: {kind: timestamp, time_zone: Europe/Pari}}, candidate: {i: {kind: id}}}"
+                "{context: {u: {kind: timestamp, time_zone: Europe/Pari}}, "
+                "candidate: {i: {kind: id}}}"
             ),
-            "features.query.u.time_zone: no time zone 'Europe/Pari'; use an IANA name such as "
+            "features.context.u.time_zone: no time zone 'Europe/Pari'; use an IANA name such as "
             "Europe/Paris",
             id="unknown-time-zone",
         ),

@@ -1,8 +1,10 @@
 """Output folders are whole or recognisably not."""
 
 import json
+import shutil
 import subprocess
 import sys
+from unittest.mock import Mock
 
 import pytest
 
@@ -106,6 +108,19 @@ def test_a_finished_folder_is_replaced_where_the_user_says_so(tmp_path):
     assert names(folder) == [MANIFEST]
 
 
+def test_a_folder_that_is_replaced_by_halves_does_not_look_finished(tmp_path, monkeypatch):
+    folder = finished(tmp_path / "out")
+    for number in range(20):
+        (folder / f"part-{number}").mkdir()
+    monkeypatch.setattr(shutil, "rmtree", Mock(side_effect=KeyboardInterrupt))
+
+    with pytest.raises(KeyboardInterrupt), output_folder(folder, overwrite=True):
+        pass
+
+    assert MARKER in names(folder)
+    assert MANIFEST not in names(folder)
+
+
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_a_folder_of_somebody_else_is_refused_even_with_overwrite(tmp_path, overwrite):
     folder = make(tmp_path / "photos", "cat.jpg")
@@ -127,9 +142,13 @@ def test_an_empty_folder_may_be_used(tmp_path):
 
 
 def test_a_failed_job_leaves_the_folder_unfinished(tmp_path):
-    with pytest.raises(ZeroDivisionError), output_folder(tmp_path / "out") as folder:
-        (folder / "half.bin").write_text("x")
-        raise ZeroDivisionError
+    def fail():
+        with output_folder(tmp_path / "out") as folder:
+            (folder / "half.bin").write_text("x")
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
 
     assert names(tmp_path / "out") == [MARKER, "half.bin"]
 

@@ -50,8 +50,8 @@ def test_a_misspelt_key_is_answered_with_the_nearest_legal_name(text, expected):
 
 
 def test_a_key_that_is_like_no_other_is_answered_with_all_legal_names():
-    assert refusal("loss: {zzz: 1}").startswith(
-        "shop.yaml: loss.zzz: unknown key; expected one of temperature, logq_correction, "
+    assert refusal("towers: {zzz: 1}") == (
+        "shop.yaml: towers.zzz: unknown key; expected one of embedding_dim, query, candidate"
     )
 
 
@@ -64,7 +64,11 @@ def test_a_key_that_is_like_no_other_is_answered_with_all_legal_names():
         ("training: {epochs: 0}", "training.epochs", "greater than 0", "0"),
         ("training: {batch_size: 1}", "training.batch_size", "greater than or equal to 2", "1"),
         ("training: {metric: recall}", "training.metric", "match pattern", "'recall'"),
-        ("loss: {temperature: .nan}", "loss.temperature", "greater than 0", "nan"),
+        ("loss: {temperature: .nan}", "loss.temperature", "finite number", "nan"),
+        ("loss: {temperature: .inf}", "loss.temperature", "finite number", "inf"),
+        ("training: {seed: -1}", "training.seed", "greater than or equal to 0", "-1"),
+        ("training: {seed: 99999999999999999999}", "training.seed", "less than", "9999"),
+        ("labels: {positive_from: .nan}", "labels.positive_from", "finite number", "nan"),
         ("loss: {logq_correction: 1}", "loss.logq_correction", "boolean", "1"),
         ("split: {by: times}", "split.by", "'leave_last_out'", "'times'"),
         ("towers: {query: {hidden_units: [8, x]}}", "towers.query.hidden_units.1", "integer", "x"),

@@ -1,0 +1,34 @@
+"""The training losses as mathematics: pure functions of embeddings and scores.
+
+Positive: the candidate of the query's own example. Negative: a candidate that the loss pushes
+away: in-batch (the positive of another example), uniform (drawn from the whole corpus for the
+batch), or own (of one query: disliked, drawn, or mined). Accidental hit: a negative that is the
+very candidate of the positive. Known positive: a candidate that the query likes elsewhere in
+train. Neither is a negative.
+"""
+
+from tfrs_twotower.losses.hardest import hardest_in_batch
+from tfrs_twotower.losses.pairs import (
+    binary_cross_entropy,
+    bpr,
+    margin_ranking,
+    softmax_over_scores,
+)
+from tfrs_twotower.losses.sampling import mixed_log_q
+from tfrs_twotower.losses.softmax import (
+    in_batch_softmax,
+    log_expected_count,
+    sampled_softmax,
+)
+
+__all__ = [
+    "binary_cross_entropy",
+    "bpr",
+    "hardest_in_batch",
+    "in_batch_softmax",
+    "log_expected_count",
+    "margin_ranking",
+    "mixed_log_q",
+    "sampled_softmax",
+    "softmax_over_scores",
+]
