@@ -18,6 +18,7 @@ from serving.errors import (
     InvalidRequestError,
     ServingError,
     SignatureNotFoundError,
+    UnavailableError,
     from_status,
 )
 from serving.queries import Query, as_rows, build_inputs, per_row
@@ -44,6 +45,9 @@ _SERVICE_CONFIG = json.dumps(
         ]
     }
 )
+
+
+_LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
 
 
 class Recommendations(NamedTuple):
@@ -107,6 +111,8 @@ class RetrievalClient:
                 ("grpc.service_config", _SERVICE_CONFIG),
                 ("grpc.max_receive_message_length", max_message_bytes),
                 ("grpc.max_send_message_length", -1),
+                # A proxy of the environment cannot reach a server on this machine.
+                ("grpc.enable_http_proxy", int(target.rpartition(":")[0] not in _LOOPBACK)),
             ],
         )
         self._stub = prediction_service_pb2_grpc.PredictionServiceStub(self._channel)
@@ -193,6 +199,22 @@ class RetrievalClient:
         """
         outputs, _ = self._predict(self._query_tower, "serving_default", as_rows(queries), {})
         return outputs["query_embedding"]
+
+    def wait_until_ready(self, timeout_s: float) -> None:
+        """Waits for a server that is still starting.
+
+        Args:
+            timeout_s: How long to wait at most.
+
+        Raises:
+            UnavailableError: If it did not come in time.
+        """
+        try:
+            grpc.channel_ready_future(self._channel).result(timeout_s)
+        except grpc.FutureTimeoutError as error:
+            raise UnavailableError(
+                f"no model server came up at {self._target} within {timeout_s:g} s"
+            ) from error
 
     def query_features(self) -> dict[str, TensorSpec]:
         """The features that a query of `recommend` must name.

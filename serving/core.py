@@ -1,13 +1,17 @@
 """What a model server answers, whatever wire the question came by."""
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
+import grpc
 from tensorflow_serving.apis import get_model_metadata_pb2, get_model_status_pb2
 
 from serving.admission import Admission
-from serving.errors import InvalidRequestError
+from serving.errors import InvalidRequestError, ServingError
 from serving.loading import Servable
+from serving.metrics import Metrics
 from serving.predict import Limits, predict, run
 from serving.servables import Servables
 from serving.tensors import Array
@@ -23,6 +27,7 @@ class Core:
         self._servables = servables
         self._admission = admission
         self._limits = limits
+        self._metrics = Metrics()
 
     def predict(self, request: Any, timeout_s: float | None) -> Any:
         """Answers a `PredictRequest` with a `PredictResponse`.
@@ -34,10 +39,7 @@ class Core:
         Raises:
             ServingError: See `serving.predict`; OverloadedError and DeadlineError of `Admission`.
         """
-        with (
-            self._admission.enter(timeout_s),
-            self._servables.use(*_spec(request.model_spec)) as servable,
-        ):
+        with self._answering(request.model_spec, "GRPC", timeout_s) as servable:
             return predict(servable, request, self._limits)
 
     def predict_arrays(
@@ -53,9 +55,34 @@ class Core:
             inputs_of: Returns the name of the signature and its inputs, given the version.
             timeout_s: As of `predict`.
         """
-        with self._admission.enter(timeout_s), self._servables.use(*_spec(model_spec)) as servable:
+        with self._answering(model_spec, "REST", timeout_s) as servable:
             key, inputs = inputs_of(servable)
             return run(servable, key, inputs, self._limits)
+
+    @contextmanager
+    def _answering(
+        self, model_spec: Any, entrypoint: str, timeout_s: float | None
+    ) -> Iterator[Servable]:
+        """Admits a request, lends it its version, and counts how it ended."""
+        started_s = time.perf_counter()
+        name, version, label = _spec(model_spec)
+        status = grpc.StatusCode.OK
+        try:
+            with (
+                self._admission.enter(timeout_s),
+                self._servables.use(name, version, label) as servable,
+            ):
+                yield servable
+        except ServingError as error:
+            status = error.status
+            raise
+        except Exception:
+            status = grpc.StatusCode.INTERNAL
+            raise
+        finally:
+            known = name if name in self._servables.names else ""
+            seconds = time.perf_counter() - started_s
+            self._metrics.record(known, status.name, entrypoint, seconds)
 
     def metadata(self, request: Any) -> Any:
         """Answers a `GetModelMetadataRequest` with the signatures of the version."""
@@ -94,6 +121,10 @@ class Core:
             else:
                 entry.status.SetInParent()
         return response
+
+    def metrics(self) -> str:
+        """The page that Prometheus reads."""
+        return self._metrics.render(self._admission.num_taken, self._servables.available())
 
 
 _UNKNOWN = 2  # tensorflow.error.UNKNOWN, as TF Serving says of a version that failed to load.

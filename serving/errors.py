@@ -90,6 +90,9 @@ class ServerFaultError(ServingError):
     status = grpc.StatusCode.INTERNAL
 
 
+INTERNAL_FAULT = "internal error: see the server's log"
+"""All that a caller is told of an unexpected failure."""
+
 _BY_STATUS: dict[grpc.StatusCode, type[ServingError]] = {
     **{error.status: error for error in ServingError.__subclasses__()},
     grpc.StatusCode.OUT_OF_RANGE: InvalidRequestError,
@@ -97,7 +100,6 @@ _BY_STATUS: dict[grpc.StatusCode, type[ServingError]] = {
 _STATUS_OF_NUMBER = {status.value[0]: status for status in grpc.StatusCode}
 
 HTTP_STATUS = {
-    grpc.StatusCode.OK: HTTPStatus.OK,
     grpc.StatusCode.INVALID_ARGUMENT: HTTPStatus.BAD_REQUEST,
     grpc.StatusCode.FAILED_PRECONDITION: HTTPStatus.BAD_REQUEST,
     grpc.StatusCode.OUT_OF_RANGE: HTTPStatus.BAD_REQUEST,

@@ -11,7 +11,7 @@ from tensorflow_serving.apis import (
 )
 
 from serving.core import Core
-from serving.errors import ServingError
+from serving.errors import INTERNAL_FAULT, ServingError
 
 _LOG = logging.getLogger(__name__)
 
@@ -72,7 +72,7 @@ def _answer(context: grpc.ServicerContext, answer: Callable[[], Any]) -> Any:
         context.abort(error.status, str(error))
     except Exception:
         _LOG.exception("a gRPC request failed")
-        context.abort(grpc.StatusCode.INTERNAL, "internal error: see the server's log")
+        context.abort(grpc.StatusCode.INTERNAL, INTERNAL_FAULT)
 
 
 def _not_offered(context: grpc.ServicerContext) -> None:

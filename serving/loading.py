@@ -13,6 +13,7 @@ from typing import Any
 import tensorflow as tf
 from google.protobuf.message import DecodeError
 from tensorflow.core.protobuf import config_pb2, saved_model_pb2
+from tensorflow.python.saved_model import loader_impl
 
 from serving.errors import LoadError, from_status
 from serving.tensors import Array, Signature
@@ -115,10 +116,12 @@ def load(path: str | Path, name: str, version: int) -> Servable:
         raise LoadError(f"{path} has no graph with the tag `serve`: export it for serving")
     if any(op.startswith(SCANN_OPS) for op in _ops(serve[0].graph_def)):
         register_scann_ops()
-    session = tf.compat.v1.Session(graph=tf.Graph())
+    # A GPU, where there is one, is shared with other processes.
+    gpu = config_pb2.GPUOptions(allow_growth=True)
+    session = tf.compat.v1.Session(graph=tf.Graph(), config=config_pb2.ConfigProto(gpu_options=gpu))
     try:
         with session.graph.as_default():
-            tf.compat.v1.saved_model.load(session, ["serve"], str(path))
+            loader_impl.SavedModelLoader(str(path)).load(session, ["serve"])
         return Servable(name, version, session, dict(serve[0].signature_def))
     except Exception as error:  # Whatever a damaged file makes TensorFlow raise.
         session.close()

@@ -24,7 +24,7 @@ class Limits:
     """
 
     max_batch_size: int = 4096
-    max_elements: int = 16 * 1024 * 1024
+    max_elements: int = 4 * 1024 * 1024
 
 
 def predict(servable: Servable, request: Any, limits: Limits) -> Any:

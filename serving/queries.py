@@ -48,6 +48,10 @@ def build_inputs(
         if unknown := given.keys() - signature.inputs.keys():
             raise InvalidRequestError(_unknown(min(unknown), signature))
     for row in rows:
+        if twice := row.keys() & extra.keys():
+            raise InvalidRequestError(
+                f"{min(twice)} belongs to the call, not to a query: leave it out of the query"
+            )
         if missing := required - row.keys():
             raise InvalidRequestError(
                 f"the query lacks {', '.join(sorted(missing))}: give the value, or None for unknown"

@@ -1,11 +1,14 @@
-"""TF Serving's REST API over HTTP/1.1."""
+"""TF Serving's REST API over HTTP/1.1, and its page of metrics."""
 
 import json
 import logging
 import re
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from socketserver import TCPServer
 from typing import Any
 from urllib.parse import unquote
 
@@ -16,12 +19,13 @@ from serving import rest_json
 from serving.core import SIGNATURE_DEF, Core
 from serving.errors import (
     HTTP_STATUS,
+    INTERNAL_FAULT,
     InvalidRequestError,
-    ServerFaultError,
     ServingError,
     UnimplementedError,
 )
 from serving.loading import Servable
+from serving.metrics import CONTENT_TYPE, METRICS_PATH
 from serving.tensors import Array
 
 _LOG = logging.getLogger(__name__)
@@ -29,8 +33,8 @@ _LOG = logging.getLogger(__name__)
 _SPEC = r"/v1/models/(?P<name>[^/:]+)(?:/versions/(?P<version>\d+)|/labels/(?P<label>[^/:]+))?"
 _PREDICT_PATH = re.compile(_SPEC + r":(?P<method>classify|regress|predict)", re.IGNORECASE)
 _MODEL_PATH = re.compile(_SPEC + r"(?P<metadata>/metadata)?", re.IGNORECASE)
-_MAX_VERSION = 2**63 - 1
 
+MAX_DIGITS = 18  # Of a version or a length: what fits an int64.
 MAX_CONNECTIONS = 256
 IDLE_TIMEOUT_S = 60.0
 
@@ -63,10 +67,9 @@ def answer(core: Core, method: str, path: str, body: bytes, timeout_s: float | N
 def _model_spec(match: re.Match[str]) -> Any:
     spec = model_pb2.ModelSpec(name=unquote(match["name"]))
     if match["version"]:
-        version = int(match["version"])
-        if version > _MAX_VERSION:
-            raise InvalidRequestError(f"Failed to convert version: {version} to numeric.")
-        spec.version.value = version
+        if len(match["version"]) > MAX_DIGITS:
+            raise InvalidRequestError("Failed to convert version to numeric.")
+        spec.version.value = int(match["version"])
     elif match["label"]:
         spec.version_label = unquote(match["label"])
     return spec
@@ -116,7 +119,7 @@ class RestServer(ThreadingHTTPServer):
     """Listens for HTTP; `server_port` is the port."""
 
     daemon_threads = True
-    allow_reuse_address = True
+    request_queue_size = 128
 
     def __init__(
         self, address: tuple[str, int], core: Core, max_body_bytes: int, timeout_s: float
@@ -136,7 +139,15 @@ class RestServer(ThreadingHTTPServer):
         self.max_body_bytes = max_body_bytes
         self.timeout_s = timeout_s
         self._connections = threading.BoundedSemaphore(MAX_CONNECTIONS)
+        self._num_answering = 0
+        self._answered = threading.Condition()
         super().__init__(address, _Handler)
+
+    def server_bind(self) -> None:
+        """Binds without asking the name service who we are, which may take seconds."""
+        TCPServer.server_bind(self)
+        host, port = self.server_address[:2]
+        self.server_name, self.server_port = str(host), int(port)
 
     def process_request(self, request: Any, client_address: Any) -> None:
         """Gives a connection its thread, or closes it where there are too many."""
@@ -151,6 +162,23 @@ class RestServer(ThreadingHTTPServer):
             super().process_request_thread(request, client_address)
         finally:
             self._connections.release()
+
+    @contextmanager
+    def answering(self) -> Iterator[None]:
+        """Marks a request as under way, for `drain`."""
+        with self._answered:
+            self._num_answering += 1
+        try:
+            yield
+        finally:
+            with self._answered:
+                self._num_answering -= 1
+                self._answered.notify_all()
+
+    def drain(self, timeout_s: float) -> None:
+        """Waits until no request is under way; idle connections do not count."""
+        with self._answered:
+            self._answered.wait_for(lambda: not self._num_answering, timeout_s)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Notes a connection that broke, without its contents."""
@@ -167,12 +195,20 @@ class _Handler(BaseHTTPRequestHandler):
     timeout = IDLE_TIMEOUT_S
 
     def do_GET(self) -> None:
-        self._answer(b"")
+        if "Content-Length" in self.headers or "Transfer-Encoding" in self.headers:
+            self.close_connection = True  # Or an unread body would be taken for a request.
+        with self.server.answering():
+            self._answer(b"")
 
     def do_POST(self) -> None:
+        with self.server.answering():
+            self._read_and_answer()
+
+    def _read_and_answer(self) -> None:
         length = self.headers.get("Content-Length", "")
-        if not (length.isascii() and length.isdigit()):
-            self._refuse(HTTPStatus.LENGTH_REQUIRED, "the request needs a Content-Length")
+        is_number = length.isascii() and length.isdigit() and len(length) <= MAX_DIGITS
+        if not is_number or "Transfer-Encoding" in self.headers:
+            self._refuse(HTTPStatus.LENGTH_REQUIRED, "the request needs a Content-Length alone")
         elif int(length) > self.server.max_body_bytes:
             limit = self.server.max_body_bytes
             self._refuse(
@@ -184,6 +220,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _answer(self, body: bytes) -> None:
         path = self.path.partition("?")[0]
+        if self.command == "GET" and path == METRICS_PATH:
+            self._send(HTTPStatus.OK, self.server.core.metrics().encode(), CONTENT_TYPE)
+            return
         if not path.lower().startswith("/v1/"):
             self._error(HTTPStatus.NOT_FOUND, "Not Found")
             return
@@ -193,8 +232,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._error(HTTP_STATUS.get(error.status, HTTPStatus.INTERNAL_SERVER_ERROR), str(error))
         except Exception:
             _LOG.exception("a REST request failed")
-            fault = ServerFaultError("internal error: see the server's log")
-            self._error(HTTPStatus.INTERNAL_SERVER_ERROR, str(fault))
+            self._error(HTTPStatus.INTERNAL_SERVER_ERROR, INTERNAL_FAULT)
         else:
             self._send(HTTPStatus.OK, content)
 
@@ -206,14 +244,17 @@ class _Handler(BaseHTTPRequestHandler):
     def _error(self, status: HTTPStatus, message: str) -> None:
         self._send(status, json.dumps({"error": message}).encode())
 
-    def _send(self, status: HTTPStatus, content: bytes) -> None:
+    def _send(
+        self, status: HTTPStatus, content: bytes, content_type: str = "application/json"
+    ) -> None:
         self.send_response(status)
-        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Type", content_type)
         self.send_header("Content-Length", str(len(content)))
         if self.close_connection:
             self.send_header("Connection", "close")
         self.end_headers()
         self.wfile.write(content)
+        self.wfile.flush()
 
     def log_message(self, format: str, *args: Any) -> None:
         """Says nothing: paths and bodies are the caller's."""

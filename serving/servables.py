@@ -3,7 +3,7 @@
 import enum
 import logging
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,6 +63,7 @@ class Servables:
         self._changed = threading.Condition()  # Guards what follows.
         self._loaded: dict[str, dict[int, _Loaded]] = {name: {} for name in self._models}
         self._statuses: dict[str, dict[int, VersionStatus]] = {name: {} for name in self._models}
+        self._labels = {name: dict(model.labels) for name, model in self._models.items()}
         self._failed: dict[tuple[str, int], _Fingerprint] = {}
 
     def start(self) -> None:
@@ -74,10 +75,11 @@ class Servables:
         for model in self._models.values():
             _select(model)
         self.sync()
-        for name in self._models:
+        for name, model in self._models.items():
             if not self._loaded[name]:
-                newest = max(self._statuses[name])
-                raise LoadError(self._statuses[name][newest].error)
+                found, _ = _select(model)
+                newest = self._statuses[name].get(max(found))
+                raise LoadError(newest.error if newest else f"cannot load {name}")
 
     def sync(self, models: Sequence[ModelConfig] | None = None) -> None:
         """Loads versions that should be served and are not, then unloads the others.
@@ -141,16 +143,28 @@ class Servables:
             raise ModelNotFoundError(f"Could not find any versions of model {name}")
         return statuses
 
+    @property
+    def names(self) -> Collection[str]:
+        """The models of the config."""
+        return self._models.keys()
+
+    def available(self) -> list[tuple[str, int]]:
+        """Model and version of everything that is being served."""
+        with self._changed:
+            return [(name, version) for name, loaded in self._loaded.items() for version in loaded]
+
     def version_of(self, name: str, label: str) -> int:
         """The version that a label of the config stands for.
+
+        A label that moves does so once its new version is served.
 
         Raises:
             InvalidRequestError: If the model has no such label.
         """
-        model = self._models.get(name)
-        if model is None or label not in model.labels:
+        labels = self._labels.get(name, {})
+        if label not in labels:
             raise InvalidRequestError(f"Unrecognized servable version label: {label}")
-        return model.labels[label]
+        return labels[label]
 
     def close(self) -> None:
         """Waits for the requests under way and unloads everything."""
@@ -172,23 +186,33 @@ class Servables:
         raise ModelNotFoundError(f"Servable not found for request: {asked}", model=name)
 
     def _replace(self, models: Sequence[ModelConfig]) -> None:
-        gone = self._models.keys() - {model.name for model in models}
+        stay = {(model.name, model.base_path) for model in models}
+        gone = [
+            model for model in self._models.values() if (model.name, model.base_path) not in stay
+        ]
         with self._changed:
             self._models = {model.name: model for model in models}
             for name in self._models:
                 self._loaded.setdefault(name, {})
                 self._statuses.setdefault(name, {})
-        for name in gone:
-            for version in list(self._loaded[name]):
-                self._unload(name, version)
+                self._labels.setdefault(name, {})
+        for model in gone:
+            for version in list(self._loaded[model.name]):
+                self._unload(model.name, version)
 
     def _sync_model(self, model: ModelConfig) -> None:
         found, selected = _select(model)
         loaded = self._loaded[model.name]
         for version in selected:
             self._try(model, version, found[version])
+        labels = {
+            label: version if version in loaded else self._labels[model.name].get(label, version)
+            for label, version in model.labels.items()
+        }
+        with self._changed:
+            self._labels[model.name] = labels
         if any(version in loaded for version in selected):
-            for version in loaded.keys() - set(selected):
+            for version in loaded.keys() - set(selected) - set(labels.values()):
                 self._unload(model.name, version)
         elif model.policy.latest is not None:
             # Restarted beside a damaged newest version: better the one before than none.

@@ -42,7 +42,8 @@ from tfrs_twotower.schema import UsageError, UserError
 _LOG = logging.getLogger(__name__)
 
 HEALTH_SERVICES = ("", "tensorflow.serving.PredictionService", "tensorflow.serving.ModelService")
-SPARE_THREADS = 4  # For health, status and metadata while every other thread waits its turn.
+# For refusals, and for health, status and metadata, while the other threads wait their turn.
+SPARE_THREADS = 16
 
 
 @dataclass(frozen=True)
@@ -108,10 +109,10 @@ class ModelServer:
         core = Core(
             self._servables, Admission(options.max_running, options.max_waiting), options.limits
         )
+        num_threads = options.max_running + options.max_waiting + SPARE_THREADS
         self._grpc = grpc.server(
-            ThreadPoolExecutor(
-                options.max_running + options.max_waiting + SPARE_THREADS, thread_name_prefix="grpc"
-            ),
+            ThreadPoolExecutor(num_threads, thread_name_prefix="grpc"),
+            maximum_concurrent_rpcs=num_threads,
             options=[
                 ("grpc.so_reuseport", 0),
                 ("grpc.max_receive_message_length", options.max_message_bytes),
@@ -179,6 +180,7 @@ class ModelServer:
             if self._rest_thread:
                 self._rest.shutdown()
             self._rest.server_close()
+            self._rest.drain(grace_s)
         stopped.wait()
         self._servables.close()
 

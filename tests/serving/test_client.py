@@ -14,10 +14,8 @@ from serving.model_config import ModelConfig
 from serving.server import ModelServer, ServerOptions
 from tests.serving import toy_models
 from tests.serving.conftest import free_port, wait_until
+from tests.serving.toy_models import EAST_QUERY, NORTH_QUERY
 from tfrs_twotower.schema import UsageError
-
-EAST = {"user_id": "east", "history": ["a"], "age": 30.0}
-NORTH = {"user_id": "north", "history": [], "age": None}
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +25,7 @@ def client(embedded):
 
 
 def test_recommend_answers_one_query(client):
-    (answer,) = client.recommend(EAST, k=2)
+    (answer,) = client.recommend(EAST_QUERY, k=2)
 
     assert answer.candidate_ids == ["a", "b"]
     assert answer.scores == pytest.approx([1.0, 0.8])
@@ -35,20 +33,20 @@ def test_recommend_answers_one_query(client):
 
 
 def test_recommend_answers_several_queries_in_their_order(client):
-    answers = client.recommend([NORTH, EAST], k=[1, 2], exclude_ids=[[], ["a"]])
+    answers = client.recommend([NORTH_QUERY, EAST_QUERY], k=[1, 2], exclude_ids=[[], ["a"]])
 
     assert [answer.candidate_ids for answer in answers] == [["c"], ["b", "c"]]
 
 
 def test_what_is_beyond_the_eligible_is_cut_off(client):
-    (answer,) = client.recommend(EAST, k=50, exclude_ids=["a"], allow_ids=["a", "c", "d"])
+    (answer,) = client.recommend(EAST_QUERY, k=50, exclude_ids=["a"], allow_ids=["a", "c", "d"])
 
     assert answer.candidate_ids == ["c", "d"]
     assert answer.scores == pytest.approx([0.0, -1.0])
 
 
 def test_score_keeps_the_order_of_the_candidates(client):
-    scores = client.score([EAST, NORTH], [["d", "nothing"], ["b"]])
+    scores = client.score([EAST_QUERY, NORTH_QUERY], [["d", "nothing"], ["b"]])
 
     assert scores == [
         [pytest.approx(-1.0), UNKNOWN_CANDIDATE_SCORE],
@@ -57,7 +55,7 @@ def test_score_keeps_the_order_of_the_candidates(client):
 
 
 def test_score_takes_one_list_for_all_queries(client):
-    assert client.score([EAST, NORTH], ["a", "c"]) == [
+    assert client.score([EAST_QUERY, NORTH_QUERY], ["a", "c"]) == [
         pytest.approx([1.0, 0.0]),
         pytest.approx([0.0, 1.0]),
     ]
@@ -65,7 +63,7 @@ def test_score_takes_one_list_for_all_queries(client):
 
 def test_embed_gives_a_vector_a_query(client):
     np.testing.assert_allclose(
-        client.embed([NORTH, {**EAST, "user_id": "nobody"}]), [[0.0, 1.0], [0.6, 0.8]]
+        client.embed([NORTH_QUERY, {**EAST_QUERY, "user_id": "nobody"}]), [[0.0, 1.0], [0.6, 0.8]]
     )
 
 
@@ -80,7 +78,7 @@ def test_a_misspelt_feature_is_named_before_anything_is_sent(client):
 
 def test_an_error_of_the_model_is_told_with_the_model(client):
     with pytest.raises(errors.InvalidRequestError, match="k must be at most 100") as caught:
-        client.recommend(EAST, k=101)
+        client.recommend(EAST_QUERY, k=101)
 
     assert caught.value.model == "retrieval"
 
@@ -90,7 +88,7 @@ def test_an_unknown_model_is_told(embedded):
         RetrievalClient(embedded.target, model="nothing") as client,
         pytest.raises(errors.ModelNotFoundError, match="Servable not found"),
     ):
-        client.recommend(EAST)
+        client.recommend(EAST_QUERY)
 
 
 def test_a_model_without_the_signature_is_told(embedded):
@@ -98,17 +96,17 @@ def test_a_model_without_the_signature_is_told(embedded):
         RetrievalClient(embedded.target, model="query_tower") as client,
         pytest.raises(errors.InvalidRequestError, match="has no signature recommend"),
     ):
-        client.recommend(EAST)
+        client.recommend(EAST_QUERY)
 
 
 def test_a_version_can_be_asked_for(embedded):
     with RetrievalClient(embedded.target, version=3) as client:
-        assert client.recommend(EAST)[0].model_version == 3
+        assert client.recommend(EAST_QUERY)[0].model_version == 3
     with (
         RetrievalClient(embedded.target, version=4) as client,
         pytest.raises(errors.ModelNotFoundError),
     ):
-        client.recommend(EAST)
+        client.recommend(EAST_QUERY)
 
 
 def test_version_and_label_exclude_each_other():
@@ -122,7 +120,7 @@ def test_a_server_that_is_not_there_is_told_with_its_address():
         RetrievalClient(target, timeout_s=10) as client,
         pytest.raises(errors.UnavailableError, match=f"no model server answers at {target}"),
     ):
-        client.recommend(EAST)
+        client.recommend(EAST_QUERY)
 
 
 def test_a_server_that_does_not_answer_costs_no_more_than_the_deadline():
@@ -133,9 +131,9 @@ def test_a_server_that_does_not_answer_costs_no_more_than_the_deadline():
             RetrievalClient(target, timeout_s=0.2) as client,
             pytest.raises(errors.DeadlineError, match=f"{target} did not answer within 0.2 s"),
         ):
-            client.recommend(EAST)
+            client.recommend(EAST_QUERY)
 
-    assert time.monotonic() - started_s < 2
+    assert time.monotonic() - started_s < 5
 
 
 def test_a_server_that_comes_late_is_reached_by_trying_again(models_dir):
@@ -143,9 +141,29 @@ def test_a_server_that_comes_late_is_reached_by_trying_again(models_dir):
     models = [ModelConfig("retrieval", models_dir / "retrieval")]
     with RetrievalClient(f"127.0.0.1:{port}", timeout_s=20) as client:
         with pytest.raises(errors.UnavailableError):
-            client.recommend(EAST)
+            client.recommend(EAST_QUERY)
         with ModelServer(models, port=port, rest_port=None):
-            assert client.recommend(EAST, k=1)[0].candidate_ids == ["a"]
+            assert client.recommend(EAST_QUERY, k=1)[0].candidate_ids == ["a"]
+
+
+def test_a_server_that_is_still_starting_can_be_waited_for(models_dir):
+    port = free_port()
+    models = [ModelConfig("retrieval", models_dir / "retrieval")]
+    with RetrievalClient(f"127.0.0.1:{port}") as client:
+        with pytest.raises(errors.UnavailableError, match=f"no model server came up at .*:{port}"):
+            client.wait_until_ready(0.1)
+        with ModelServer(models, port=port, rest_port=None):
+            client.wait_until_ready(20)
+
+            assert client.recommend(EAST_QUERY, k=1)[0].candidate_ids == ["a"]
+
+
+def test_a_proxy_of_the_environment_does_not_hide_this_machine(embedded, monkeypatch):
+    monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{free_port()}")
+    monkeypatch.delenv("no_proxy", raising=False)
+
+    with RetrievalClient(embedded.target) as client:
+        assert client.recommend(EAST_QUERY, k=1)[0].candidate_ids == ["a"]
 
 
 def test_refusals_are_not_tried_again():
@@ -160,7 +178,7 @@ def test_refusals_are_not_tried_again():
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
     with RetrievalClient(f"127.0.0.1:{port}") as client, pytest.raises(errors.UnimplementedError):
-        client.recommend(EAST)
+        client.recommend(EAST_QUERY)
     server.stop(None).wait()
 
     assert len(calls) == 1
@@ -181,9 +199,9 @@ def test_a_new_version_with_other_inputs_is_noticed(tmp_path):
         ) as server,
         RetrievalClient(f"127.0.0.1:{server.port}") as client,
     ):
-        client.embed(EAST)
+        client.embed(EAST_QUERY)
         toy_models.write_renamed_query_tower(base_path, 2)
-        wait_until(lambda: is_refused(client, EAST))
+        wait_until(lambda: is_refused(client, EAST_QUERY))
 
         np.testing.assert_allclose(client.embed(query), [[1.0, 1.0]])
 

@@ -107,6 +107,7 @@ def without(name):
         pytest.param({**QUERY, "time_s": 1.5}, {}, "time_s takes int64 values", id="fraction"),
         pytest.param({**QUERY, "taste": [1.0]}, {}, "taste takes 2 values", id="short"),
         pytest.param({**QUERY, "taste": [1.0] * 3}, {}, "taste takes 2 values", id="long"),
+        pytest.param({**QUERY, "k": 5}, {"k": 9}, "k belongs to the call", id="said twice"),
         pytest.param(QUERY, {"k": 2**31}, "k takes int32 values, got one out of", id="range"),
         pytest.param(QUERY, {"k": [1, 2]}, "k has 2 rows for 1 queries", id="rows"),
     ],

@@ -241,6 +241,51 @@ def test_another_config_changes_models_policies_and_labels(base_path, loader, tm
         served(servables)
 
 
+def test_a_label_moves_once_its_new_version_is_served(base_path, loader):
+    add(base_path, 3)
+    add(base_path, 4, good=False)
+
+    def config(version):
+        policy = VersionPolicy(latest=None, specific=frozenset({version}))
+        return ModelConfig("retrieval", base_path, policy, {"stable": version})
+
+    servables = Servables([config(3)], loader)
+    servables.start()
+
+    servables.sync([config(4)])
+    assert served(servables, label="stable") == 3
+
+    (base_path / "4" / "good").touch()
+    servables.sync()
+    assert served(servables, label="stable") == 4
+
+
+def test_a_version_that_a_label_still_needs_is_kept(base_path, loader):
+    add(base_path, 3, 5)
+    add(base_path, 4, good=False)
+    servables = started(base_path, loader, ALL_VERSIONS, {"stable": 3})
+
+    policy = VersionPolicy(latest=None, specific=frozenset({4, 5}))
+    servables.sync([ModelConfig("retrieval", base_path, policy, {"stable": 4})])
+
+    assert served(servables, label="stable") == 3
+
+
+def test_a_model_that_moves_to_another_folder_is_loaded_from_there(base_path, loader, tmp_path):
+    add(base_path, 1)
+    servables = started(base_path, loader)
+    with servables.use("retrieval") as old:
+        pass
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    add(elsewhere, 1)
+
+    servables.sync([ModelConfig("retrieval", elsewhere)])
+
+    assert old.is_closed
+    assert served(servables) == 1
+
+
 def test_closing_waits_and_unloads_everything(base_path, loader):
     add(base_path, 1, 2)
     servables = started(base_path, loader, ALL_VERSIONS)

@@ -1,5 +1,7 @@
 """The server as a command: its errors, and how it starts, swaps and stops."""
 
+import http.client
+import json
 import signal
 import socket
 import subprocess
@@ -12,14 +14,12 @@ from tensorflow_serving.apis import prediction_service_pb2_grpc
 
 from serving import server as server_module
 from serving.client import RetrievalClient
+from serving.loading import Servable
 from serving.model_config import ModelConfig, VersionPolicy
 from serving.server import ModelServer, ServerOptions
 from tests.serving import toy_models
 from tests.serving.conftest import free_port, is_healthy, render_config, wait_until
-from tests.serving.test_client import EAST
-from tests.serving.toy_models import predict_request
-
-SLOW_ROWS = 4096
+from tests.serving.toy_models import EAST_QUERY, predict_request
 
 
 @pytest.fixture
@@ -89,7 +89,7 @@ def test_the_command_serves_until_sigterm(models_dir, tmp_path):
     try:
         wait_until(lambda: is_healthy(f"127.0.0.1:{port}"), timeout_s=60)
         with RetrievalClient(f"127.0.0.1:{port}") as client:
-            assert client.recommend(EAST, k=1)[0].candidate_ids == ["a"]
+            assert client.recommend(EAST_QUERY, k=1)[0].candidate_ids == ["a"]
         process.send_signal(signal.SIGTERM)
         _, log = process.communicate(timeout=20)
     finally:
@@ -100,21 +100,63 @@ def test_the_command_serves_until_sigterm(models_dir, tmp_path):
     assert "Traceback" not in log
 
 
-def test_a_stopping_server_answers_what_it_has_begun(models_dir):
+class Gate:
+    """Holds every run of a model until it is opened."""
+
+    def __init__(self, monkeypatch):
+        self.reached, self.opened = threading.Event(), threading.Event()
+        run = Servable.run
+
+        def held(*args):
+            self.reached.set()
+            assert self.opened.wait(30)
+            return run(*args)
+
+        monkeypatch.setattr(Servable, "run", held)
+
+
+@pytest.fixture
+def gate(monkeypatch):
+    return Gate(monkeypatch)
+
+
+def stop_behind(server, gate):
+    """Stops a server while it computes; returns once it takes no more requests."""
+    assert gate.reached.wait(30)
+    stopping = threading.Thread(target=server.stop, args=(30.0,))
+    stopping.start()
+    wait_until(lambda: not is_healthy(f"127.0.0.1:{server.port}"))
+    gate.opened.set()
+    return stopping
+
+
+def test_a_stopping_server_answers_what_it_has_begun(models_dir, gate):
     server = ModelServer([ModelConfig("retrieval", models_dir / "retrieval")], rest_port=None)
     server.start()
-    rows = toy_models.many_rows(SLOW_ROWS)
     with grpc.insecure_channel(f"127.0.0.1:{server.port}") as channel:
         stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
-        pending = [stub.Predict.future(predict_request(**rows), timeout=30) for _ in range(4)]
-        wait_until(lambda: any(future.done() for future in pending))
-        stopping = threading.Thread(target=server.stop, args=(30.0,))
-        stopping.start()
-        codes = [future.code() for future in pending]
+        pending = stub.Predict.future(predict_request(**toy_models.EAST), timeout=30)
+        stopping = stop_behind(server, gate)
+        code = pending.code()
         stopping.join()
 
-    assert codes == [grpc.StatusCode.OK] * 4
-    assert not is_healthy(f"127.0.0.1:{server.port}")
+    assert code == grpc.StatusCode.OK
+
+
+def test_a_stopping_server_answers_the_rest_request_that_it_has_begun(models_dir, gate):
+    document = {"inputs": toy_models.EAST}
+    server = ModelServer([ModelConfig("retrieval", models_dir / "retrieval")])
+    server.start()
+    connection = http.client.HTTPConnection("127.0.0.1", server.rest_port, timeout=30)
+    connection.request("POST", "/v1/models/retrieval:predict", json.dumps(document))
+    stopping = stop_behind(server, gate)
+    reply = connection.getresponse()
+    answer = json.loads(reply.read())
+    stopping.join()
+    connection.close()
+
+    assert reply.status == 200
+    assert answer["outputs"]["candidate_ids"] == [["a", "b"]]
 
 
 def test_health_tells_of_each_service(embedded):
@@ -125,7 +167,7 @@ def ask_on_and_on(port, stopped, answers, failures):
     with RetrievalClient(f"127.0.0.1:{port}") as client:
         while not stopped.is_set():
             try:
-                answers.append(client.recommend(EAST, k=1)[0])
+                answers.append(client.recommend(EAST_QUERY, k=1)[0])
             except Exception as error:
                 failures.append(error)
 
@@ -157,7 +199,7 @@ def test_a_hot_swap_loses_no_request_and_mixes_no_answer(tmp_path):
     assert {(a.model_version, *a.candidate_ids) for a in answers} == {(1, "a"), (2, "d")}
 
 
-def test_labels_follow_the_config_file(tmp_path):
+def test_labels_follow_the_config_file_and_outlast_a_broken_one(tmp_path, caplog):
     base_path = tmp_path / "retrieval"
     toy_models.write_retrieval(base_path, 1)
     toy_models.write_retrieval(base_path, 2, mirrored=True)
@@ -170,7 +212,7 @@ def test_labels_follow_the_config_file(tmp_path):
     models = [ModelConfig("retrieval", base_path, VersionPolicy(latest=None), labels={"stable": 1})]
 
     def stable_version():
-        return client.recommend(EAST)[0].model_version
+        return client.recommend(EAST_QUERY)[0].model_version
 
     with (
         ModelServer(
@@ -183,6 +225,8 @@ def test_labels_follow_the_config_file(tmp_path):
     ):
         assert stable_version() == 1
         config_path.write_text("half a conf")
+        wait_until(lambda: "not a TF Serving model config" in caplog.text)
+        assert stable_version() == 1
         config_path.write_text(config % 2)
         wait_until(lambda: stable_version() == 2)
 

@@ -85,7 +85,11 @@ class Toy(tf.Module):
 
     def top(self, user_id, k, exclude_ids, allow_ids):
         width = tf.reduce_max(k)
-        tf.debugging.assert_less_equal(width, MAX_K, message=f"k must be at most {MAX_K}")
+        is_legal = tf.debugging.assert_less_equal(
+            width, MAX_K, message=f"k must be at most {MAX_K}"
+        )
+        with tf.control_dependencies([is_legal]):
+            width = tf.identity(width)
 
         def listed(ids):
             return tf.reduce_any(ids[:, :, None] == self.candidate_ids[None, None, :], axis=1)
@@ -160,7 +164,11 @@ def predict_request(model="retrieval", signature="recommend", version=None, **in
     return request
 
 
-EAST = {"user_id": ["east"], "history": [["a"]], "age": [30.0]}
+EAST = {"user_id": ["east"], "history": [["a"]], "age": [30.0]}  # Inputs of one row.
+
+# Queries as the client takes them.
+EAST_QUERY = {"user_id": "east", "history": ["a"], "age": 30.0}
+NORTH_QUERY = {"user_id": "north", "history": [], "age": None}
 
 
 def many_rows(count):

@@ -1,0 +1,235 @@
+"""Whatever a caller or a disk does: a status each time, and the server is alive after."""
+
+import http.client
+import json
+import shutil
+
+import grpc
+import numpy as np
+import pytest
+from google.protobuf import wrappers_pb2
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from tensorflow.core.framework import tensor_pb2
+from tensorflow_serving.apis import (
+    get_model_status_pb2,
+    model_service_pb2_grpc,
+    predict_pb2,
+)
+
+from serving.client import RetrievalClient
+from serving.model_config import ModelConfig
+from serving.server import ModelServer, ServerOptions
+from tests.serving import toy_models
+from tests.serving.conftest import wait_until
+from tests.serving.toy_models import EAST_QUERY, predict_request
+
+PREDICT = "/tensorflow.serving.PredictionService/Predict"
+# What a caller may cause; INTERNAL and UNKNOWN would be faults of the server.
+CALLERS_FAULTS = {
+    grpc.StatusCode.OK,
+    grpc.StatusCode.INVALID_ARGUMENT,
+    grpc.StatusCode.FAILED_PRECONDITION,
+    grpc.StatusCode.NOT_FOUND,
+    grpc.StatusCode.RESOURCE_EXHAUSTED,
+}
+FUZZ = settings(
+    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+
+sizes = st.one_of(st.integers(0, 3), st.sampled_from([-1, 2**31, 2**62]))
+tensors = st.builds(
+    lambda dtype, shape, unknown, content, strings, floats, ints: tensor_pb2.TensorProto(
+        dtype=dtype,
+        tensor_shape={"dim": [{"size": size} for size in shape], "unknown_rank": unknown},
+        tensor_content=content,
+        string_val=strings,
+        float_val=floats,
+        int_val=ints,
+    ),
+    dtype=st.sampled_from([0, 1, 3, 7, 7, 9, 10, 14, 20, 21, 101, 999]),
+    shape=st.lists(sizes, max_size=3),
+    unknown=st.booleans(),
+    content=st.binary(max_size=8),
+    strings=st.lists(st.binary(max_size=3), max_size=3),
+    floats=st.lists(st.floats(width=32), max_size=3),
+    ints=st.lists(st.integers(-(2**31), 2**31 - 1), max_size=3),
+)
+names = st.sampled_from(["user_id", "history", "age", "k", "exclude_ids", "allow_ids", "x", ""])
+
+
+@pytest.fixture
+def call(embedded):
+    """Sends bytes as a Predict request; returns the status."""
+    with grpc.insecure_channel(embedded.target) as channel:
+        method = channel.unary_unary(PREDICT)
+
+        def send(body):
+            return method.future(body, timeout=20).code()
+
+        yield send
+
+
+@FUZZ
+@given(
+    model=st.sampled_from(["retrieval", "query_tower", "\u0000", ""]),
+    signature=st.sampled_from(["recommend", "score", "serving_default", "x", ""]),
+    version=st.sampled_from([None, 3, -1, 2**62]),
+    inputs=st.dictionaries(names, tensors, max_size=7),
+    keep=st.booleans(),
+)
+def test_tensors_of_any_kind_get_a_status(call, model, signature, version, inputs, keep):
+    """Half the requests start from a good one and spoil some of its inputs."""
+    request = predict_request(**toy_models.EAST) if keep else predict_pb2.PredictRequest()
+    request.model_spec.name, request.model_spec.signature_name = model, signature
+    if version is not None:
+        request.model_spec.version.CopyFrom(wrappers_pb2.Int64Value(value=version))
+    for name, tensor in inputs.items():
+        request.inputs[name].CopyFrom(tensor)
+
+    assert call(request.SerializeToString()) in CALLERS_FAULTS
+    assert call(predict_request(**toy_models.EAST).SerializeToString()) == grpc.StatusCode.OK
+
+
+@FUZZ
+@given(body=st.binary(max_size=200))
+def test_bytes_of_any_kind_get_a_status(call, body):
+    assert call(body) is not None
+    assert call(predict_request(**toy_models.EAST).SerializeToString()) == grpc.StatusCode.OK
+
+
+json_values = st.recursive(
+    st.one_of(
+        st.none(),
+        st.booleans(),
+        st.integers(),
+        st.floats(),
+        st.text(max_size=5),
+        st.just({"b64": "ZWFzdA=="}),
+        st.just({"b64": "?"}),
+    ),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=3),
+        st.dictionaries(st.one_of(names, st.text(max_size=3)), inner, max_size=4),
+    ),
+    max_leaves=12,
+)
+
+
+@FUZZ
+@given(
+    document=st.dictionaries(
+        st.sampled_from(["instances", "inputs", "signature_name"]), json_values, max_size=3
+    )
+)
+def test_json_of_any_kind_gets_a_status(embedded, document):
+    connection = http.client.HTTPConnection("127.0.0.1", embedded.rest_port, timeout=20)
+    try:
+        connection.request("POST", "/v1/models/retrieval:predict", json.dumps(document))
+        reply = connection.getresponse()
+        answer = json.loads(reply.read())
+    finally:
+        connection.close()
+
+    assert reply.status in (200, 400)
+    assert (reply.status == 400) == ("error" in answer)
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        pytest.param({"Content-Length": "-5"}, 411, id="negative length"),
+        pytest.param({"Content-Length": str(10**12)}, 413, id="longer than allowed"),
+        pytest.param({"Content-Length": "9" * 5000}, 411, id="length without end"),
+        pytest.param({"Transfer-Encoding": "chunked"}, 411, id="no length"),
+        pytest.param({"Content-Length": "2", "Transfer-Encoding": "chunked"}, 411, id="two ways"),
+    ],
+)
+def test_a_body_that_is_not_to_be_read_is_refused(embedded, headers, status):
+    connection = http.client.HTTPConnection("127.0.0.1", embedded.rest_port, timeout=20)
+    connection.putrequest("POST", "/v1/models/retrieval:predict")
+    for name, value in headers.items():
+        connection.putheader(name, value)
+    connection.endheaders()
+
+    reply = connection.getresponse()
+
+    assert (reply.status, reply.headers["Connection"]) == (status, "close")
+    connection.close()
+
+
+def test_a_version_without_end_is_refused(embedded):
+    connection = http.client.HTTPConnection("127.0.0.1", embedded.rest_port, timeout=20)
+    connection.request("GET", f"/v1/models/retrieval/versions/{'9' * 5000}")
+
+    assert connection.getresponse().status == 400
+    connection.close()
+
+
+def test_the_body_of_a_get_is_not_taken_for_a_request(embedded):
+    connection = http.client.HTTPConnection("127.0.0.1", embedded.rest_port, timeout=20)
+    connection.request("GET", "/v1/models/retrieval", body=b"GET /v1/models/x HTTP/1.1\r\n\r\n")
+
+    reply = connection.getresponse()
+
+    assert (reply.status, reply.headers["Connection"]) == (200, "close")
+    connection.close()
+
+
+def test_one_connection_carries_many_rest_requests(embedded):
+    connection = http.client.HTTPConnection("127.0.0.1", embedded.rest_port, timeout=20)
+    for _ in range(3):
+        connection.request("GET", "/v1/models/retrieval")
+        assert connection.getresponse().read()
+    connection.close()
+
+
+def test_a_huge_k_is_refused_by_the_model(call):
+    request = predict_request(**toy_models.EAST, k=np.array([2**31 - 1], np.int32))
+
+    assert call(request.SerializeToString()) == grpc.StatusCode.INVALID_ARGUMENT
+
+
+def test_a_half_copied_version_leaves_the_old_one_serving_until_it_is_whole(tmp_path):
+    base_path = tmp_path / "retrieval"
+    toy_models.write_retrieval(base_path, 1)
+    whole = toy_models.write_retrieval(tmp_path / "elsewhere", 2, mirrored=True)
+    request = get_model_status_pb2.GetModelStatusRequest()
+    request.model_spec.name = "retrieval"
+
+    def status_of_2():
+        statuses = {s.version: s for s in stub.GetModelStatus(request).model_version_status}
+        return statuses.get(2)
+
+    with (
+        ModelServer(
+            [ModelConfig("retrieval", base_path)], options=ServerOptions(poll_s=0.02)
+        ) as server,
+        RetrievalClient(f"127.0.0.1:{server.port}") as client,
+        grpc.insecure_channel(f"127.0.0.1:{server.port}") as channel,
+    ):
+        stub = model_service_pb2_grpc.ModelServiceStub(channel)
+        (base_path / "2").mkdir()
+        shutil.copy(whole / "saved_model.pb", base_path / "2")
+        wait_until(lambda: status_of_2() is not None and status_of_2().state == status_of_2().END)
+
+        assert "cannot load" in status_of_2().status.error_message
+        assert client.recommend(EAST_QUERY)[0].model_version == 1
+
+        shutil.copytree(whole, base_path / "2", dirs_exist_ok=True)
+        wait_until(lambda: client.recommend(EAST_QUERY)[0].model_version == 2)
+
+
+def test_more_requests_than_may_wait_are_refused_and_the_others_answered(models_dir):
+    options = ServerOptions(max_running=1, max_waiting=2)
+    body = predict_request(**toy_models.many_rows(2000)).SerializeToString()
+    models = [ModelConfig("retrieval", models_dir / "retrieval")]
+
+    with (
+        ModelServer(models, rest_port=None, options=options) as server,
+        grpc.insecure_channel(f"127.0.0.1:{server.port}") as channel,
+    ):
+        method = channel.unary_unary(PREDICT)
+        codes = [future.code() for future in [method.future(body, timeout=30) for _ in range(200)]]
+
+    assert set(codes) == {grpc.StatusCode.OK, grpc.StatusCode.RESOURCE_EXHAUSTED}

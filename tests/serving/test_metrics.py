@@ -1,0 +1,66 @@
+"""The page of metrics."""
+
+import urllib.request
+
+import grpc
+import pytest
+from tensorflow_serving.apis import prediction_service_pb2_grpc
+
+from serving.client import RetrievalClient
+from serving.errors import InvalidRequestError
+from serving.metrics import METRICS_PATH, Metrics
+from serving.model_config import ModelConfig
+from serving.server import ModelServer
+from tests.serving.toy_models import EAST_QUERY, predict_request
+
+
+def test_latencies_fall_into_cumulative_buckets():
+    metrics = Metrics()
+    # Bounds are 10, 18, 32.4, ... microseconds.
+    for microseconds in (10, 11, 30):
+        metrics.record("m", "OK", "GRPC", microseconds * 1e-6)
+
+    page = metrics.render(in_flight=0, available=[])
+
+    labels = 'model_name="m",API="predict",entrypoint="GRPC"'
+    bucket = ":tensorflow:serving:request_latency_bucket"
+    assert f'{bucket}{{{labels},le="10"}} 1\n' in page
+    assert f'{bucket}{{{labels},le="18"}} 2\n' in page
+    assert f'{bucket}{{{labels},le="32.4"}} 3\n' in page
+    assert f'{bucket}{{{labels},le="+Inf"}} 3\n' in page
+    assert f":tensorflow:serving:request_latency_sum{{{labels}}} 51\n" in page
+    assert f":tensorflow:serving:request_latency_count{{{labels}}} 3\n" in page
+
+
+def test_a_model_name_cannot_break_the_page():
+    metrics = Metrics()
+    metrics.record('a"\n\\', "OK", "GRPC", 0.0)
+
+    assert '{model_name="a\\"\\n\\\\",status="OK"} 1' in metrics.render(0, [])
+
+
+def test_a_server_counts_what_it_answers(models_dir):
+    models = [ModelConfig("retrieval", models_dir / "retrieval")]
+    with ModelServer(models) as server:
+        target = f"127.0.0.1:{server.port}"
+        with RetrievalClient(target) as client:
+            client.recommend(EAST_QUERY)
+            client.recommend([EAST_QUERY, EAST_QUERY])
+            with pytest.raises(InvalidRequestError):
+                client.recommend(EAST_QUERY, k=101)
+        with grpc.insecure_channel(target) as channel:
+            stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
+            with pytest.raises(grpc.RpcError):
+                stub.Predict(predict_request("made-up"), timeout=10)
+        url = f"http://127.0.0.1:{server.rest_port}{METRICS_PATH}"
+        with urllib.request.urlopen(url, timeout=10) as reply:
+            content_type, page = reply.headers["Content-Type"], reply.read().decode()
+
+    assert content_type.startswith("text/plain")
+    count = ':tensorflow:serving:request_count{model_name="retrieval",status='
+    assert f'{count}"OK"}} 2\n' in page
+    assert f'{count}"INVALID_ARGUMENT"}} 1\n' in page
+    assert ':tensorflow:serving:request_count{model_name="",status="NOT_FOUND"} 1\n' in page
+    assert "made-up" not in page
+    assert ':twotower:serving:available_version{model_name="retrieval",version="3"} 1' in page
+    assert ":twotower:serving:requests_in_flight 0" in page
