@@ -7,7 +7,7 @@ from abc import abstractmethod
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -103,9 +103,29 @@ class CandidateIndex(tf.Module):
         return in_chunks(
             self._score,
             (query_embeddings, candidate_rows),
-            self._vectors_at_once // tf.maximum(tf.shape(candidate_rows)[1], 1),
+            self.vectors_at_once // tf.maximum(tf.shape(candidate_rows)[1], 1),
             tf.TensorSpec([None, None], tf.float32),
         )
+
+    def score_many(self, query_embedding: tf.Tensor, candidate_rows: tf.Tensor) -> tf.Tensor:
+        """Scores candidates of one query, of which there may be as many as the corpus has.
+
+        Args:
+            query_embedding: `[embedding_dim]` float32.
+            candidate_rows: `[n]` int, each within the corpus.
+
+        Returns:
+            `[n]` float32.
+        """
+        num_rows = tf.shape(candidate_rows)[0]
+        width = tf.clip_by_value(num_rows, 1, self.vectors_at_once)
+        num_chunks = -(-num_rows // width)
+        padded = tf.pad(candidate_rows, [[0, num_chunks * width - num_rows]])
+        scores = self.score(
+            tf.repeat(query_embedding[tf.newaxis], num_chunks, axis=0),
+            tf.reshape(padded, [num_chunks, width]),
+        )
+        return tf.reshape(scores, [-1])[:num_rows]
 
     def search(self, query_embeddings: tf.Tensor, k: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Finds the best candidates of each query.
@@ -118,10 +138,24 @@ class CandidateIndex(tf.Module):
             Candidate rows `[batch, min(k, num_candidates)]` int64, distinct, by score and where
             scores are equal by row; and their scores, float32.
         """
+        return self._search(query_embeddings, k, self._find)
+
+    def search_exactly(
+        self, query_embeddings: tf.Tensor, k: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """What an exact index would find; see `search`."""
+        return self._search(query_embeddings, k, self._find_exactly)
+
+    def _search(
+        self,
+        query_embeddings: tf.Tensor,
+        k: tf.Tensor,
+        find: Callable[[tf.Tensor, tf.Tensor], tf.Tensor],
+    ) -> tuple[tf.Tensor, tf.Tensor]:
         k = tf.minimum(k, self.num_candidates)
 
         def best(queries: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            rows = tf.sort(self._find(queries, k), axis=1)
+            rows = tf.sort(find(queries, k), axis=1)
             # Of equal scores top_k takes the first, which is the lower row.
             scores, order = tf.math.top_k(self._score(queries, rows), k)
             return tf.cast(tf.gather(rows, order, batch_dims=1), tf.int64), scores
@@ -129,12 +163,13 @@ class CandidateIndex(tf.Module):
         return in_chunks(
             best,
             (query_embeddings,),
-            self._vectors_at_once // k,
+            self.vectors_at_once // k,
             (tf.TensorSpec([None, None], tf.int64), tf.TensorSpec([None, None], tf.float32)),
         )
 
     @property
-    def _vectors_at_once(self) -> int:
+    def vectors_at_once(self) -> int:
+        """How many embeddings a search copies at a time, at most."""
         return CHUNK_ELEMENTS // self.embedding_dim
 
     def _score(self, queries: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:
@@ -175,6 +210,31 @@ class ExactIndex(CandidateIndex):
         return self._find_exactly(queries, k)
 
 
+class Measures(NamedTuple):
+    """How a tree is built (the first two) and searched."""
+
+    num_leaves: int
+    dimensions_per_block: int  # Of which quantisation keeps four bits.
+    leaves_to_search: int
+    reorder: int  # Candidates that are scored again, exactly, at least as many as wanted.
+
+
+def measures_of(config: IndexConfig, num_candidates: int) -> Measures:
+    """The measures of a config that has not been tuned.
+
+    Leaves are about the square root of the corpus, and hold at least 16 candidates each.
+    """
+    wanted = config.num_leaves or math.isqrt(num_candidates)
+    num_leaves = max(min(wanted, num_candidates // 16), 1)
+    leaves_to_search = min(config.leaves_to_search or math.ceil(num_leaves / 10), num_leaves)
+    return Measures(num_leaves, config.dimensions_per_block, leaves_to_search, config.reorder)
+
+
+def has_tree(config: IndexConfig, num_candidates: int) -> bool:
+    """Whether a corpus of that size is searched by a tree, not by brute force."""
+    return num_candidates >= max(config.brute_force_below, SMALLEST_TREE)
+
+
 class ScannIndex(CandidateIndex):
     """ScaNN, mended: what it fails to find is completed exactly, and scores are exact.
 
@@ -183,16 +243,23 @@ class ScannIndex(CandidateIndex):
     by `ExactIndex`'s method instead.
     """
 
-    def __init__(self, embeddings: npt.NDArray[np.float32], config: IndexConfig) -> None:
-        """Builds the index; the same embeddings and config give the same index.
+    def __init__(
+        self,
+        embeddings: npt.NDArray[np.float32],
+        config: IndexConfig,
+        measures: Measures | None = None,
+    ) -> None:
+        """Builds the index; the same arguments give the same index.
 
         Args:
             embeddings: See `CandidateIndex`.
             config: Brute force or a tree, and its measures.
+            measures: Instead of those of the config.
         """
         super().__init__(embeddings)
         self._config = config
-        self._has_tree = self.num_candidates >= max(config.brute_force_below, SMALLEST_TREE)
+        self._has_tree = has_tree(config, self.num_candidates)
+        self._measures = measures or measures_of(config, self.num_candidates)
         self._ops = register_scann_ops()
         scann_config = self._scann_config()
         digest = hashlib.sha256(scann_config.encode())
@@ -202,19 +269,6 @@ class ScannIndex(CandidateIndex):
         self._state = self._build(scann_config)
 
     @property
-    def num_leaves(self) -> int:
-        """Leaves of the tree: about the square root of the corpus, at least 16 candidates each."""
-        wanted = self._config.num_leaves or math.isqrt(self.num_candidates)
-        return max(min(wanted, self.num_candidates // 16), 1)
-
-    @property
-    def leaves_to_search(self) -> int:
-        """Leaves that a query looks into, at least."""
-        return min(
-            self._config.leaves_to_search or math.ceil(self.num_leaves / 10), self.num_leaves
-        )
-
-    @property
     def parameters(self) -> dict[str, Any]:
         """See `CandidateIndex`."""
         if not self._has_tree:
@@ -222,11 +276,9 @@ class ScannIndex(CandidateIndex):
         return {
             "kind": "scann",
             "method": "tree_ah",
-            "num_leaves": self.num_leaves,
-            "leaves_to_search": self.leaves_to_search,
-            "reorder": self._config.reorder,
-            "dimensions_per_block": self._config.dimensions_per_block,
+            **self._measures._asdict(),
             "anisotropic_threshold": self._config.anisotropic_threshold,
+            "at": self._config.at,
         }
 
     @property
@@ -235,16 +287,35 @@ class ScannIndex(CandidateIndex):
         embeddings = 4 * self.num_candidates * self.embedding_dim
         return embeddings + sum(int(tf.size(v)) * v.dtype.size for v in self._state)
 
+    def search_with(self, measures: Measures) -> None:
+        """Changes how the tree is searched from now on; functions traced before keep theirs.
+
+        Args:
+            measures: Their first two must be those that the tree was built with.
+        """
+        if measures[:2] != self._measures[:2]:
+            raise ValueError(f"the tree was built with {self._measures}, not {measures}.")
+        self._measures = measures
+
+    def search_trial(
+        self, queries: tf.Tensor, k: tf.Tensor, leaves_to_search: tf.Tensor, reorder: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """`search`, with measures that are known only when it runs; for trying them."""
+        return self._search(
+            queries, k, lambda some, k: self._find_by_scann(some, k, leaves_to_search, reorder)
+        )
+
     def _scann_config(self) -> str:
         from scann.scann_ops.py.scann_builder import ScannBuilder
 
         builder = ScannBuilder(self.embeddings, num_neighbors=10, distance_measure="dot_product")
         if not self._has_tree:
             return str(builder.score_brute_force().create_config())
+        measures = self._measures
         # Leaves begin as k-means++ chooses them: ScaNN's random choice has no seed.
-        builder.tree(self.num_leaves, self.leaves_to_search, random_init=False)
-        builder.score_ah(self._config.dimensions_per_block, self._config.anisotropic_threshold)
-        return str(builder.reorder(self._config.reorder).create_config())
+        builder.tree(measures.num_leaves, measures.leaves_to_search, random_init=False)
+        builder.score_ah(measures.dimensions_per_block, self._config.anisotropic_threshold)
+        return str(builder.reorder(measures.reorder).create_config())
 
     def _build(self, scann_config: str) -> list[tf.Variable]:
         searcher = self._ops.scann_scann_create_searcher(
@@ -261,6 +332,20 @@ class ScannIndex(CandidateIndex):
         ]
 
     def _find(self, queries: tf.Tensor, k: tf.Tensor) -> tf.Tensor:
+        if not self._has_tree:
+            return self._find_by_scann(queries, k, tf.constant(-1), tf.constant(-1))
+        measures = self._measures
+        # What suits k = `at` suits a smaller one, and grows with a larger one.
+        reorder = tf.maximum(measures.reorder, -(-measures.reorder * k // self._config.at))
+        leaf_size = self.num_candidates // measures.num_leaves
+        leaves = tf.clip_by_value(
+            OVERSAMPLING * k // leaf_size, measures.leaves_to_search, measures.num_leaves
+        )
+        return self._find_by_scann(queries, k, leaves, tf.maximum(reorder, k))
+
+    def _find_by_scann(
+        self, queries: tf.Tensor, k: tf.Tensor, leaves: tf.Tensor, reorder: tf.Tensor
+    ) -> tf.Tensor:
         config, partitioner, leaf_of_row, codebook, hashed, int8, multipliers, norms = self._state
         searcher = self._ops.scann_tensors_to_scann(
             self.embeddings,
@@ -274,13 +359,6 @@ class ScannIndex(CandidateIndex):
             norms,
             shared_name=self._shared_name,
         )
-        reorder, leaves = tf.constant(-1), tf.constant(-1)
-        if self._has_tree:
-            reorder = tf.maximum(self._config.reorder, OVERSAMPLING * k)
-            leaf_size = self.num_candidates // self.num_leaves
-            leaves = tf.clip_by_value(
-                OVERSAMPLING * k // leaf_size, self.leaves_to_search, self.num_leaves
-            )
         rows, distances = self._ops.scann_scann_search_batched(
             searcher, queries, k, reorder, leaves, parallel=True
         )

@@ -1,7 +1,8 @@
 """What the served models compute: raw features in, embeddings or the best candidates out.
 
-The promise of `retrieval`, for every index: exactly min(k, eligible) distinct eligible candidates,
-by score and then by id, none excluded, no NaN.
+The promise of `retrieval`, for every index: exactly min(k, eligible) distinct eligible candidates
+in the order of the rules, none excluded, no NaN. The candidates are chosen from a pool that the
+index finds; where the rules leave too few of it, every eligible candidate is scored instead.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -11,15 +12,22 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
+from tfrs_twotower.attributes import CandidateAttributes
 from tfrs_twotower.encoding import Encoder
 from tfrs_twotower.index import CandidateIndex
+from tfrs_twotower.rules import (
+    NO_ID,
+    NO_SCORE,
+    Pool,
+    Ranked,
+    Request,
+    Rules,
+    by_score,
+    choose_for_variety,
+    for_each_query,
+)
 from tfrs_twotower.schema import UserError
-
-# Stands where there is no score; REST cannot print an infinity.
-NO_SCORE = tf.float32.min
-NO_ID = ""
-NO_ROW = -1
-NUM_HASHES = 2**63 - 1
+from tfrs_twotower.texts import NO_ROW, Texts
 
 Tensors = Mapping[str, tf.Tensor]
 
@@ -42,6 +50,17 @@ class Tower(Protocol):
 
     def __call__(self, encoded: Tensors, *, training: bool) -> tf.Tensor:
         """Encoded features by name -> `[batch, embedding_dim]` float32."""
+
+
+class QueryTower(Protocol):
+    """Raw query features -> query embedding, in a graph."""
+
+    @property
+    def inputs(self) -> Mapping[str, tf.TensorSpec]:
+        """The raw features by name."""
+
+    def __call__(self, raw: Tensors) -> tf.Tensor:
+        """`[batch, embedding_dim]` float32, finite."""
 
 
 class ServedTower(tf.Module):
@@ -94,12 +113,8 @@ class ServedTower(tf.Module):
         return {"serving_default": Signature(lambda raw: {output: self(raw)}, self.inputs)}
 
 
-class CandidateIds(tf.Module):
-    """The ids of the corpus, in the order of candidate rows, and the way back from id to row.
-
-    Ids are found by their 64-bit hashes in a sorted list: variables of 16 bytes a candidate, where
-    a lookup table of strings would be an order of magnitude larger and slow to load.
-    """
+class CandidateIds(Texts):
+    """The ids of the corpus, in the order of candidate rows, and the way back from id to row."""
 
     def __init__(self, candidate_ids: Sequence[str]) -> None:
         """Keeps the ids as variables.
@@ -111,42 +126,9 @@ class CandidateIds(tf.Module):
             UserError: If an id is empty or occurs twice.
             ValueError: If the ids are not sorted.
         """
-        super().__init__()
-        ids = np.array([candidate_id.encode() for candidate_id in candidate_ids], np.object_)
-        _check_ids(ids)
-        hashes = tf.strings.to_hash_bucket_fast(ids, NUM_HASHES).numpy()
-        row_of_hash = np.argsort(hashes, kind="stable")
-        hashes = hashes[row_of_hash]
-        if (hashes[1:] == hashes[:-1]).any():
-            raise UserError("two candidate ids have the same 64-bit hash: rename one of them")
-        self._ids = tf.Variable(ids.tolist(), trainable=False, name="candidate_ids")
-        self._hashes = tf.Variable(hashes, trainable=False, name="sorted_hashes")
-        self._row_of_hash = tf.Variable(row_of_hash, trainable=False, name="row_of_hash")
-
-    def __len__(self) -> int:
-        """How many candidates the corpus has."""
-        return int(self._ids.shape[0])
-
-    def rows(self, candidate_ids: tf.Tensor) -> tf.Tensor:
-        """Candidate rows, int64, of ids of any shape; -1 where an id is unknown or ""."""
-        hashes = tf.strings.to_hash_bucket_fast(tf.reshape(candidate_ids, [-1]), NUM_HASHES)
-        place = tf.searchsorted(self._hashes, hashes)
-        last = len(self) - 1
-        rows = tf.gather(tf.convert_to_tensor(self._row_of_hash), tf.minimum(place, last))
-        rows = tf.reshape(rows, tf.shape(candidate_ids))
-        return tf.where(self.ids(rows) == candidate_ids, rows, tf.constant(NO_ROW, tf.int64))
-
-    def ids(self, candidate_rows: tf.Tensor) -> tf.Tensor:
-        """Ids of candidate rows of any shape, each within the corpus."""
-        return tf.gather(tf.convert_to_tensor(self._ids), candidate_rows)
-
-
-class Pool(NamedTuple):
-    """Candidates among which an answer is chosen; the eligible ones of a query are distinct."""
-
-    candidate_rows: tf.Tensor  # [batch, n] int64, within the corpus.
-    scores: tf.Tensor  # [batch, n] float32; where equal, the lower row comes first.
-    is_eligible: tf.Tensor  # [batch, n] bool
+        ids = [candidate_id.encode() for candidate_id in candidate_ids]
+        _check_ids(np.array(ids, np.object_))
+        super().__init__(ids, "candidate ids")
 
 
 class Retriever(tf.Module):
@@ -154,12 +136,13 @@ class Retriever(tf.Module):
 
     def __init__(
         self,
-        query_tower: ServedTower,
+        query_tower: QueryTower,
         index: CandidateIndex,
         candidate_ids: Sequence[str],
         *,
         default_k: int,
         max_k: int,
+        attributes: CandidateAttributes | None = None,
     ) -> None:
         """Joins the parts.
 
@@ -169,6 +152,7 @@ class Retriever(tf.Module):
             candidate_ids: See `CandidateIds`.
             default_k: How many candidates `serving_default` answers.
             max_k: The largest `k` a request may ask.
+            attributes: What rules read of the corpus, in the order of its rows.
         """
         super().__init__()
         if len(candidate_ids) != index.num_candidates:
@@ -179,33 +163,21 @@ class Retriever(tf.Module):
         self._query_tower = query_tower
         self._index = index
         self._ids = CandidateIds(candidate_ids)
+        self._rules = Rules(self._ids, attributes, max_k=max_k)
         self._default_k = default_k
-        self._max_k = max_k
 
     def signatures(self) -> dict[str, Signature]:
         """`serving_default`, `recommend` and `score`."""
         features = self._query_tower.inputs
-        ids = {
-            name: tf.TensorSpec([None, None], tf.string, name)
-            for name in ("exclude_ids", "allow_ids", "candidate_ids")
-        }
+        candidate_ids = tf.TensorSpec([None, None], tf.string, "candidate_ids")
         return {
             "serving_default": Signature(self.serving_default, features),
             "recommend": Signature(
                 self.recommend,
-                {
-                    **features,
-                    "k": tf.TensorSpec([None], tf.int32, "k"),
-                    "exclude_ids": ids["exclude_ids"],
-                    "allow_ids": ids["allow_ids"],
-                },
-                {
-                    "k": tf.constant([self._default_k]),
-                    "exclude_ids": tf.constant([[NO_ID]]),
-                    "allow_ids": tf.constant([[NO_ID]]),
-                },
+                {**features, **self._rules.inputs()},
+                self._rules.defaults(self._default_k),
             ),
-            "score": Signature(self.score, {**features, "candidate_ids": ids["candidate_ids"]}),
+            "score": Signature(self.score, {**features, "candidate_ids": candidate_ids}),
         }
 
     def serving_default(self, inputs: Tensors) -> dict[str, tf.Tensor]:
@@ -218,42 +190,53 @@ class Retriever(tf.Module):
             See `recommend`.
         """
         queries = self._query_tower(inputs)
-        rows, scores = self._index.search(queries, tf.constant(self._default_k))
+        width = tf.constant(self._default_k)
+        rows, scores = self._index.search(queries, width)
+        rows, scores = by_score(Pool(rows, scores, tf.ones_like(rows, tf.bool)), width)
         k = tf.fill(tf.shape(queries)[:1], self._default_k)
-        return self._answer(Pool(rows, scores, tf.ones_like(rows, tf.bool)), k, self._default_k)
+        return self._answer(rows, scores, tf.minimum(k, self._index.num_candidates))
 
     def recommend(self, inputs: Tensors) -> dict[str, tf.Tensor]:
-        """Recommends under the rules of the request.
+        """Recommends under the rules of the request; see `tfrs_twotower.rules`.
 
         Args:
-            inputs: The query features; `k` `[batch]` int32; `exclude_ids` `[batch, n]`, unknown
-                ids are ignored; `allow_ids` `[batch, n]`, all "" = no restriction. The last three
-                may have one row for the whole batch.
+            inputs: The query features, and the inputs of the rules: `k` `[batch]` int32;
+                `exclude_ids` `[batch, n]`, unknown ids are ignored; `allow_ids` `[batch, n]`, all
+                "" = no restriction; and as the corpus allows `filter_<attribute>_any` and
+                `filter_<attribute>_none` `[batch, n]`, `half_life_s` and `now_s` `[batch]`,
+                `max_per_category` `[batch]`, `mmr_lambda` `[batch]`, `min_score` `[batch]`. Each of
+                these may have one row for the whole batch.
 
         Returns:
             `candidate_ids` `[batch, largest k]` string, `scores` of the same shape, float32, and
             `valid_count` `[batch]` int32: slots from there on hold "" and the float32 minimum.
         """
         queries = self._query_tower(inputs)
-        num_queries = tf.shape(queries)[0]
-        k = self._checked_k(inputs["k"])
-        width = tf.reduce_max(tf.concat([k, [1]], axis=0))
-        k = _for_each_query("k", k, num_queries)
-        excluded = self._ids.rows(inputs["exclude_ids"])
-        allowed = self._ids.rows(inputs["allow_ids"])
-        is_restricted = tf.reduce_any(inputs["allow_ids"] != NO_ID, axis=1)
-        excluded = _for_each_query("exclude_ids", excluded, num_queries)
-        allowed = _for_each_query("allow_ids", allowed, num_queries)
-        is_restricted = _for_each_query("allow_ids", is_restricted, num_queries)
-
-        num_excluded = tf.math.count_nonzero(excluded != NO_ROW, axis=1, dtype=tf.int32)
-        to_find = width + tf.reduce_max(tf.concat([num_excluded, [0]], axis=0))
-        pool = _concat(
-            self._found(queries, to_find, is_restricted),
-            self._listed(queries, allowed, is_restricted),
+        request = self._rules.read(inputs, tf.shape(queries)[0])
+        # Of the input: an answer to no query has a width as well.
+        width = _largest(inputs["k"])
+        num_needed = self._rules.num_needed(request)
+        list_width = tf.maximum(_largest(num_needed), width)
+        pool, best_outside = self._pool(queries, request)
+        pool = pool._replace(
+            is_eligible=pool.is_eligible & self._rules.is_eligible(request, pool.candidate_rows)
         )
-        is_eligible = pool.is_eligible & ~_is_among(pool.candidate_rows, excluded)
-        return self._answer(pool._replace(is_eligible=is_eligible), k, width)
+        ranked = self._rules.rank(request, pool, list_width, best_outside)
+        enough = tf.minimum(
+            num_needed, self._rules.num_eligible_at_most(request, self._index.num_candidates)
+        )
+        is_short = ranked.num_sure < enough
+        ranked = tf.cond(
+            tf.reduce_any(is_short),
+            lambda: self._completed(ranked, queries, request, is_short),
+            lambda: ranked,
+        )
+        rows, scores = tf.cond(
+            tf.reduce_any(request.mmr_lambda < 1.0),
+            lambda: choose_for_variety(self._index, request, ranked, num_needed, width),
+            lambda: (ranked.candidate_rows[:, :width], ranked.scores[:, :width]),
+        )
+        return self._answer(rows, scores, tf.minimum(request.k, ranked.count))
 
     def score(self, inputs: Tensors) -> dict[str, tf.Tensor]:
         """Scores given candidates.
@@ -267,48 +250,93 @@ class Retriever(tf.Module):
         """
         queries = self._query_tower(inputs)
         rows = self._ids.rows(inputs["candidate_ids"])
-        rows = _for_each_query("candidate_ids", rows, tf.shape(queries)[0])
+        rows = for_each_query("candidate_ids", rows, tf.shape(queries)[0])
         scores = self._index.score(queries, tf.maximum(rows, 0))
         return {"scores": tf.where(rows != NO_ROW, scores, NO_SCORE)}
 
-    def _checked_k(self, k: tf.Tensor) -> tf.Tensor:
-        is_in_range = tf.reduce_all((k >= 1) & (k <= self._max_k))
-        message = [f"`k` must be between 1 and {self._max_k}, got", k]
-        with tf.control_dependencies([tf.debugging.Assert(is_in_range, message)]):
-            return tf.identity(k)
+    def _pool(self, queries: tf.Tensor, request: Request) -> tuple[Pool, tf.Tensor]:
+        """The candidates to rank: of the allow-list where there is one, else what is found.
 
-    def _found(self, queries: tf.Tensor, k: tf.Tensor, is_restricted: tf.Tensor) -> Pool:
-        """What the index finds, for queries without an allow-list."""
+        Returns:
+            The pool, rules not yet applied, and `[batch]` float32 what no candidate outside it
+            scores above.
+        """
+        size = tf.where(request.has_allow_list, 0, self._rules.pool_size(request))
+        is_searched = size > 0
+        num_found = tf.minimum(_largest(size), self._index.num_candidates)
 
-        def search() -> Pool:
-            rows, scores = self._index.search(queries, k)
-            is_eligible = tf.ones_like(rows, tf.bool) & ~is_restricted[:, tf.newaxis]
-            return Pool(rows, scores, is_eligible)
+        def found() -> tuple[Pool, tf.Tensor]:
+            rows, scores = self._index.search(queries, num_found)
+            is_whole = num_found == self._index.num_candidates
+            outside = tf.where(is_whole, NO_SCORE, scores[:, -1])
+            is_eligible = tf.ones_like(rows, tf.bool) & is_searched[:, tf.newaxis]
+            return Pool(rows, scores, is_eligible), outside
 
-        return tf.cond(tf.reduce_all(is_restricted), lambda: _no_candidates(queries), search)
-
-    def _listed(self, queries: tf.Tensor, allowed: tf.Tensor, is_restricted: tf.Tensor) -> Pool:
-        """What allow-lists hold, for queries that have one."""
-
-        def score() -> Pool:
-            rows = tf.sort(allowed, axis=1)
+        def listed() -> Pool:
+            rows = tf.sort(request.allowed, axis=1)
             is_new = tf.pad(rows[:, 1:] != rows[:, :-1], [[0, 0], [1, 0]], constant_values=True)
-            is_eligible = is_new & (rows != NO_ROW) & is_restricted[:, tf.newaxis]
+            is_eligible = is_new & (rows != NO_ROW) & request.has_allow_list[:, tf.newaxis]
             rows = tf.maximum(rows, 0)
             return Pool(rows, self._index.score(queries, rows), is_eligible)
 
-        return tf.cond(tf.reduce_any(is_restricted), score, lambda: _no_candidates(queries))
+        of_search, outside = tf.cond(
+            tf.reduce_any(is_searched),
+            found,
+            lambda: (_no_candidates(queries), tf.fill(tf.shape(size), tf.float32.max)),
+        )
+        of_list = tf.cond(
+            tf.reduce_any(request.has_allow_list), listed, lambda: _no_candidates(queries)
+        )
+        outside = tf.where(is_searched, outside, tf.float32.max)
+        outside = tf.where(request.has_allow_list, NO_SCORE, outside)
+        return _concat(of_search, of_list), outside
 
-    def _answer(self, pool: Pool, k: tf.Tensor, width: tf.Tensor) -> dict[str, tf.Tensor]:
-        rows, scores = _by_score(pool, width)
-        num_eligible = tf.math.count_nonzero(pool.is_eligible, axis=1, dtype=tf.int32)
-        valid_count = tf.minimum(k, num_eligible)
-        is_valid = tf.range(width) < valid_count[:, tf.newaxis]
+    def _completed(
+        self, ranked: Ranked, queries: tf.Tensor, request: Request, is_short: tf.Tensor
+    ) -> Ranked:
+        """Ranks every eligible candidate for the queries whose pool was too small."""
+        width = tf.shape(ranked.scores)[1]
+        corpus = tf.range(self._index.num_candidates, dtype=tf.int64)
+
+        def of_query(place: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+            one = tf.nest.map_structure(lambda values: tf.gather(values, [place]), request)
+            rows = tf.boolean_mask(corpus, self._rules.is_eligible(one, corpus[tf.newaxis])[0])
+            scores = self._index.score_many(queries[place], rows)
+            pool = Pool(rows[tf.newaxis], scores[tf.newaxis], tf.ones_like([rows], tf.bool))
+            best = self._rules.rank(one, pool, width, tf.constant([NO_SCORE]))
+            return best.candidate_rows[0], best.scores[0], best.count[0]
+
+        short = tf.where(is_short)
+        rows, scores, count = tf.map_fn(
+            of_query,
+            short[:, 0],
+            parallel_iterations=1,
+            fn_output_signature=(
+                tf.TensorSpec([None], tf.int64),
+                tf.TensorSpec([None], tf.float32),
+                tf.TensorSpec([], tf.int32),
+            ),
+        )
+        return ranked._replace(
+            candidate_rows=tf.tensor_scatter_nd_update(ranked.candidate_rows, short, rows),
+            scores=tf.tensor_scatter_nd_update(ranked.scores, short, scores),
+            count=tf.tensor_scatter_nd_update(ranked.count, short, count),
+        )
+
+    def _answer(
+        self, rows: tf.Tensor, scores: tf.Tensor, valid_count: tf.Tensor
+    ) -> dict[str, tf.Tensor]:
+        is_valid = tf.range(tf.shape(scores)[1]) < valid_count[:, tf.newaxis]
         return {
-            "candidate_ids": tf.where(is_valid, self._ids.ids(rows), NO_ID),
+            "candidate_ids": tf.where(is_valid, self._ids.texts(rows), NO_ID),
             "scores": tf.where(is_valid, scores, NO_SCORE),
             "valid_count": valid_count,
         }
+
+
+def _largest(counts: tf.Tensor) -> tf.Tensor:
+    """The largest of `[batch]` int32, at least 1; the batch may be empty."""
+    return tf.reduce_max(tf.concat([counts, [1]], axis=0))
 
 
 def _check_ids(ids: npt.NDArray[np.object_]) -> None:
@@ -322,16 +350,6 @@ def _check_ids(ids: npt.NDArray[np.object_]) -> None:
         raise ValueError("`candidate_ids` must be sorted by their UTF-8 bytes.")
 
 
-def _for_each_query(name: str, values: tf.Tensor, num_queries: tf.Tensor) -> tf.Tensor:
-    """Repeats an optional input that came as one row for all queries of the batch."""
-    num_rows = tf.shape(values)[0]
-    fits = (num_rows == 1) | (num_rows == num_queries)
-    message = [f"`{name}` must have one row or one a query, got", num_rows, "for", num_queries]
-    with tf.control_dependencies([tf.debugging.Assert(fits, message)]):
-        shape = tf.concat([[num_queries], tf.shape(values)[1:]], axis=0)
-    return tf.broadcast_to(values, shape)
-
-
 def _no_candidates(queries: tf.Tensor) -> Pool:
     shape = [tf.shape(queries)[0], 0]
     return Pool(tf.zeros(shape, tf.int64), tf.zeros(shape), tf.zeros(shape, tf.bool))
@@ -339,23 +357,3 @@ def _no_candidates(queries: tf.Tensor) -> Pool:
 
 def _concat(first: Pool, second: Pool) -> Pool:
     return Pool(*(tf.concat(both, axis=1) for both in zip(first, second, strict=True)))
-
-
-def _is_among(rows: tf.Tensor, others: tf.Tensor) -> tf.Tensor:
-    """Whether each of `rows` `[batch, n]` is in its query's row of `others` `[batch, m]`."""
-    ascending = tf.sort(tf.pad(others, [[0, 0], [1, 0]], constant_values=NO_ROW), axis=1)
-    # `tf.searchsorted` of the same, but for batches without rows.
-    place = tf.raw_ops.LowerBound(sorted_inputs=ascending, values=rows)
-    last = tf.shape(ascending)[1] - 1
-    return tf.gather(ascending, tf.minimum(place, last), batch_dims=1) == rows
-
-
-def _by_score(pool: Pool, width: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """The rows and scores of the eligible candidates, best first, padded to `width` columns."""
-    scores = tf.where(pool.is_eligible, pool.scores, NO_SCORE)
-    missing = tf.maximum(width - tf.shape(scores)[1], 0)
-    scores = tf.pad(scores, [[0, 0], [0, missing]], constant_values=NO_SCORE)
-    rows = tf.pad(pool.candidate_rows, [[0, 0], [0, missing]])
-    # Of equal scores top_k takes the first, which is the lower row.
-    scores, order = tf.math.top_k(scores, width)
-    return tf.gather(rows, order, batch_dims=1), scores

@@ -266,7 +266,7 @@ class TestCandidateIds:
         rows = ids.rows(tf.constant([self.STRANGE[::-1]]))
 
         assert rows.numpy().tolist() == [[6, 5, 4, 3, 2, 1, 0]]
-        assert ids.ids(rows).numpy().tolist() == [[name.encode() for name in self.STRANGE[::-1]]]
+        assert ids.texts(rows).numpy().tolist() == [[name.encode() for name in self.STRANGE[::-1]]]
 
     def test_unknown_ids_have_no_row(self):
         rows = CandidateIds(["b"]).rows(tf.constant(["a", "b", "", "c", "B"]))

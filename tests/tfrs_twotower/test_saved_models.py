@@ -7,17 +7,19 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from tensorflow.core.protobuf import saved_model_pb2
 from tensorflow_serving.apis import prediction_log_pb2
 
 from tests.cc_loader import predict
+from tfrs_twotower.attributes import CandidateAttributes
 from tfrs_twotower.encoding import Encoder
 from tfrs_twotower.index import CandidateIndex, ExactIndex, ScannIndex, scann_op_library
 from tfrs_twotower.keras import keras, tf
 from tfrs_twotower.retrieval import Retriever, ServedTower
 from tfrs_twotower.saved_models import custom_ops, graph_ops, save
-from tfrs_twotower.schema.config import Index
+from tfrs_twotower.schema.config import Index, Rules
 from tfrs_twotower.schema.features import History, Id, Number, Timestamp, Vector
 
 NUM_CANDIDATES = 300
@@ -40,7 +42,21 @@ OPTIONS = {
     "k": [3, 8, 5],
     "exclude_ids": [["c1", "c2"], ["", ""], ["c3", "unknown"]],
     "allow_ids": [[""], [""], [""]],
+    "filter_colour_any": [["red", ""], ["red", "blue"], ["", ""]],
+    "filter_colour_none": [[""], [""], ["blue"]],
+    "half_life_s": [0.0, 500.0, 0.0],
+    "now_s": [0, 2_000, 0],
+    "max_per_category": [0, 4, 0],
+    "mmr_lambda": [1.0, 1.0, 0.5],
+    "min_score": [-1.0, -1.0, -0.5],
 }
+RULES = Rules(filters=["colour"], category="colour", timestamp="born")
+ATTRIBUTES = pa.table(
+    {
+        "colour": ["red", "blue", "green"] * (NUM_CANDIDATES // 3),
+        "born": list(range(1, NUM_CANDIDATES + 1)),
+    }
+)
 
 
 class SmallTower(keras.Model):
@@ -101,7 +117,10 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Models:
 
     def export(name: str, index: CandidateIndex) -> Exported:
         ids = sorted(f"c{number}" for number in range(NUM_CANDIDATES))
-        retriever = Retriever(tower, index, ids, default_k=10, max_k=100)
+        attributes = CandidateAttributes(RULES, ATTRIBUTES)
+        retriever = Retriever(
+            tower, index, ids, default_k=10, max_k=100, attributes=attributes
+        )
         # Published as the command does it: written beside, then renamed.
         manifest = save(
             retriever,
@@ -146,7 +165,18 @@ def test_the_optional_inputs_of_recommend_have_defaults_in_the_written_proto(exp
     defaults = signature_def(exported.folder, "recommend").defaults
 
     values = {name: tf.make_ndarray(proto).tolist() for name, proto in defaults.items()}
-    assert values == {"k": [10], "exclude_ids": [[b""]], "allow_ids": [[b""]]}
+    assert values == {
+        "k": [10],
+        "exclude_ids": [[b""]],
+        "allow_ids": [[b""]],
+        "filter_colour_any": [[b""]],
+        "filter_colour_none": [[b""]],
+        "half_life_s": [0.0],
+        "now_s": [0],
+        "max_per_category": [0],
+        "mmr_lambda": [1.0],
+        "min_score": [float(np.finfo(np.float32).min)],
+    }
 
 
 @pytest.mark.parametrize("signature", ["serving_default", "score"])
@@ -172,6 +202,13 @@ def test_signatures_have_the_names_types_and_batch_dimensions_of_the_contract(ex
         "k": ("int32", [-1]),
         "exclude_ids": ("string", [-1, -1]),
         "allow_ids": ("string", [-1, -1]),
+        "filter_colour_any": ("string", [-1, -1]),
+        "filter_colour_none": ("string", [-1, -1]),
+        "half_life_s": ("float32", [-1]),
+        "now_s": ("int64", [-1]),
+        "max_per_category": ("int32", [-1]),
+        "mmr_lambda": ("float32", [-1]),
+        "min_score": ("float32", [-1]),
     }
     assert described(recommend.outputs) == {
         "candidate_ids": ("string", [-1, -1]),
