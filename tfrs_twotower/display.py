@@ -1,5 +1,6 @@
 """Results as tables in the terminal."""
 
+import itertools
 import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -12,29 +13,84 @@ from tfrs_twotower.schema import UserError
 
 # Tables in a log file are as wide as they need to be.
 LOG_WIDTH = 120
+SHOWN_METRICS = (
+    *("recall_at_10", "recall_at_100", "hit_rate_at_10", "ndcg_at_10", "mrr"),
+    "coverage_at_10",
+)
 
 
-def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Prints a table to stdout; the first column is text, numbers stand to the right."""
+def print_table(
+    title: str, columns: Sequence[str], rows: Iterable[Sequence[object]], left: int = 1
+) -> None:
+    """Prints a table to stdout; the first `left` columns are text, numbers stand to the right."""
     table = Table(title=title, title_justify="left", highlight=False)
     for position, column in enumerate(columns):
-        table.add_column(column, justify="left" if position == 0 else "right", no_wrap=True)
+        table.add_column(column, justify="left" if position < left else "right", no_wrap=True)
     for row in rows:
         table.add_row(*(_cell(value) for value in row))
     Console(width=None if sys.stdout.isatty() else LOG_WIDTH).print(table)
 
 
-def print_metrics(report: dict[str, Any], queries: str = "all") -> None:
+def print_metrics(report: dict[str, Any]) -> None:
     """Prints the metrics of an evaluation (`Evaluation.as_dict`), one line a system."""
-    systems: dict[str, dict[str, dict[str, float | None]]] = report["metrics"]
-    names = list(systems["model"][queries])
-    count = report["num_queries"][queries]
-    title = f"{report['split']}, {queries} {count:,} queries, corpus {report['corpus_size']:,}"
-    headings = [name.replace("_at_", "@").replace("_", " ") for name in names]
+    systems: dict[str, Any] = report["metrics"]
+    names = [name for name in SHOWN_METRICS if name in systems["model"]["all"]]
+    count = report["num_queries"]["all"]
+    title = f"{report['split']}, {count:,} queries, corpus {report['corpus_size']:,}"
+    if report["protocol"] != "full":
+        title += f"; among the candidates of {report['protocol']} only, not the corpus"
+    intervals = report["intervals"]
     rows = [
-        [system, *(parts[queries][name] for name in names)] for system, parts in systems.items()
+        [
+            system,
+            *(parts["all"].get(name) for name in names),
+            _interval(intervals.get(system, {}).get("all", {}).get(names[0])),
+        ]
+        for system, parts in systems.items()
     ]
-    print_table(title, ["", *headings], rows)
+    print_table(title, ["", *map(_heading, names), f"95 % of {_heading(names[0])}"], rows)
+
+
+def print_slices(report: dict[str, Any]) -> None:
+    """Prints the model's metrics over the parts of an evaluation that are not empty."""
+    parts: dict[str, Any] = report["metrics"]["model"]
+    intervals = report["intervals"]["model"]
+    names = [name for name in SHOWN_METRICS if name in intervals["all"]]
+    rows = [
+        [
+            part,
+            report["num_queries"][part],
+            *(values[name] for name in names),
+            _interval(intervals[part][names[0]]),
+        ]
+        for part, values in parts.items()
+        if report["num_queries"][part]
+    ]
+    headings = ["slice", "queries", *map(_heading, names), f"95 % of {_heading(names[0])}"]
+    print_table("the model, by part", headings, rows)
+
+
+def print_users(users: Sequence[dict[str, Any]]) -> None:
+    """Prints, for a handful of users, what they got beside what they had and what they chose.
+
+    Args:
+        users: Each with `query_id` and lists `history`, `recommended` and, where it is known,
+            `chosen` of candidates with `candidate_id` and `title`.
+    """
+    for user in users:
+        shown = [
+            [
+                f"{'*' if entry.get('is_relevant') else ' '} {_name(entry)}"
+                for entry in user["recommended"]
+            ],
+            [_name(entry) for entry in user["history"]],
+            [f"{_name(entry)} ({entry['rank']:,})" for entry in user.get("chosen", ())],
+        ]
+        columns = ["recommended (* chosen)", "had (newest first)", "chose (its rank)"]
+        if "chosen" not in user:
+            shown, columns = shown[:2], ["recommended", columns[1]]
+        rows = itertools.zip_longest(*shown, fillvalue="")
+        print_table(f"user {user['query_id']}", columns, rows, left=len(columns))
 
 
 def warn(message: str) -> None:
@@ -46,6 +102,18 @@ def print_error(error: UserError) -> None:
     """Prints a user's error to stderr, as it is."""
     Console(stderr=True).print("[bold red]error:[/]", end=" ")
     Console(stderr=True, markup=False, highlight=False, soft_wrap=True).print(error)
+
+
+def _heading(metric: str) -> str:
+    return metric.replace("_at_", "@").replace("_", " ")
+
+
+def _interval(bounds: Sequence[float] | None) -> str:
+    return f"{bounds[0]:.4f} - {bounds[1]:.4f}" if bounds else ""
+
+
+def _name(entry: dict[str, Any]) -> str:
+    return str(entry["title"] or entry["candidate_id"])
 
 
 def _cell(value: object) -> str:

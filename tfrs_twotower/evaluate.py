@@ -1,7 +1,7 @@
-"""How well a model ranks the whole corpus, beside what needs no model."""
+"""How well a model ranks the corpus, beside what needs no model."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -9,60 +9,94 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from tfrs_twotower import baselines, metrics
+from tfrs_twotower import baselines, insights, metrics
 from tfrs_twotower.data import Arrays, Corpus, PreparedData
+from tfrs_twotower.intervals import Interval, bootstrap
 from tfrs_twotower.keras import keras
 from tfrs_twotower.model import TwoTowerModel
-from tfrs_twotower.protocols import EvaluationSet, Unit, evaluation_set
+from tfrs_twotower.protocols import (
+    FULL,
+    EvaluationSet,
+    Unit,
+    evaluation_set,
+    parse_protocol,
+    under_protocol,
+)
 from tfrs_twotower.ranking import Ranking, rank
 from tfrs_twotower.runs import EVALUATION, load_run
 from tfrs_twotower.schema import UserError
 from tfrs_twotower.schema.folders import write_json
+from tfrs_twotower.slices import ALL, COLD, WARM, Slice, slices_of
 
+MODEL = "model"
 LIST_LENGTH = 10
-METRICS = ("recall_at_10", "recall_at_100", "hit_rate_at_10", "ndcg_at_10", "mrr")
+CUTS = (5, 10, 20, 100)
+METRICS = (
+    *(f"{name}_at_{k}" for name in ("recall", "hit_rate", "precision", "ndcg", "map") for k in CUTS),
+    "mrr",
+)
+# With an interval in every slice.
+HEADLINE = ("recall_at_10", "recall_at_100", "hit_rate_at_10", "ndcg_at_10", "mrr")
 COVERAGE = f"coverage_at_{LIST_LENGTH}"
+CURVE_CUTS = (1, 2, 3, 5, 7, 10, 15, 20, 30, 50, 70, 100, 150, 200, 300, 500, 700, 1000)
+# How many queries are asked again with a feature changed.
+MOVED_QUERIES = 2000
 EMBED_BATCH = 4096
 
 Floats = npt.NDArray[np.float32]
 Values = dict[str, float | None]
+Intervals = dict[str, Interval]
 
 
 @dataclass(frozen=True)
 class Evaluation:
     """What an evaluation found.
 
-    `systems`: for "model", each baseline, then each slice of the queries ("all", "warm", "cold")
-    the metrics by name, None where the slice is empty; `per_query`: one row a query with its id
-    and the ranks of its relevant candidates.
+    `systems`: for "model" and each baseline, then each slice ("all", "warm", "cold", ...) the
+    metrics by name, None where the slice is empty; `intervals`: likewise 95 % bootstrap intervals
+    of the headline metrics; `recall_curve`: for each system recall at each of `CURVE_CUTS` up to
+    the corpus size; `per_query`: one row a query with its id, its relevant candidates, their ranks
+    and the ids of the model's list; `rankings`: what each system ranked; `details`: see `insights`.
     """
 
     split: str
+    protocol: str
     unit: Unit
     num_queries: dict[str, int]
     num_positives: int
     num_known: int
     corpus_size: int
     systems: dict[str, dict[str, Values]]
+    intervals: dict[str, dict[str, Intervals]]
+    recall_curve: dict[str, list[float]]
     per_query: pd.DataFrame
+    rankings: dict[str, Ranking] = field(repr=False)
+    details: dict[str, Any] = field(default_factory=dict, repr=False)
 
     @property
     def is_below_popularity(self) -> bool:
         """Whether recommending everybody the same popular candidates does better."""
-        model, popular = (self.systems[name]["all"] for name in ("model", "popularity"))
-        return bool((model[METRICS[0]] or 0.0) < (popular[METRICS[0]] or 0.0))
+        model, popular = (self.systems[name][ALL] for name in (MODEL, "popularity"))
+        return bool((model[HEADLINE[0]] or 0.0) < (popular[HEADLINE[0]] or 0.0))
 
     def as_dict(self) -> dict[str, Any]:
         """The aggregates, as JSON holds them."""
         return {
             "split": self.split,
-            "protocol": "full",
+            "protocol": self.protocol,
+            "is_full_ranking": self.protocol == FULL,
             "unit": self.unit,
             "num_queries": self.num_queries,
             "num_positives": self.num_positives,
             "num_positives_known_before": self.num_known,
             "corpus_size": self.corpus_size,
             "metrics": self.systems,
+            "intervals": self.intervals,
+            "recall_curve": {
+                "k": [k for k in CURVE_CUTS if k <= self.corpus_size],
+                **self.recall_curve,
+            },
+            **self.details,
         }
 
 
@@ -72,31 +106,63 @@ def evaluate(
     *,
     split: str = "test",
     unit: Unit = "user",
+    protocol: str = FULL,
+    relevant_from: float = 0.0,
     ranked_lists: Mapping[str, str | Path] | None = None,
+    users: Sequence[str] = (),
 ) -> Evaluation:
-    """Evaluates a run on the whole corpus and writes `evaluation/` of the run folder.
+    """Evaluates a run and writes `evaluation/` of the run folder.
 
     Args:
         run: What `twotower train` wrote.
         data: The prepared folder it was trained on.
         split: The split to evaluate.
         unit: See `evaluation_set`.
+        protocol: See `parse_protocol`; the whole corpus by default.
+        relevant_from: See `evaluation_set`.
         ranked_lists: Further baselines: name -> Parquet file; see `baselines.ranked_lists`.
+        users: Ids of users to look at closely; none: a few of them.
 
     Raises:
         UserError: If a folder does not serve; see `load_run` and `evaluation_set`.
     """
+    parsed = parse_protocol(protocol)
     loaded = load_run(run, data)
-    asked = evaluation_set(loaded.data, split, unit=unit)
-    evaluation = evaluate_model(
-        loaded.model, loaded.data, asked, split=split, unit=unit, ranked_lists=ranked_lists
+    asked = evaluation_set(loaded.data, split, unit=unit, relevant_from=relevant_from)
+    corpus = loaded.data.corpus()
+    asked = under_protocol(
+        asked,
+        parsed,
+        query_ids=loaded.data.query_ids()[asked.query_rows],
+        candidate_ids=corpus.candidate_ids,
+        train_counts=corpus.train_counts,
+        seed=loaded.config.training.seed,
     )
+    evaluation = evaluate_model(
+        loaded.model,
+        loaded.data,
+        asked,
+        split=split,
+        unit=unit,
+        ranked_lists=ranked_lists,
+        detailed=True,
+    )
+    evaluation.details.update(_details(loaded.model, loaded.data, corpus, asked, evaluation, users))
     folder = loaded.folder / EVALUATION
     folder.mkdir(exist_ok=True)
-    name = f"{split}-full" if unit == "user" else f"{split}-full-{unit}"
+    name = evaluation_name(split, parsed.name, unit, relevant_from)
     evaluation.per_query.to_parquet(folder / f"{name}.parquet", index=False)
     write_json(folder / f"{name}.json", evaluation.as_dict())
     return evaluation
+
+
+def evaluation_name(
+    split: str, protocol: str = FULL, unit: str = "user", relevant_from: float = 0.0
+) -> str:
+    """How the files of an evaluation are named."""
+    of_unit = "" if unit == "user" else f"-{unit}"
+    above = f"-from-{relevant_from:g}" if relevant_from else ""
+    return f"{split}-{protocol}{of_unit}{above}"
 
 
 def evaluate_model(
@@ -107,47 +173,87 @@ def evaluate_model(
     split: str,
     unit: Unit,
     ranked_lists: Mapping[str, str | Path] | None = None,
+    detailed: bool = False,
 ) -> Evaluation:
-    """Ranks the corpus for every query with the model and the baselines; see `evaluate`."""
+    """Ranks the candidates for every query with the model and the baselines.
+
+    Args:
+        model: The two towers.
+        data: The prepared folder.
+        asked: The queries, under any protocol.
+        split: The split they are of.
+        unit: What a query is.
+        ranked_lists: See `evaluate`.
+        detailed: Whether to take the dearer baselines (recent popularity, neighbours), all slices
+            and intervals too.
+    """
     corpus = data.corpus()
     query_ids = data.query_ids()[asked.query_rows]
+    candidates = embed(model.candidate_tower, corpus.features)
+    seed = data.config.training.seed
     rankings = {
-        "model": rank_model(model, corpus, asked),
+        MODEL: _rank_model(model, candidates, asked, LIST_LENGTH),
         "popularity": baselines.popularity(asked, corpus.train_counts, LIST_LENGTH),
-        "random": baselines.chance(asked, len(corpus), data.config.training.seed, LIST_LENGTH),
+        "random": baselines.chance(asked, len(corpus), seed, LIST_LENGTH),
     }
+    if detailed:
+        rankings.update(_further_baselines(data, corpus, asked))
     for name, path in (ranked_lists or {}).items():
         rankings[name] = baselines.ranked_lists(
             path, asked, query_ids, corpus.candidate_ids, LIST_LENGTH
         )
-    is_warm = np.isin(asked.query_rows, data.known_positives()[0])
-    slices = {"all": np.ones_like(is_warm), "warm": is_warm, "cold": ~is_warm}
+    slices = slices_of(data, corpus, asked)
+    if not detailed:
+        slices = {name: slices[name] for name in (ALL, WARM, COLD)}
+    summaries = {
+        part: _summaries(rankings, asked, chosen, corpus, candidates, seed if detailed else None)
+        for part, chosen in slices.items()
+    }
     return Evaluation(
         split=split,
+        protocol=asked.protocol,
         unit=unit,
-        num_queries={name: int(chosen.sum()) for name, chosen in slices.items()},
+        num_queries={
+            part: len(np.unique(asked.positives.queries[chosen.is_positive]))
+            for part, chosen in slices.items()
+        },
         num_positives=len(asked.positives.queries),
         num_known=asked.num_known,
         corpus_size=len(corpus),
         systems={
-            name: {
-                part: _summary(ranking, asked, chosen, corpus) for part, chosen in slices.items()
-            }
+            name: {part: found[0][name] for part, found in summaries.items()} for name in rankings
+        },
+        intervals={
+            name: {part: found[1][name] for part, found in summaries.items() if found[1]}
+            for name in rankings
+        },
+        recall_curve={
+            name: [
+                float(metrics.recall_at_k(asked.positives.queries, ranking.ranks, k).mean())
+                for k in CURVE_CUTS
+                if k <= len(corpus)
+            ]
             for name, ranking in rankings.items()
         },
-        per_query=_per_query(query_ids, asked, rankings["model"], is_warm),
+        per_query=_per_query(
+            query_ids, corpus.candidate_ids, asked, rankings[MODEL], slices[WARM]
+        ),
+        rankings=rankings,
     )
 
 
-def rank_model(model: TwoTowerModel, corpus: Corpus, asked: EvaluationSet) -> Ranking:
-    """Where the model ranks the relevant candidates of an evaluation set."""
-    return rank(
-        embed(model.query_tower, asked.features),
-        embed(model.candidate_tower, corpus.features),
-        asked.positives,
-        asked.excluded,
-        k=LIST_LENGTH,
-    )
+def rank_model(
+    model: TwoTowerModel, corpus: Corpus, asked: EvaluationSet, k: int = 0
+) -> Ranking:
+    """Where the model ranks the relevant candidates of an evaluation set.
+
+    Args:
+        model: The two towers.
+        corpus: The candidates.
+        asked: The queries.
+        k: Length of the lists of best candidates; counting ranks alone is much faster.
+    """
+    return _rank_model(model, embed(model.candidate_tower, corpus.features), asked, k)
 
 
 def embed(tower: keras.Model, encoded: Arrays) -> Floats:
@@ -170,32 +276,137 @@ def embed(tower: keras.Model, encoded: Arrays) -> Floats:
     return embeddings
 
 
-def _summary(
-    ranking: Ranking, asked: EvaluationSet, chosen: npt.NDArray[np.bool_], corpus: Corpus
-) -> Values:
-    """The metrics over the chosen queries."""
-    if not chosen.any():
-        return dict.fromkeys((*METRICS, COVERAGE))
-    of_query = {
-        name: metrics.by_name(name, asked.positives.queries, ranking.ranks) for name in METRICS
+def _rank_model(
+    model: TwoTowerModel, candidates: Floats, asked: EvaluationSet, k: int
+) -> Ranking:
+    return rank(
+        embed(model.query_tower, asked.features),
+        candidates,
+        asked.positives,
+        asked.excluded,
+        k=k,
+        listed=asked.listed,
+    )
+
+
+def _details(
+    model: TwoTowerModel,
+    data: PreparedData,
+    corpus: Corpus,
+    asked: EvaluationSet,
+    evaluation: Evaluation,
+    users: Sequence[str],
+) -> dict[str, Any]:
+    """What the report shows beside the metrics."""
+    config = data.config
+    some = asked.take(insights.spread(len(asked.query_rows), MOVED_QUERIES))
+    candidates = embed(model.candidate_tower, corpus.features)
+
+    def rank_some(asked: EvaluationSet) -> Ranking:
+        return _rank_model(model, candidates, asked, LIST_LENGTH)
+
+    moved = {
+        name: rank_some(insights.shuffled(some, name, config.training.seed))
+        for name in config.query_features
     }
-    means: Values = {name: float(values[chosen].mean()) for name, values in of_query.items()}
-    means[COVERAGE] = metrics.coverage_at_k(ranking.top_rows[chosen], len(corpus))
-    return means
+    return {
+        "data": insights.data_facts(data),
+        "popularity": insights.popularity_profile(evaluation.rankings, asked, corpus),
+        "sensitivity": insights.sensitivity(
+            moved, rank_some(some), some, list(config.features.context)
+        ),
+        "users": insights.users(data, corpus, asked, evaluation.rankings[MODEL], users),
+    }
+
+
+def _further_baselines(
+    data: PreparedData, corpus: Corpus, asked: EvaluationSet
+) -> dict[str, Ranking]:
+    rankings = {}
+    if data.config.columns.timestamp is not None:
+        recent = baselines.recent_counts(data.examples("train"), len(corpus))
+        rankings["recent popularity"] = baselines.popularity(asked, recent, LIST_LENGTH)
+    rankings["item-kNN"] = baselines.item_knn(
+        asked, data.known_positives(), int(data.manifest["num_queries"]), len(corpus), LIST_LENGTH
+    )
+    return rankings
+
+
+def _summaries(
+    rankings: Mapping[str, Ranking],
+    asked: EvaluationSet,
+    chosen: Slice,
+    corpus: Corpus,
+    candidates: Floats,
+    seed: int | None,
+) -> tuple[dict[str, Values], dict[str, Intervals]]:
+    """The metrics of each system over a slice and, given a seed, their intervals."""
+    if not chosen.is_positive.any():
+        empty: Values = dict.fromkeys((*METRICS, COVERAGE) if chosen.is_of_queries else METRICS)
+        return {name: dict(empty) for name in rankings}, {}
+    kept, queries = np.unique(asked.positives.queries[chosen.is_positive], return_inverse=True)
+    relevant_rows = asked.positives.candidate_rows[chosen.is_positive]
+    means: dict[str, Values] = {}
+    columns = []
+    for name, ranking in rankings.items():
+        ranks = ranking.ranks[chosen.is_positive]
+        of_query = {metric: metrics.by_name(metric, queries, ranks) for metric in METRICS}
+        means[name] = {metric: float(values.mean()) for metric, values in of_query.items()}
+        if chosen.is_of_queries:
+            top_rows = ranking.top_rows[kept]
+            means[name] |= _of_lists(top_rows, corpus, candidates, queries, relevant_rows)
+        columns += [of_query[metric] for metric in HEADLINE]
+    if seed is None:
+        return means, {}
+    drawn = iter(bootstrap(np.stack(columns, axis=1), asked.query_rows[kept], seed))
+    return means, {name: {metric: next(drawn) for metric in HEADLINE} for name in rankings}
+
+
+def _of_lists(
+    top_rows: npt.NDArray[np.int64],
+    corpus: Corpus,
+    candidates: Floats,
+    queries: npt.NDArray[np.int64],
+    relevant_rows: npt.NDArray[np.int64],
+) -> Values:
+    """What the lists themselves are like; None where no list is long enough to tell."""
+    counts = corpus.train_counts
+    found = {
+        COVERAGE: metrics.coverage_at_k(top_rows, len(corpus)),
+        f"novelty_at_{LIST_LENGTH}": _mean(metrics.novelty_at_k(top_rows, counts)),
+        f"popularity_ratio_at_{LIST_LENGTH}": metrics.popularity_ratio_at_k(
+            top_rows, counts, queries, relevant_rows
+        ),
+        f"diversity_at_{LIST_LENGTH}": _mean(metrics.diversity_at_k(top_rows, candidates)),
+    }
+    return {name: value if np.isfinite(value) else None for name, value in found.items()}
+
+
+def _mean(values: npt.NDArray[np.float64]) -> float:
+    """Over the queries that have a value."""
+    there = values[~np.isnan(values)]
+    return float(there.mean()) if len(there) else float("nan")
 
 
 def _per_query(
     query_ids: npt.NDArray[np.str_],
+    candidate_ids: npt.NDArray[np.str_],
     asked: EvaluationSet,
     ranking: Ranking,
-    is_warm: npt.NDArray[np.bool_],
+    warm: Slice,
 ) -> pd.DataFrame:
-    starts = np.searchsorted(asked.positives.queries, np.arange(1, len(query_ids)))
+    queries, rows = asked.positives
+    firsts = np.searchsorted(queries, np.arange(len(query_ids)))
+    lists = np.append(candidate_ids.astype(object), None)[ranking.top_rows]
+    lengths = (ranking.top_rows >= 0).sum(1)
     return pd.DataFrame(
         {
             "query_id": query_ids,
-            "is_warm": is_warm,
-            "candidate_rows": np.split(asked.positives.candidate_rows, starts),
-            "ranks": np.split(ranking.ranks, starts),
+            "is_warm": warm.is_positive[firsts],
+            "candidate_rows": np.split(rows, firsts[1:]),
+            "ranks": np.split(ranking.ranks, firsts[1:]),
+            "top_candidate_ids": [
+                ids[:length] for ids, length in zip(lists, lengths, strict=True)
+            ],
         }
     )

@@ -1,16 +1,22 @@
-"""Ranking metrics, each defined once, as functions of the ranks of the relevant candidates.
+"""Ranking metrics, each defined once.
 
-A *rank* is 1-based, among the candidates that are eligible for the query (the whole corpus less
-what is excluded), by score descending; equal scores are ordered by candidate id.
+Most are functions of the ranks of the relevant candidates. A *rank* is 1-based, among the
+candidates that are eligible for the query (the whole corpus less what is excluded), by score
+descending; equal scores are ordered by candidate id.
 
-All functions take the same two arrays, flat over all queries of an evaluation:
+They take the same two arrays, flat over all queries of an evaluation:
 
 * `queries`: `[num_positives]` int, which query a relevant candidate belongs to: 0, 1, ...;
   every query from 0 to the largest has at least one;
 * `ranks`: `[num_positives]` int, the rank of that candidate.
 
 They return one value a query, `[num_queries]` float64; the metric is the mean over queries.
+
+The others look at the lists themselves: `top_rows` `[num_queries, k]` candidate rows, best first,
+-1 where a list is shorter.
 """
+
+from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
@@ -29,6 +35,11 @@ def hit_rate_at_k(queries: Ints, ranks: Ints, k: int) -> Floats:
     return (_hits(queries, ranks, k) > 0).astype(np.float64)
 
 
+def precision_at_k(queries: Ints, ranks: Ints, k: int) -> Floats:
+    """Relevant candidates among the first k, over k, also where fewer than k are eligible."""
+    return _hits(queries, ranks, k) / k
+
+
 def ndcg_at_k(queries: Ints, ranks: Ints, k: int) -> Floats:
     """Normalised discounted cumulative gain with binary relevance.
 
@@ -41,6 +52,19 @@ def ndcg_at_k(queries: Ints, ranks: Ints, k: int) -> Floats:
     return dcg / ideal[np.minimum(np.bincount(queries), k)]
 
 
+def map_at_k(queries: Ints, ranks: Ints, k: int) -> Floats:
+    """Average precision, its mean over queries being MAP.
+
+    The sum over relevant candidates with rank r <= k of the precision among the first r, divided
+    by the number of relevant candidates of the query (not by min(k, that number)).
+    """
+    order = np.lexsort((ranks, queries))
+    ordered, counts = queries[order], np.bincount(queries)
+    hits = np.arange(1, len(order) + 1) - (np.cumsum(counts) - counts)[ordered]
+    precisions = np.where(ranks[order] <= k, hits / ranks[order], 0.0)
+    return np.bincount(ordered, weights=precisions) / counts
+
+
 def mrr(queries: Ints, ranks: Ints) -> Floats:
     """1 / the rank of the first relevant candidate."""
     best = np.full(int(queries.max()) + 1, np.iinfo(np.int64).max)
@@ -48,24 +72,130 @@ def mrr(queries: Ints, ranks: Ints) -> Floats:
     return 1.0 / best
 
 
+def mrr_at_k(queries: Ints, ranks: Ints, k: int) -> Floats:
+    """1 / the rank of the first relevant candidate; 0 where that is not among the first k."""
+    reciprocal = mrr(queries, ranks)
+    return np.where(reciprocal * k >= 1.0, reciprocal, 0.0)
+
+
+OF_RANKS: dict[str, Callable[[Ints, Ints, int], Floats]] = {
+    "recall": recall_at_k,
+    "hit_rate": hit_rate_at_k,
+    "precision": precision_at_k,
+    "ndcg": ndcg_at_k,
+    "map": map_at_k,
+    "mrr": mrr_at_k,
+}
+
+
+def by_name(name: str, queries: Ints, ranks: Ints) -> Floats:
+    """The per-query metric that a name such as `recall_at_10` or `mrr` means."""
+    metric, at, k = name.partition("_at_")
+    return OF_RANKS[metric](queries, ranks, int(k)) if at else mrr(queries, ranks)
+
+
 def coverage_at_k(top_rows: Ints, corpus_size: int) -> float:
     """Distinct candidates in any of the lists, over the corpus.
 
     Args:
-        top_rows: `[num_queries, k]` candidate rows; -1 where a list is shorter.
+        top_rows: The lists.
         corpus_size: Number of candidates.
     """
     return len(np.unique(top_rows[top_rows >= 0])) / corpus_size
 
 
-def by_name(name: str, queries: Ints, ranks: Ints) -> Floats:
-    """The per-query metric that a name such as `recall_at_10` or `mrr` means."""
-    metric, _, k = name.partition("_at_")
-    if metric == "mrr":
-        return mrr(queries, ranks)
-    of = {"recall": recall_at_k, "hit_rate": hit_rate_at_k, "ndcg": ndcg_at_k}[metric]
-    return of(queries, ranks, int(k))
+def novelty_at_k(top_rows: Ints, train_counts: Ints) -> Floats:
+    """Mean self-information of the listed candidates, in bits; NaN for an empty list.
+
+    -log2 of the share of train positives that the candidate has, one added to every count: what is
+    popular says little, what nobody had says most.
+
+    Args:
+        top_rows: The lists.
+        train_counts: `[corpus_size]` train positives of each candidate.
+
+    References:
+        Zhou et al., Solving the Apparent Diversity-Accuracy Dilemma of Recommender Systems,
+        PNAS 2010.
+    """
+    smoothed = train_counts + 1.0
+    return _mean_of_listed(top_rows, -np.log2(smoothed / smoothed.sum()))
+
+
+def popularity_ratio_at_k(
+    top_rows: Ints, train_counts: Ints, queries: Ints, relevant_rows: Ints
+) -> float:
+    """Popularity bias: how popular the lists are, over how popular the relevant candidates are.
+
+    Popularity of a list is the mean train count of its candidates; both are averaged over
+    queries. 1 = the lists are as popular as what people chose, more = they favour the popular.
+
+    Args:
+        top_rows: The lists.
+        train_counts: `[corpus_size]` train positives of each candidate.
+        queries: `[num_positives]` the query of each relevant candidate.
+        relevant_rows: `[num_positives]` the relevant candidates.
+
+    Returns:
+        The ratio; NaN where no relevant candidate was met in train.
+    """
+    listed = _mean_of_listed(top_rows, train_counts.astype(np.float64))
+    chosen = np.bincount(queries, weights=train_counts[relevant_rows]) / np.bincount(queries)
+    mean_chosen = chosen.mean()
+    return float(np.nanmean(listed) / mean_chosen) if mean_chosen else float("nan")
+
+
+def diversity_at_k(top_rows: Ints, embeddings: npt.NDArray[np.float32]) -> Floats:
+    """Intra-list diversity: 1 - the mean cosine of two candidates of the list.
+
+    Args:
+        top_rows: The lists.
+        embeddings: `[corpus_size, embedding_dim]` of length 1, or 0.
+
+    Returns:
+        0 = all alike, 1 = unrelated; NaN for a list of fewer than two.
+
+    References:
+        Ziegler et al., Improving Recommendation Lists Through Topic Diversification, WWW 2005.
+    """
+    # The sum over all pairs is the squared length of the sum, less each vector with itself.
+    is_listed = top_rows >= 0
+    counts = is_listed.sum(1)
+    diversity = np.full(len(top_rows), np.nan)
+    some = np.flatnonzero(counts > 1)
+    for block in np.array_split(some, max(top_rows.size * embeddings.shape[1] // 16_000_000, 1)):
+        vectors = embeddings[top_rows[block]] * is_listed[block][..., np.newaxis]
+        of_sum = (vectors.sum(1, dtype=np.float64) ** 2).sum(1)
+        of_self = (vectors.astype(np.float64) ** 2).sum((1, 2))
+        pairs = counts[block] * (counts[block] - 1)
+        diversity[block] = 1.0 - (of_sum - of_self) / pairs
+    return diversity
+
+
+def overlap_at_k(first: Ints, second: Ints, k: int) -> Floats:
+    """Candidates that two systems both list among their first k, over the longer list's length.
+
+    Args:
+        first: Lists of one system, each candidate at most once a list.
+        second: Lists of the other, for the same queries.
+        k: How many places count.
+
+    Returns:
+        1 = the same candidates in any order, 0 = none in common; NaN where both lists are empty.
+    """
+    first, second = first[:, :k], second[:, :k]
+    lengths = np.maximum((first >= 0).sum(1), (second >= 0).sum(1))
+    both = np.sort(np.concatenate([first, second], axis=1), axis=1)
+    common = ((both[:, 1:] == both[:, :-1]) & (both[:, 1:] >= 0)).sum(1)
+    return np.divide(common, lengths, out=np.full(len(first), np.nan), where=lengths > 0)
 
 
 def _hits(queries: Ints, ranks: Ints, k: int) -> Floats:
     return np.bincount(queries, weights=(ranks <= k).astype(np.float64)).astype(np.float64)
+
+
+def _mean_of_listed(top_rows: Ints, value_of_row: Floats) -> Floats:
+    is_listed = top_rows >= 0
+    counts = is_listed.sum(1)
+    sums = np.where(is_listed, value_of_row[top_rows], 0.0).sum(1)
+    return np.divide(sums, counts, out=np.full(len(top_rows), np.nan), where=counts > 0)

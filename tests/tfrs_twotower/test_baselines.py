@@ -42,7 +42,9 @@ def test_popularity_ranks_by_count_and_equal_counts_by_id():
 def test_popularity_leaves_out_what_the_query_had():
     counts = np.array([3, 9, 3, 0, 5])
 
-    found = baselines.popularity(asked(2, pairs((0, 0), (1, 0)), pairs((0, 1), (0, 4))), counts, k=2)
+    found = baselines.popularity(
+        asked(2, pairs((0, 0), (1, 0)), pairs((0, 1), (0, 4))), counts, k=2
+    )
 
     assert found.ranks.tolist() == [1, 3]
     assert found.top_rows.tolist() == [[0, 2], [1, 4]]

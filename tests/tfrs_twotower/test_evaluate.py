@@ -82,17 +82,13 @@ def by_definition(model, data, split):
 
 @pytest.mark.parametrize("split", ["validation", "test"])
 def test_metrics_are_those_of_a_definition_in_plain_numpy(model, data, split):
-    evaluation = evaluate_model(
-        model, data, evaluation_set(data, split), split=split, unit="user"
-    )
+    evaluation = evaluate_model(model, data, evaluation_set(data, split), split=split, unit="user")
 
     of_query, means = by_definition(model, data, split)
     for name, expected in means.items():
         assert evaluation.systems["model"]["all"][name] == pytest.approx(expected)
     queries = data.query_ids()
-    found = {
-        row.query_id: sorted(row.ranks.tolist()) for row in evaluation.per_query.itertuples()
-    }
+    found = {row.query_id: sorted(row.ranks.tolist()) for row in evaluation.per_query.itertuples()}
     assert found == {queries[query]: ranks for query, ranks in of_query.items()}
     assert evaluation.num_queries["all"] == len(of_query)
     assert evaluation.num_positives == sum(map(len, of_query.values()))
@@ -103,17 +99,9 @@ def test_popularity_and_chance_are_measured_beside_the_model(model, data):
         model, data, evaluation_set(data, "test"), split="test", unit="user"
     )
 
-    assert list(evaluation.systems) == ["model", "popularity", "random"]
-    assert {tuple(values) for system in evaluation.systems.values() for values in system.values()} == {
-        (
-            "recall_at_10",
-            "recall_at_100",
-            "hit_rate_at_10",
-            "ndcg_at_10",
-            "mrr",
-            "coverage_at_10",
-        )
-    }
+    wanted = {"recall_at_10", "recall_at_100", "hit_rate_at_10", "ndcg_at_10", "mrr"}
+    for name in ("model", "popularity", "random"):
+        assert evaluation.systems[name]["all"].keys() >= wanted | {"coverage_at_10"}
 
 
 def test_a_slice_without_queries_has_no_metric_and_not_a_metric_of_zero(model, data):
@@ -197,9 +185,7 @@ def test_lists_of_another_system_are_measured_by_the_same_rules(model, data, tmp
 # --- of a run -------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("unit", "name"), [("user", "test-full"), ("event", "test-full-event")]
-)
+@pytest.mark.parametrize(("unit", "name"), [("user", "test-full"), ("event", "test-full-event")])
 def test_an_evaluation_of_a_run_is_written_beside_it(run, data, unit, name):
     evaluation = evaluate(run, data.folder, unit=unit)
 

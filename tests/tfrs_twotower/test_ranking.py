@@ -144,6 +144,7 @@ def test_the_size_of_the_chunks_changes_nothing(monkeypatch, elements):
     case = random_case(3)
     whole = rank(*case, k=5)
     monkeypatch.setattr(ranking, "CHUNK_ELEMENTS", elements)
+    monkeypatch.setattr(ranking, "MIN_CHUNK_QUERIES", 1)
 
     chunked = rank(*case, k=5)
 

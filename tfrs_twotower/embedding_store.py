@@ -1,0 +1,143 @@
+"""Embeddings as files: Parquet to read with pandas, and what TensorBoard's projector opens.
+
+    candidates.parquet   candidate_id, embedding, title and attributes; in the order of rows
+    queries.parquet      query_id, embedding; only where the query tower needs no moment
+    projector/           vectors.tsv, metadata.tsv and projector_config.pbtxt for TensorBoard
+    manifest.json        written last
+
+Read back in three lines:
+
+    import numpy as np, pandas as pd
+    candidates = pd.read_parquet("STORE/candidates.parquet")
+    vectors = np.stack(candidates["embedding"])  # [num_candidates, embedding_dim] float32
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pyarrow as pa
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+
+from tfrs_twotower import __version__
+from tfrs_twotower.evaluate import embed
+from tfrs_twotower.keras import tf
+from tfrs_twotower.runs import Run, load_run
+from tfrs_twotower.schema import prepared as layout
+from tfrs_twotower.schema.features import History, Id
+from tfrs_twotower.schema.folders import MANIFEST, output_folder, write_json
+
+CANDIDATES_FILE, QUERIES_FILE = "candidates.parquet", "queries.parquet"
+PROJECTOR, VECTORS_FILE, METADATA_FILE = "projector", "vectors.tsv", "metadata.tsv"
+PROJECTOR_CONFIG = f"""\
+embeddings {{
+  tensor_name: "candidates"
+  tensor_path: "{VECTORS_FILE}"
+  metadata_path: "{METADATA_FILE}"
+}}
+"""
+QUERY_BATCH = 4096
+
+
+@dataclass(frozen=True)
+class EmbeddingStore:
+    """What was written; `num_queries` is 0 where queries depend on the moment."""
+
+    folder: Path
+    num_candidates: int
+    num_queries: int
+    embedding_dim: int
+
+
+def write_embeddings(
+    run: str | Path, data: str | Path, output: str | Path, *, overwrite: bool = False
+) -> EmbeddingStore:
+    """Writes the embeddings of a run's candidates and, where they stand still, of its queries.
+
+    A query's embedding can be computed ahead where the config has no context features: then it
+    is that of its profile and its history as of the last event.
+
+    Args:
+        run: What `twotower train` wrote.
+        data: The prepared folder it was trained on.
+        output: The folder to write.
+        overwrite: Whether a finished folder may be replaced.
+
+    Raises:
+        UserError: See `load_run`.
+        UsageError: If the folder is finished, or not ours.
+    """
+    loaded = load_run(run, data)
+    with output_folder(output, overwrite=overwrite) as folder:
+        candidates = embed(loaded.model.candidate_tower, loaded.data.corpus().features)
+        attributes = _attributes(loaded)
+        pq.write_table(_with_embeddings(attributes, candidates), folder / CANDIDATES_FILE)
+        _write_projector(attributes, candidates, folder / PROJECTOR)
+        num_queries = 0
+        if not loaded.config.features.context:
+            num_queries = _write_queries(loaded, folder / QUERIES_FILE)
+        write_json(
+            folder / MANIFEST,
+            {
+                "kind": "embeddings",
+                "code_version": __version__,
+                "schema_fingerprint": loaded.config.fingerprint(),
+                "num_candidates": len(candidates),
+                "num_queries": num_queries,
+                "embedding_dim": candidates.shape[1],
+            },
+        )
+    return EmbeddingStore(Path(output), len(candidates), num_queries, candidates.shape[1])
+
+
+def _attributes(loaded: Run) -> pa.Table:
+    files = sorted(loaded.data.folder.glob(f"{layout.CANDIDATE_ATTRIBUTES}-*.parquet"))
+    table = ds.dataset(files).to_table().sort_by(layout.CANDIDATE_ROW)
+    return table.drop_columns([layout.CANDIDATE_ROW])
+
+
+def _with_embeddings(table: pa.Table, embeddings: npt.NDArray[np.float32]) -> pa.Table:
+    vectors = pa.FixedSizeListArray.from_arrays(
+        pa.array(embeddings.reshape(-1)), embeddings.shape[1]
+    )
+    return table.add_column(1, "embedding", vectors)
+
+
+def _write_projector(
+    attributes: pa.Table, embeddings: npt.NDArray[np.float32], folder: Path
+) -> None:
+    """Writes tab-separated vectors and, for each, its id and attributes."""
+    folder.mkdir()
+    pd.DataFrame(embeddings).to_csv(
+        folder / VECTORS_FILE, sep="\t", header=False, index=False, float_format="%.6g"
+    )
+    shown = attributes.to_pandas()
+    for name in shown.select_dtypes(["object", "str"]):
+        shown[name] = shown[name].map(_one_line)
+    shown.to_csv(folder / METADATA_FILE, sep="\t", index=False, lineterminator="\n", quoting=3)
+    (folder / "projector_config.pbtxt").write_text(PROJECTOR_CONFIG, encoding="utf-8")
+
+
+def _one_line(value: object) -> str:
+    """Text without what ends a field or a line; the projector knows no quotes."""
+    if value is None:
+        return ""
+    values = value if isinstance(value, list | np.ndarray) else [value]
+    return " ".join(" | ".join(str(one) for one in values).split())
+
+
+def _write_queries(loaded: Run, path: Path) -> int:
+    """Embeds every query as of now, through the tower's own encoding of raw values."""
+    files = sorted(loaded.data.folder.glob(f"{layout.QUERIES}-*.parquet"))
+    table = ds.dataset(files).to_table().sort_by(layout.QUERY_ID)
+    encoder = loaded.data.query_encoder()
+    embeddings = []
+    for batch in table.to_batches(QUERY_BATCH):
+        raw = _raw_features(batch, loaded, encoder.raw_specs)
+        embeddings.append(embed(loaded.model.query_tower, encoder(raw)))
+    stored = pa.table({layout.QUERY_ID: table.column(layout.QUERY_ID)})
+    pq.write_table(_with_embeddings(stored, np.concatenate(embeddings)), path)
+    return len(table)

@@ -1,0 +1,44 @@
+"""Lists of candidates by query, as other systems and protocols bring them in a Parquet file."""
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from tfrs_twotower.schema import UsageError
+
+COLUMNS = ["query_id", "candidate_ids"]
+
+
+def read_lists(
+    path: str | Path, query_ids: npt.NDArray[np.str_], candidate_ids: npt.NDArray[np.str_]
+) -> pd.DataFrame:
+    """Reads the lists of the asked queries.
+
+    Args:
+        path: Parquet with `query_id` (string) and `candidate_ids` (list of string, best first).
+            Unknown ids are left out of the lists.
+        query_ids: `[num_queries]` ids of the asked queries; may repeat, each gets the list.
+        candidate_ids: `[corpus_size]` ids of the corpus by row.
+
+    Returns:
+        int64 columns `query`, a position in `query_ids`, and `row`, a candidate row; in the order
+        of the lists.
+
+    Raises:
+        UsageError: If the file cannot be read or lacks a column.
+    """
+    try:
+        table = pq.read_table(path, columns=COLUMNS)
+    except (OSError, pa.ArrowException) as error:
+        raise UsageError(
+            f"cannot read ranked lists from {path}: expected Parquet with the columns `query_id` "
+            f"and `candidate_ids` ({error})"
+        ) from error
+    lists = table.to_pandas().explode("candidate_ids")
+    queries = pd.DataFrame({"query_id": query_ids, "query": np.arange(len(query_ids))})
+    rows = pd.DataFrame({"candidate_ids": candidate_ids, "row": np.arange(len(candidate_ids))})
+    return lists.merge(queries).merge(rows)[["query", "row"]]  # Keeps the order of the lists.
