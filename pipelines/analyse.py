@@ -68,7 +68,8 @@ def count_partition(
     is_train = splits == TRAIN
     labels = column(events, LABEL).to_numpy()
     rows = column(events, CANDIDATE_ROW).to_numpy()
-    yield CANDIDATES, _candidate_counts(rows.astype(np.int64), splits.astype(np.int64), labels.astype(np.int64))
+    codes = (values.astype(np.int64) for values in (rows, splits, labels))
+    yield CANDIDATES, _candidate_counts(*codes)
     is_train_positive = is_train & (labels == 1)
     positives = events.filter(pa.array(is_train_positive))
     train = events.filter(pa.array(is_train))

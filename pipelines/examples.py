@@ -250,7 +250,7 @@ class ExampleEncoder:
                 fields.append(Field(name, INT, feature.length, width))
         self._layout = RecordLayout(fields)
 
-    def arrays(self, examples: Examples) -> dict[str, np.ndarray]:
+    def arrays(self, examples: Examples, history_rows: np.ndarray) -> dict[str, np.ndarray]:
         """Encoded features and keys of all examples of a partition, `[num_events, ...]`."""
         config, events = self._config, examples.partition.events
         queries = examples.partition.queries
@@ -276,7 +276,7 @@ class ExampleEncoder:
         }
         for name, feature in config.features.query.items():
             if isinstance(feature, History):
-                arrays[name] = self._id_rows[examples.history_rows(feature.length)]
+                arrays[name] = self._id_rows[history_rows]
         return arrays
 
     def records(self, arrays: Mapping[str, np.ndarray], chosen: np.ndarray) -> Iterator[np.ndarray]:

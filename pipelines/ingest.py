@@ -15,19 +15,22 @@ from apache_beam.typehints.decorators import no_annotations
 from pipelines import filesystem
 from pipelines.filesystem import join
 from pipelines.job import Job, load_catalogue
+from pipelines.progress import note_read
 from pipelines.read import RawBatch, Reject, read_chunk
-from pipelines.sources import CANDIDATES, INTERACTIONS, Chunk, needed_columns
+from pipelines.sources import CANDIDATES, INTERACTIONS, QUERIES, Chunk, needed_columns
 from pipelines.summary import Summary
 from pipelines.tables import column, dictionary, partition, to_ipc
 from pipelines.validate import (
     CANDIDATE_ID,
     QUERY_ID,
     REASONS,
+    Catalogue,
     Validated,
     numeric_columns,
     validate_entities,
     validate_events,
 )
+from tfrs_twotower.schema import Config
 from tfrs_twotower.schema import prepared as layout
 
 REJECTED, REPORT, CANDIDATE_IDS = "rejected", "report", "candidate_ids"
@@ -84,8 +87,10 @@ class ReadFiles(beam.PTransform[beam.Pipeline, Pieces]):
 class _ReadChunk(beam.DoFn):
     def __init__(self, job: Job, kind: str, has_catalogue: bool) -> None:
         self._job, self._kind, self._has_catalogue = job, kind, has_catalogue
-        self._columns = list(needed_columns(job.config, kind))
-        self._numeric = numeric_columns(job.config)
+
+    def setup(self) -> None:
+        self._columns = list(needed_columns(self._job.config, self._kind))
+        self._numeric = numeric_columns(self._job.config)
 
     def process(self, element: tuple[Any, ...], *ready: Any) -> Iterator[Any]:
         chunk = Chunk(*element)
@@ -105,6 +110,7 @@ class _ReadChunk(beam.DoFn):
             raise RuntimeError(
                 f"reading {chunk.path}, part {chunk.number} ({chunk.start} to {chunk.end}): {error}"
             ) from error
+        note_read(self._job.staging, chunk, num_read)
         yield from _accounts(chunk, num_read, rejects, failures)
 
     def _validate(self, batch: RawBatch) -> Validated:
@@ -124,10 +130,8 @@ class _ReadChunk(beam.DoFn):
                 ids_table = pa.table({CANDIDATE_ID: distinct.dictionary_decode()})
                 yield TaggedOutput(CANDIDATE_IDS, (0, to_ipc(ids_table)))
         else:
-            rows = pa.array(batch.rows[valid.reasons < 0])
-            table = table.append_column(FILE, pa.array([chunk.name] * len(rows), pa.string()))
-            table = table.append_column(CHUNK, pa.array([chunk.number] * len(rows), pa.int64()))
-            table = table.append_column(ROW, rows)
+            rows = batch.rows[valid.reasons < 0]
+            table = _with_origin(table, chunk.name, chunk.number, rows)
             ids = dictionary(
                 column(table, QUERY_ID if QUERY_ID in table.column_names else CANDIDATE_ID)
             )
@@ -135,6 +139,28 @@ class _ReadChunk(beam.DoFn):
                 num_partitions = self._job.num_candidate_partitions
         for number, part in partition(table, ids, num_partitions):
             yield number, to_ipc(part)
+
+
+def _with_origin(table: pa.Table, file: str, chunk: int, rows: np.ndarray) -> pa.Table:
+    table = table.append_column(FILE, pa.array([file] * len(rows), pa.string()))
+    table = table.append_column(CHUNK, pa.array([chunk] * len(rows), pa.int64()))
+    return table.append_column(ROW, pa.array(rows, pa.int64()))
+
+
+def no_events(config: Config, has_candidates: bool) -> pa.Table:
+    """Sound events, but none: what columns they have."""
+    catalogue = Catalogue(pa.array([], pa.string())) if has_candidates else None
+    return validate_events(_no_rows(config, INTERACTIONS), config, catalogue).table
+
+
+def no_profiles(config: Config) -> pa.Table:
+    """Sound rows of queries files with their origin, but none."""
+    table = validate_entities(_no_rows(config, QUERIES), config, "query").table
+    return _with_origin(table, "", 0, np.zeros(0, np.int64))
+
+
+def _no_rows(config: Config, kind: str) -> pa.Table:
+    return pa.table({name: pa.array([], pa.string()) for name in needed_columns(config, kind)})
 
 
 def _accounts(

@@ -11,7 +11,7 @@ from pipelines.filesystem import join
 from pipelines.partitions import Partition
 from pipelines.tables import column, hash_ids
 from pipelines.validate import CANDIDATE_ID, Catalogue
-from tfrs_twotower.schema import Config
+from tfrs_twotower.schema import Config, dump_config, parse_config
 from tfrs_twotower.schema import prepared as layout
 
 ROW = "row"
@@ -19,9 +19,12 @@ ROW = "row"
 
 @dataclass(frozen=True, eq=False)
 class Job:
-    """A job's settings and places; small, and the same in every worker."""
+    """A job's places; small, and the same in every worker.
 
-    config: Config
+    The config stands in a file: every step of the pipeline's graph holds a job, and the graph must
+    not grow with the number of features.
+    """
+
     output: str  # The prepared folder.
     staging: str  # Below it; removed at the end.
     run: str  # Another name for every run: a worker may live longer than a job.
@@ -36,6 +39,19 @@ class Job:
     def __hash__(self) -> int:
         """Of the run."""
         return hash(self.run)
+
+    @property
+    def config(self) -> Config:
+        """The config, read once a worker and run."""
+        return _config(self._config_path, self.run)
+
+    def write_config(self, config: Config) -> None:
+        """Leaves the config for the workers; the launcher calls this before anything else."""
+        filesystem.write_bytes(self._config_path, dump_config(config).encode(), self.staging)
+
+    @property
+    def _config_path(self) -> str:
+        return join(self.staging, "twotower.yaml")
 
     @property
     def vocabulary_dir(self) -> str:
@@ -113,6 +129,11 @@ def load_catalogue(job: Job) -> Catalogue:
 def load_corpus(job: Job) -> Corpus:
     """The corpus; read once a worker and run."""
     return _corpus(job.catalogue_path, job.candidate_counts_path, job.has_candidates, job.run)
+
+
+@functools.lru_cache(maxsize=1)
+def _config(path: str, run: str) -> Config:
+    return parse_config(filesystem.read_bytes(path).decode(), path)
 
 
 @functools.lru_cache(maxsize=1)

@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 
 from pipelines import filesystem
+from pipelines.audit import CHECKS, DIGEST_MODULUS, TRAIN_COUNTS, train_digest
 from pipelines.filesystem import join
-from pipelines.job import Job, count_column, load_corpus
+from pipelines.job import Corpus, Job, count_column, load_corpus
 from pipelines.sources import CANDIDATES, INTERACTIONS, QUERIES
 from pipelines.split import NEVER, TRAIN
 from pipelines.summary import RANGE, Summary
@@ -104,6 +105,9 @@ def make_manifest(report: Summary, job: Job, statistics: bytes) -> dict[str, Any
     digests = {f"{layout.VOCABULARIES}/{n}.txt": v["sha256"] for n, v in vocabularies.items()}
     digests[layout.STATISTICS_FILE] = hashlib.sha256(statistics).hexdigest()
     corpus = load_corpus(job)
+    audit = _audit(report, corpus)
+    if any(audit["violations"].values()):
+        raise RuntimeError(f"the audit found leaks in what was written: {audit['violations']}")
     return {
         "kind": "prepared",
         "format": layout.FORMAT,
@@ -125,6 +129,20 @@ def make_manifest(report: Summary, job: Job, statistics: bytes) -> dict[str, Any
         "warm_cold": _warm_cold(report, job),
         "vocabulary_sizes": {name: v["size"] for name, v in vocabularies.items()},
         "digests": digests,
+        "audit": audit,
+    }
+
+
+def _audit(report: Summary, corpus: Corpus) -> dict[str, dict[str, int]]:
+    """The workers' audits, and whether train was counted as it was written."""
+    counted = column(corpus.counts, count_column(TRAIN, 1)).to_numpy()
+    counted = np.where(corpus.rows >= 0, counted, 0)
+    same = train_digest(corpus.hashes, counted) == report["train_digest"] % DIGEST_MODULUS
+    checked, violations = report["audit"]["checked"], report["audit"]["violations"]
+    nothing = dict.fromkeys(CHECKS, 0)
+    return {
+        "checked": nothing | checked | {TRAIN_COUNTS: len(corpus)},
+        "violations": nothing | violations | {TRAIN_COUNTS: int(not same)},
     }
 
 

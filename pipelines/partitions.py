@@ -32,35 +32,35 @@ class Partition(NamedTuple):
     queries: pa.Table  # query_id (sorted by bytes, distinct) and the profile's features.
 
 
-def make_partition(events: pa.Table | None, profiles: pa.Table | None) -> Partition:
+def make_partition(events: pa.Table, profiles: pa.Table) -> Partition:
     """Joins the events of some queries with their profiles.
 
     Args:
-        events: As `validate_events` gives them, with candidate rows; in any order.
-        profiles: As `validate_entities` gives them, without duplicates; in any order.
+        events: As `validate_events` gives them, with candidate rows; in any order, perhaps none.
+        profiles: As `validate_entities` gives them, without duplicates; in any order, perhaps
+            none.
 
     Returns:
         The partition. A query without profile has nulls in its place.
     """
-    if events is None:
-        assert profiles is not None
-        order = pc.sort_indices(column(profiles, QUERY_ID))
-        return Partition(_no_events(), profiles.take(order))
     encoded = column(events, QUERY_ID)
-    seen = pc.unique(encoded.dictionary.take(pc.unique(encoded.indices)))
-    ids = seen
-    if profiles is not None:
-        ids = pc.unique(pa.concat_arrays([seen, column(profiles, QUERY_ID)]))
+    seen = encoded.dictionary.take(pc.unique(encoded.indices))
+    ids = pc.unique(pa.concat_arrays([seen, column(profiles, QUERY_ID)]))
     ids = ids.take(pc.sort_indices(ids))
     of_dictionary = pc.fill_null(pc.index_in(encoded.dictionary, ids), -1)
     queries = of_dictionary.to_numpy()[indices(encoded)].astype(np.int32)
     events = events.drop_columns([QUERY_ID]).add_column(0, QUERY, pa.array(queries))
-    table = pa.table({QUERY_ID: ids})
-    if profiles is not None:
-        places = pc.index_in(ids, column(profiles, QUERY_ID))
-        for name in profiles.column_names:
-            if name != QUERY_ID:
-                table = table.append_column(name, column(profiles, name).take(places))
+    places = pc.index_in(ids, column(profiles, QUERY_ID))
+    table = pa.table(
+        {
+            QUERY_ID: ids,
+            **{
+                name: column(profiles, name).take(places)
+                for name in profiles.column_names
+                if name != QUERY_ID
+            },
+        }
+    )
     return Partition(sort_events(events), table)
 
 
@@ -102,18 +102,6 @@ def _content(events: pa.Table) -> np.ndarray:
             continue
         parts.append(hash_ids(pc.fill_null(pc.cast(text, pa.string()), "")))
     return mix(*parts)
-
-
-def _no_events() -> pa.Table:
-    return pa.table(
-        {
-            QUERY: pa.array([], pa.int32()),
-            TIMESTAMP_S: pa.array([], pa.int64()),
-            LABEL: pa.array([], pa.int8()),
-            WEIGHT: pa.array([], pa.float32()),
-            CANDIDATE_ROW: pa.array([], pa.int32()),
-        }
-    )
 
 
 def first_of_each(entities: pa.Table, id_column: str, origin: Sequence[str]) -> np.ndarray:

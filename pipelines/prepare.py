@@ -13,17 +13,26 @@ import json
 import sys
 import uuid
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.pvalue import AsList, AsSingleton
+from rich.console import Console
 
 from pipelines import filesystem
+from pipelines.closing import closing_table
 from pipelines.ingest import Pieces, ReadFiles, WriteRejected
 from pipelines.job import Job
 from pipelines.manifest import check_report, make_manifest, write_statistics
-from pipelines.options import DEFAULT_MAX_REJECTED_SHARE, PrepareOptions, beam_options
+from pipelines.options import (
+    DEFAULT_MAX_REJECTED_SHARE,
+    OutputOptions,
+    PrepareOptions,
+    beam_options,
+    require,
+)
 from pipelines.produce import (
     CountCandidates,
     CountPartition,
@@ -32,6 +41,7 @@ from pipelines.produce import (
     WritePartition,
     WriteReport,
 )
+from pipelines.progress import shown
 from pipelines.shuffle import (
     EVENTS,
     PROFILES,
@@ -40,7 +50,7 @@ from pipelines.shuffle import (
     StagePartitions,
 )
 from pipelines.sources import CANDIDATES, INTERACTIONS, QUERIES, Dataset, open_dataset
-from tfrs_twotower.schema import Config, UsageError, UserError, load_config
+from tfrs_twotower.schema import Config, UserError, load_config
 
 PARTITION_BYTES = 64 << 20
 MIN_PARTITIONS = 8
@@ -116,6 +126,7 @@ def prepare(
     beam_args: Sequence[str] = (),
     overwrite: bool = False,
     max_rejected_share: float = DEFAULT_MAX_REJECTED_SHARE,
+    progress: bool = False,
 ) -> dict[str, Any]:
     """Prepares training data from a dataset folder.
 
@@ -126,6 +137,7 @@ def prepare(
         beam_args: Beam options, such as `--runner=...`.
         overwrite: Whether a finished prepared folder may be replaced.
         max_rejected_share: Share of records (0 to 1) that may be rejected.
+        progress: Whether to show on stderr how far the job is.
 
     Returns:
         The manifest, as written.
@@ -137,7 +149,6 @@ def prepare(
     files = open_dataset(dataset, config)
     with filesystem.output_folder(output, overwrite=overwrite) as staging:
         job = Job(
-            config=config,
             output=output,
             staging=staging,
             run=uuid.uuid4().hex,
@@ -145,7 +156,10 @@ def prepare(
             num_partitions=max(MIN_PARTITIONS, -(-files.interaction_bytes // PARTITION_BYTES)),
             num_candidate_partitions=-(-files.candidate_bytes // PARTITION_BYTES) or 1,
         )
-        _run(job, files, beam_options(beam_args))
+        job.write_config(config)
+        watch = shown(staging, output, len(files.chunks), job.num_partitions)
+        with watch if progress else nullcontext():
+            _run(job, files, beam_options(beam_args))
         report = json.loads(filesystem.read_bytes(job.report_path))
         check_report(report, job, max_rejected_share)
         manifest = make_manifest(report, job, write_statistics(report, job))
@@ -166,22 +180,23 @@ def _run(job: Job, dataset: Dataset, options: PipelineOptions) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the job as the command line says; returns the exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    own = PipelineOptions(arguments).view_as(PrepareOptions)
+    options = PipelineOptions(arguments)
+    own, written = options.view_as(PrepareOptions), options.view_as(OutputOptions)
     try:
-        for name in ("config", "dataset", "output"):
-            if getattr(own, name) is None:
-                raise UsageError(f"--{name} is missing; see `python -m pipelines.prepare --help`")
-        prepare(
+        require(options, ("config", "dataset", "output"), "pipelines.prepare")
+        manifest = prepare(
             load_config(own.config),
             own.dataset,
-            own.output,
+            written.output,
             beam_args=arguments,
-            overwrite=own.overwrite,
+            overwrite=written.overwrite,
             max_rejected_share=own.max_rejected_share,
+            progress=True,
         )
     except UserError as error:
         print(error, file=sys.stderr)
         return error.exit_code
+    Console().print(closing_table(manifest))
     return 0
 
 

@@ -15,6 +15,7 @@ from apache_beam.metrics.metric import Metrics
 from apache_beam.pvalue import PCollection
 
 from pipelines import analyse, filesystem
+from pipelines.audit import audit_examples, sampled, train_digest
 from pipelines.candidates import candidate_attributes, candidate_records
 from pipelines.examples import ExampleEncoder, Examples, split_partition
 from pipelines.filesystem import join
@@ -80,14 +81,19 @@ class MergeCounts(beam.PTransform[PCollection[tuple[str, bytes]], PCollection[st
 
     def expand(self, pieces: PCollection[tuple[str, bytes]]) -> PCollection[str]:
         """Takes counts by quantity, see `analyse`."""
-        empty = [(key, to_ipc(piece)) for key, piece in analyse.empty_pieces(self._job.config)]
-        seeds = pieces.pipeline | "NoCounts" >> beam.Create(empty)
+        job = pieces.pipeline | "Job" >> beam.Create([self._job])
+        seeds = job | "NoCounts" >> beam.FlatMap(_empty_pieces)
         return (
             (pieces, seeds)
             | beam.Flatten()
             | "ByQuantity" >> beam.GroupByKey()
             | "Merge" >> beam.ParDo(_MergeCounts(self._job), self._catalogue)
         )
+
+
+def _empty_pieces(job: Job) -> Iterator[tuple[str, bytes]]:
+    for key, piece in analyse.empty_pieces(job.config):
+        yield key, to_ipc(piece)
 
 
 class _MergeCounts(beam.DoFn):
@@ -154,7 +160,9 @@ class WritePartition(beam.DoFn):
         examples = Examples(job.config, partition, splits, query_rows, corpus)
         del partition
         encoder = _example_encoder(job, num_queries)
-        arrays = encoder.arrays(examples)
+        length = job.config.history.length if job.config.history else 0
+        history_rows = examples.history_rows(length)
+        arrays = encoder.arrays(examples, history_rows)
         for code, split in enumerate(SPLITS):
             chosen = np.flatnonzero(examples.splits == code)
             path = join(job.output, layout.EXAMPLES, f"{split}-{number:05d}.tfrecord.gz")
@@ -167,7 +175,13 @@ class WritePartition(beam.DoFn):
             write_parquet(join(job.output, f"{name}-{number:05d}.parquet"), table, job.staging)
         summary = examples.summary()
         _count(summary)
-        yield json.dumps(summary)
+        positions = sampled(examples, num_queries)
+        audit = audit_examples(examples, history_rows, Cutoffs(*cutoffs), positions)
+        positives = np.bincount(
+            examples.catalogue_rows[examples.is_train_positive], minlength=len(corpus.rows)
+        )
+        digest = train_digest(corpus.hashes, positives)
+        yield json.dumps(summary | {"audit": audit._asdict(), "train_digest": digest})
 
 
 class WriteCandidates(beam.DoFn):

@@ -13,7 +13,14 @@ from apache_beam.pvalue import PCollection, TaggedOutput
 from apache_beam.typehints.decorators import no_annotations
 
 from pipelines import filesystem
-from pipelines.ingest import ORIGIN, REJECTED, REPORT, rejected_element
+from pipelines.ingest import (
+    ORIGIN,
+    REJECTED,
+    REPORT,
+    no_events,
+    no_profiles,
+    rejected_element,
+)
 from pipelines.job import ROW, Job, load_catalogue
 from pipelines.partitions import first_of_each, make_partition
 from pipelines.read import Reject
@@ -118,13 +125,14 @@ class _StagePartition(beam.DoFn):
     ) -> Iterator[Any]:
         number, by_kind = element
         pieces = {kind: list(parts) for kind, parts in by_kind.items()}
-        events = self._with_rows(concat(pieces[EVENTS])) if pieces[EVENTS] else None
-        profiles = None
-        if pieces[PROFILES]:
-            profiles, rejects, summary = deduplicated(concat(pieces[PROFILES]), QUERY_ID, "queries")
-            yield from _emit_duplicates(rejects, summary)
-        if events is None and profiles is None:
-            return
+        config = self._job.config
+        # A partition may lack either: the empty pieces say which columns there would be.
+        none = to_ipc(no_events(config, self._job.has_candidates))
+        events = self._with_rows(concat([none, *pieces[EVENTS]]))
+        profiles, rejects, summary = deduplicated(
+            concat([to_ipc(no_profiles(config)), *pieces[PROFILES]]), QUERY_ID, "queries"
+        )
+        yield from _emit_duplicates(rejects, summary)
         partition = make_partition(events, profiles)
         del events, pieces
         self._job.write_partition(number, partition)
@@ -170,10 +178,10 @@ class _WriteQueryRows(beam.DoFn):
 class FindCutoffs(beam.PTransform[PCollection[tuple[int, bytes]], PCollection[tuple[int, int]]]):
     """The cut-offs of the split, from the histogram of all times: exactly one element."""
 
-    def __init__(self, config: Config) -> None:
-        """Takes the config."""
+    def __init__(self, job: Job) -> None:
+        """Takes the job."""
         super().__init__()
-        self._config = config
+        self._job = job
 
     def expand(self, histograms: PCollection[tuple[int, bytes]]) -> PCollection[tuple[int, int]]:
         """Takes histograms by span of time."""
@@ -183,7 +191,7 @@ class FindCutoffs(beam.PTransform[PCollection[tuple[int, bytes]], PCollection[tu
             (merged, seed)
             | beam.Flatten()
             | "Together" >> beam.GroupByKey()
-            | "Cut" >> beam.Map(lambda times, config: tuple(_cutoffs(times, config)), self._config)
+            | "Cut" >> beam.Map(lambda times, job: tuple(_cutoffs(times, job.config)), self._job)
         )
 
 
@@ -256,7 +264,7 @@ class StagePartitions(beam.PTransform[dict[str, PCollection[tuple[int, bytes]]],
             | "AllQueries" >> beam.GroupByKey()
             | "WriteQueryRows" >> beam.ParDo(_WriteQueryRows(self._job))
         )
-        cutoffs = staged[HISTOGRAM] | "FindCutoffs" >> FindCutoffs(self._job.config)
+        cutoffs = staged[HISTOGRAM] | "FindCutoffs" >> FindCutoffs(self._job)
         return Staged(
             staged.numbers | "Spread" >> beam.Reshuffle(),
             cutoffs,
