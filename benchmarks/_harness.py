@@ -1,0 +1,144 @@
+"""What the benchmarks share: options, fair timing, the table, the JSON.
+
+A benchmark is a script: its own folder comes first on Python's path, so it imports this module as
+`_harness`, and before TensorFlow.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+PUBLIC_DATA = ROOT.parent / "shared" / "data"
+TABLE_WIDTH = 120  # Where stdout is no terminal.
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One measured thing, perhaps beside another one of the same run.
+
+    `ratio`, where it is not given, is that of the two values: more is better.
+    """
+
+    name: str
+    value: float
+    unit: str
+    versus: str | None = None
+    versus_value: float | None = None
+    ratio: float | None = None  # How many times better than what it was measured beside.
+
+    def as_dict(self) -> dict[str, Any]:
+        """The measurement as the JSON holds it."""
+        ratio = self.ratio
+        if ratio is None and self.versus_value is not None:
+            ratio = self.value / self.versus_value
+        return {
+            "name": self.name,
+            "value": self.value,
+            "unit": self.unit,
+            "versus": self.versus,
+            "ratio": ratio,
+        }
+
+
+def benchmark(data: str | None = None) -> Callable[..., Callable[[], None]]:
+    """Turns a function that measures into a command with the options of every benchmark.
+
+    The function is called with `quick` and, if `data` names a public data set, with the folder of
+    it as `data`; it returns a list of measurements.
+
+    Args:
+        data: Folder name of a public data set; None for a benchmark that makes its own data.
+    """
+
+    def command(measure: Callable[..., list[Measurement]]) -> Callable[[], None]:
+        def run() -> None:
+            description = sys.modules[measure.__module__].__doc__ or ""
+            parser = argparse.ArgumentParser(
+                description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+            )
+            parser.add_argument("--quick", action="store_true", help="end within two minutes")
+            parser.add_argument("--data", type=Path, help="folder of the public data set")
+            parser.add_argument("--json", type=Path, help="file to write the measurements to")
+            options = parser.parse_args()
+            arguments: dict[str, Any] = {"quick": options.quick}
+            if data is not None:
+                folder = options.data or PUBLIC_DATA / data
+                if not folder.is_dir():
+                    parser.error(f"no folder {folder}: name that of {data} with --data")
+                arguments["data"] = folder
+            _report(description.splitlines()[0], measure(**arguments), options.json)
+
+        return run
+
+    return command
+
+
+def alternate(
+    contestants: Mapping[str, Callable[[], object]], rounds: int, *, warm_up: int = 2
+) -> dict[str, list[float]]:
+    """Runs contestants in turns, so that what else the machine does strikes all alike.
+
+    Args:
+        contestants: What to run, by name; each must wait for its own result.
+        rounds: How often each is measured.
+        warm_up: Calls before that are not measured.
+
+    Returns:
+        Seconds of each run, by name, in the order of the rounds.
+    """
+    for run in contestants.values():
+        for _ in range(warm_up):
+            run()
+    seconds: dict[str, list[float]] = {name: [] for name in contestants}
+    for _ in range(rounds):
+        for name, run in contestants.items():
+            start = time.perf_counter()
+            run()
+            seconds[name].append(time.perf_counter() - start)
+    return seconds
+
+
+def milliseconds(
+    seconds: Mapping[str, list[float]], name: str, versus: str | None = None, *, label: str = ""
+) -> Measurement:
+    """The median time of a contestant, beside another one.
+
+    Args:
+        seconds: What `alternate` measured.
+        name: The contestant.
+        versus: Another one; the ratio is the median over the rounds of how many times as long it
+            took.
+        label: Put before both names.
+    """
+    median = statistics.median(seconds[name]) * 1e3
+    if versus is None:
+        return Measurement(label + name, median, "ms")
+    rounds = zip(seconds[versus], seconds[name], strict=True)
+    ratio = statistics.median(other / own for other, own in rounds)
+    return Measurement(label + name, median, "ms", label + versus, ratio=ratio)
+
+
+def _report(title: str, measurements: list[Measurement], file: Path | None) -> None:
+    table = Table(title=title, title_justify="left")
+    for heading in ("measured", "value", "unit", "beside", "times better"):
+        table.add_column(heading, justify="right" if heading.startswith(("v", "t")) else "left")
+    found = [one.as_dict() for one in measurements]
+    for one in found:
+        ratio = "" if one["ratio"] is None else f"{one['ratio']:.2f}"
+        table.add_row(one["name"], f"{one['value']:,.4g}", one["unit"], one["versus"] or "", ratio)
+    Console(width=None if sys.stdout.isatty() else TABLE_WIDTH).print(table)
+    if file is not None:
+        file.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")

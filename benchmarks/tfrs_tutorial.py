@@ -1,0 +1,135 @@
+"""Top-100 accuracy on MovieLens 100K by the protocol of TFRS' basic retrieval tutorial.
+
+Random 80/20 split of the ratings, every test row a query, candidates are the 1,664 titles, items
+of the train part are not removed. Side by side, for each seed on the same split: the tutorial's
+own model as it stands there, this project's ids-only model with the same embedding width and
+number of epochs, and the most popular titles of the train part.
+"""
+
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from benchmarks.harness import Measurement, benchmark
+from tfrs_twotower import api
+from tfrs_twotower.evaluate import evaluate_model
+from tfrs_twotower.keras import keras, tf, tfrs
+from tfrs_twotower.protocols import evaluation_set
+from tfrs_twotower.runs import load_run
+from tfrs_twotower.schema import parse_config
+
+SEEDS = range(5)
+EPOCHS = 3
+EMBEDDING_DIM = 32
+TRAIN_SHARE = 0.8
+CONFIG = f"""
+columns: {{query_id: user_id, candidate_id: movie_title, timestamp: timestamp, split: split}}
+features:
+  query:
+    user_id: {{kind: id}}
+  candidate:
+    movie_title: {{kind: id}}
+split: {{by: column, hold_out: 0.0}}
+towers: {{embedding_dim: {EMBEDDING_DIM}}}
+loss: {{temperature: 0.2}}
+training: {{epochs: {EPOCHS}, batch_size: 512, learning_rate: 0.003}}
+"""
+
+
+def read_ratings(folder: Path) -> tuple[pd.DataFrame, list[str]]:
+    """The ratings with titles, and the distinct titles of all movies."""
+    movies = pd.read_csv(folder / "u.item", sep="|", header=None, encoding="latin-1")
+    title_of = dict(zip(movies[0], movies[1], strict=True))
+    names = ["user_id", "item_id", "rating", "timestamp"]
+    path = next(path for path in (folder / "u.data", folder / "u.data.gz") if path.exists())
+    ratings = pd.read_csv(path, sep="\t", names=names)
+    ratings["user_id"] = ratings["user_id"].astype(str)
+    ratings["movie_title"] = ratings["item_id"].map(title_of)
+    return ratings, sorted(movies[1].unique())
+
+
+class TutorialModel(tfrs.Model):
+    """The model of the tutorial: two string look-ups with an embedding each, TFRS' own task."""
+
+    def __init__(self, user_ids: list[str], titles: list[str]) -> None:
+        super().__init__()
+        self.user_model = _embedded(user_ids)
+        self.movie_model = _embedded(titles)
+        candidates = tf.data.Dataset.from_tensor_slices(titles).batch(128).map(self.movie_model)
+        self.task = tfrs.tasks.Retrieval(metrics=tfrs.metrics.FactorizedTopK(candidates))
+
+    def compute_loss(self, features: dict[str, tf.Tensor], training: bool = False) -> tf.Tensor:
+        return self.task(
+            self.user_model(features["user_id"]),
+            self.movie_model(features["movie_title"]),
+            compute_metrics=not training,
+        )
+
+
+def _embedded(vocabulary: list[str]) -> keras.Model:
+    return keras.Sequential(
+        [
+            keras.layers.StringLookup(vocabulary=vocabulary, mask_token=None),
+            keras.layers.Embedding(len(vocabulary) + 1, EMBEDDING_DIM),
+        ]
+    )
+
+
+def tutorial_accuracy(train: pd.DataFrame, test: pd.DataFrame, titles: list[str], seed: int) -> float:
+    """Trains and evaluates as the tutorial does."""
+    keras.utils.set_random_seed(seed)
+    model = TutorialModel(sorted(train["user_id"].unique()), titles)
+    model.compile(optimizer=keras.optimizers.Adagrad(learning_rate=0.1))
+    columns = ["user_id", "movie_title"]
+    batches = tf.data.Dataset.from_tensor_slices(dict(train[columns]))
+    model.fit(batches.shuffle(100_000, seed=seed).batch(8192).cache(), epochs=EPOCHS, verbose=0)
+    test_batches = tf.data.Dataset.from_tensor_slices(dict(test[columns])).batch(4096)
+    found = model.evaluate(test_batches, return_dict=True, verbose=0)
+    return float(found["factorized_top_k/top_100_categorical_accuracy"])
+
+
+def our_accuracies(ratings: pd.DataFrame, titles: list[str], seed: int) -> dict[str, float]:
+    """The whole chain of this project, from files; the popularity baseline comes with it."""
+    config = parse_config(CONFIG, "config", [f"training.seed={seed}"])
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        (root / "dataset").mkdir()
+        columns = ["user_id", "movie_title", "timestamp", "split"]
+        ratings[columns].to_parquet(root / "dataset" / "interactions.parquet", index=False)
+        candidates = pd.DataFrame({"movie_title": titles})
+        candidates.to_parquet(root / "dataset" / "candidates.parquet", index=False)
+        api.prepare(config, root / "dataset", root / "prepared")
+        api.train(config, root / "prepared", root / "run", callbacks=[])
+        run = load_run(root / "run", root / "prepared")
+        asked = evaluation_set(run.data, "test", unit="event", exclude_known=False)
+        found = evaluate_model(run.model, run.data, asked, split="test", unit="event")
+    return {name: found.systems[name]["all"]["recall_at_100"] for name in ("model", "popularity")}
+
+
+@benchmark(data="ml-100k")
+def main(quick: bool, data: Path) -> list[Measurement]:
+    ratings, titles = read_ratings(data)
+    found: dict[str, list[float]] = {"tutorial": [], "model": [], "popularity": []}
+    for seed in SEEDS[:1] if quick else SEEDS:
+        order = np.random.default_rng(seed).permutation(len(ratings))
+        is_train = order < TRAIN_SHARE * len(ratings)
+        ratings["split"] = np.where(is_train, "train", "test")
+        found["tutorial"].append(
+            tutorial_accuracy(ratings[is_train], ratings[~is_train], titles, seed)
+        )
+        for name, value in our_accuracies(ratings, titles, seed).items():
+            found[name].append(value)
+    means = {name: float(np.mean(values)) for name, values in found.items()}
+    unit = f"top-100 accuracy, mean of {len(found['model'])} seeds"
+    return [
+        Measurement("TFRS tutorial", means["tutorial"], unit, "most popular", means["popularity"]),
+        Measurement("two towers, ids only", means["model"], unit, "TFRS tutorial", means["tutorial"]),
+        Measurement("two towers, ids only", means["model"], unit, "most popular", means["popularity"]),
+        Measurement("most popular", means["popularity"], unit),
+    ]
+
+
+if __name__ == "__main__":
+    main()
