@@ -16,17 +16,18 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import apache_beam as beam
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.csv
-import tensorflow as tf
 from _harness import Measurement, alternate, benchmark
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from pipelines.prepare import prepare
+from tfrs_twotower.keras import tf
 from tfrs_twotower.schema import parse_config
 
 OURS = "pipelines.prepare"
@@ -126,7 +127,7 @@ def run_per_element(dataset: Path, output: Path) -> None:
         items: dict[str, int],
         devices: dict[str, int],
         pages: dict[str, int],
-    ) -> Iterator[beam.pvalue.TaggedOutput]:
+    ) -> Iterator[Any]:
         event, past = element
         second = event["second"]
         rows = [items.get(item, 1) for item in past]

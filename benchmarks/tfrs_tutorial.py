@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from _harness import Measurement, benchmark
 
-from benchmarks.harness import Measurement, benchmark
 from tfrs_twotower import api
 from tfrs_twotower.evaluate import evaluate_model
 from tfrs_twotower.keras import keras, tf, tfrs
@@ -54,6 +54,7 @@ class TutorialModel(tfrs.Model):
     """The model of the tutorial: two string look-ups with an embedding each, TFRS' own task."""
 
     def __init__(self, user_ids: list[str], titles: list[str]) -> None:
+        """Makes the towers and the task."""
         super().__init__()
         self.user_model = _embedded(user_ids)
         self.movie_model = _embedded(titles)
@@ -61,6 +62,7 @@ class TutorialModel(tfrs.Model):
         self.task = tfrs.tasks.Retrieval(metrics=tfrs.metrics.FactorizedTopK(candidates))
 
     def compute_loss(self, features: dict[str, tf.Tensor], training: bool = False) -> tf.Tensor:
+        """The task of the tutorial, its metrics in evaluation only."""
         return self.task(
             self.user_model(features["user_id"]),
             self.movie_model(features["movie_title"]),
@@ -77,7 +79,9 @@ def _embedded(vocabulary: list[str]) -> keras.Model:
     )
 
 
-def tutorial_accuracy(train: pd.DataFrame, test: pd.DataFrame, titles: list[str], seed: int) -> float:
+def tutorial_accuracy(
+    train: pd.DataFrame, test: pd.DataFrame, titles: list[str], seed: int
+) -> float:
     """Trains and evaluates as the tutorial does."""
     keras.utils.set_random_seed(seed)
     model = TutorialModel(sorted(train["user_id"].unique()), titles)
@@ -125,8 +129,12 @@ def main(quick: bool, data: Path) -> list[Measurement]:
     unit = f"top-100 accuracy, mean of {len(found['model'])} seeds"
     return [
         Measurement("TFRS tutorial", means["tutorial"], unit, "most popular", means["popularity"]),
-        Measurement("two towers, ids only", means["model"], unit, "TFRS tutorial", means["tutorial"]),
-        Measurement("two towers, ids only", means["model"], unit, "most popular", means["popularity"]),
+        Measurement(
+            "two towers, ids only", means["model"], unit, "TFRS tutorial", means["tutorial"]
+        ),
+        Measurement(
+            "two towers, ids only", means["model"], unit, "most popular", means["popularity"]
+        ),
         Measurement("most popular", means["popularity"], unit),
     ]
 

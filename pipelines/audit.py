@@ -94,7 +94,8 @@ def _is_history(
 ) -> bool:
     before = [p for p in own if keys[p] < keys[position] and examples.labels[p] == 1]
     before.sort(key=lambda p: keys[p])
-    return found == [int(examples.catalogue_rows[p]) for p in before][-length:]
+    last = before[max(len(before) - length, 0) :]
+    return found == [int(examples.catalogue_rows[p]) for p in last]
 
 
 def _leaves_target_out(examples: Examples, own: list[int], position: int, found: list[int]) -> bool:

@@ -11,7 +11,6 @@ import pandas as pd
 import scipy.sparse as sp
 
 from tfrs_twotower.data import Arrays
-from tfrs_twotower.keras import tf
 from tfrs_twotower.lists import read_lists
 from tfrs_twotower.protocols import EvaluationSet
 from tfrs_twotower.ranking import Ranking, rank, rank_scores
@@ -82,8 +81,8 @@ def item_knn(
     nearness = _nearest(had)
     of_asked = had[asked.query_rows]
 
-    def scores(start: int, end: int) -> tf.Tensor:
-        return tf.constant((of_asked[start:end] @ nearness).toarray())
+    def scores(start: int, end: int) -> npt.NDArray[np.float32]:
+        return (of_asked[start:end] @ nearness).toarray()
 
     return rank_scores(
         scores,

@@ -4,6 +4,7 @@ import json
 import os
 import sys
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -24,6 +25,8 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+
+MEANING_OF_LABEL = {1: "positive", 0: "negative", None: "rejected"}
 
 ConfigOption = Annotated[Path, typer.Option("--config", help="The config, twotower.yaml.")]
 DataOption = Annotated[Path, typer.Option("--data", help="The prepared folder.")]
@@ -53,6 +56,47 @@ def dataset(
         _print_json(counts)
     else:
         print_table(f"{name} in {output}", ["", "count"], list(counts.items()))
+
+
+@app.command()
+def init(
+    folder: Annotated[Path, typer.Argument(help="Holds interactions*, candidates*, queries*.")],
+    overwrite: OverwriteOption = False,
+) -> None:
+    """Looks at a log, writes a commented twotower.yaml, previews labels and split."""
+    from tfrs_twotower.datasets.inspect import inspect_dataset, write_config
+
+    seen = inspect_dataset(folder)
+    path = write_config(folder, seen, overwrite=overwrite)
+    part = "" if seen.is_whole_log else f"the first {seen.num_rows:,} rows of "
+    print_table(
+        f"Looked at {part}{', '.join(seen.files['interactions'])}",
+        ["column", "taken for", "file"],
+        [[guess.column, guess.meaning, guess.file] for guess in seen.columns],
+    )
+    if seen.first_rows:
+        names = list(seen.first_rows[0])
+        print_table("First rows", names, [list(row.values()) for row in seen.first_rows])
+    print_table(
+        "Labels",
+        ["value", "rows", "becomes", "weight"],
+        [
+            [f"{label.column or ''} {label.value}", label.rows, MEANING_OF_LABEL[label.label]]
+            + [label.weight]
+            for label in seen.labels
+        ],
+    )
+    print_table(
+        "Split",
+        ["split", "rows", "from", "to"],
+        [[part.split, part.rows, _day(part.first_s), _day(part.last_s)] for part in seen.splits],
+    )
+    for warning in seen.warnings:
+        warn(warning)
+    print(
+        f"{path} written: read it, correct it, then\n  python -m pipelines.prepare "
+        f"--config {path} --dataset {folder} --output prepared"
+    )
 
 
 @app.command()
@@ -207,6 +251,10 @@ def _export(
         _print_json({"models": str(output), "version": exported.version})
     else:
         print(f"version {exported.version} published in {output}")
+
+
+def _day(second: int | None) -> str | None:
+    return None if second is None else f"{datetime.fromtimestamp(second, UTC):%Y-%m-%d %H:%M}"
 
 
 def _named_file(text: str) -> tuple[str, str]:

@@ -1,7 +1,6 @@
 """Embeddings as files: Parquet to read with pandas, and what TensorBoard's projector opens.
 
     candidates.parquet   candidate_id, embedding, title and attributes; in the order of rows
-    queries.parquet      query_id, embedding; only where the query tower needs no moment
     projector/           vectors.tsv, metadata.tsv and projector_config.pbtxt for TensorBoard
     manifest.json        written last
 
@@ -10,6 +9,8 @@ Read back in three lines:
     import numpy as np, pandas as pd
     candidates = pd.read_parquet("STORE/candidates.parquet")
     vectors = np.stack(candidates["embedding"])  # [num_candidates, embedding_dim] float32
+
+Embeddings of queries come from `python -m pipelines.embed --side query`, to be read likewise.
 """
 
 from dataclasses import dataclass
@@ -24,13 +25,11 @@ import pyarrow.parquet as pq
 
 from tfrs_twotower import __version__
 from tfrs_twotower.evaluate import embed
-from tfrs_twotower.keras import tf
 from tfrs_twotower.runs import Run, load_run
 from tfrs_twotower.schema import prepared as layout
-from tfrs_twotower.schema.features import History, Id
 from tfrs_twotower.schema.folders import MANIFEST, output_folder, write_json
 
-CANDIDATES_FILE, QUERIES_FILE = "candidates.parquet", "queries.parquet"
+CANDIDATES_FILE = "candidates.parquet"
 PROJECTOR, VECTORS_FILE, METADATA_FILE = "projector", "vectors.tsv", "metadata.tsv"
 PROJECTOR_CONFIG = f"""\
 embeddings {{
@@ -39,26 +38,21 @@ embeddings {{
   metadata_path: "{METADATA_FILE}"
 }}
 """
-QUERY_BATCH = 4096
 
 
 @dataclass(frozen=True)
 class EmbeddingStore:
-    """What was written; `num_queries` is 0 where queries depend on the moment."""
+    """What was written."""
 
     folder: Path
     num_candidates: int
-    num_queries: int
     embedding_dim: int
 
 
 def write_embeddings(
     run: str | Path, data: str | Path, output: str | Path, *, overwrite: bool = False
 ) -> EmbeddingStore:
-    """Writes the embeddings of a run's candidates and, where they stand still, of its queries.
-
-    A query's embedding can be computed ahead where the config has no context features: then it
-    is that of its profile and its history as of the last event.
+    """Writes the embeddings of a run's candidates.
 
     Args:
         run: What `twotower train` wrote.
@@ -75,10 +69,7 @@ def write_embeddings(
         candidates = embed(loaded.model.candidate_tower, loaded.data.corpus().features)
         attributes = _attributes(loaded)
         pq.write_table(_with_embeddings(attributes, candidates), folder / CANDIDATES_FILE)
-        _write_projector(attributes, candidates, folder / PROJECTOR)
-        num_queries = 0
-        if not loaded.config.features.context:
-            num_queries = _write_queries(loaded, folder / QUERIES_FILE)
+        write_projector(attributes, candidates, folder / PROJECTOR)
         write_json(
             folder / MANIFEST,
             {
@@ -86,11 +77,10 @@ def write_embeddings(
                 "code_version": __version__,
                 "schema_fingerprint": loaded.config.fingerprint(),
                 "num_candidates": len(candidates),
-                "num_queries": num_queries,
                 "embedding_dim": candidates.shape[1],
             },
         )
-    return EmbeddingStore(Path(output), len(candidates), num_queries, candidates.shape[1])
+    return EmbeddingStore(Path(output), len(candidates), candidates.shape[1])
 
 
 def _attributes(loaded: Run) -> pa.Table:
@@ -106,10 +96,16 @@ def _with_embeddings(table: pa.Table, embeddings: npt.NDArray[np.float32]) -> pa
     return table.add_column(1, "embedding", vectors)
 
 
-def _write_projector(
+def write_projector(
     attributes: pa.Table, embeddings: npt.NDArray[np.float32], folder: Path
 ) -> None:
-    """Writes tab-separated vectors and, for each, its id and attributes."""
+    """Writes tab-separated vectors and, for each, its id and attributes.
+
+    Args:
+        attributes: A row a candidate; its columns are what the projector shows and colours by.
+        embeddings: `[num_candidates, embedding_dim]`.
+        folder: To make; `tensorboard --logdir` opens it.
+    """
     folder.mkdir()
     pd.DataFrame(embeddings).to_csv(
         folder / VECTORS_FILE, sep="\t", header=False, index=False, float_format="%.6g"
@@ -127,17 +123,3 @@ def _one_line(value: object) -> str:
         return ""
     values = value if isinstance(value, list | np.ndarray) else [value]
     return " ".join(" | ".join(str(one) for one in values).split())
-
-
-def _write_queries(loaded: Run, path: Path) -> int:
-    """Embeds every query as of now, through the tower's own encoding of raw values."""
-    files = sorted(loaded.data.folder.glob(f"{layout.QUERIES}-*.parquet"))
-    table = ds.dataset(files).to_table().sort_by(layout.QUERY_ID)
-    encoder = loaded.data.query_encoder()
-    embeddings = []
-    for batch in table.to_batches(QUERY_BATCH):
-        raw = _raw_features(batch, loaded, encoder.raw_specs)
-        embeddings.append(embed(loaded.model.query_tower, encoder(raw)))
-    stored = pa.table({layout.QUERY_ID: table.column(layout.QUERY_ID)})
-    pq.write_table(_with_embeddings(stored, np.concatenate(embeddings)), path)
-    return len(table)

@@ -1,8 +1,7 @@
 """A run -> the next version of every model in the models folder."""
 
 import hashlib
-import shutil
-from collections.abc import Iterator
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,32 +12,32 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
+from tfrs_twotower import server_config
 from tfrs_twotower.evaluate import embed
-from tfrs_twotower.index import CandidateIndex, ExactIndex, ScannIndex
+from tfrs_twotower.indexes import write_indexes
 from tfrs_twotower.keras import keras
 from tfrs_twotower.models_folder import (
     CANDIDATE_TOWER,
-    CANDIDATES,
-    CONFIG_FILE,
-    MODELS,
-    PUBLISHED_IN_ORDER,
+    EXTRA_ASSETS,
+    PART,
     QUERIES,
+    QUERY_EMBEDDING,
     QUERY_KEY,
     QUERY_TOWER,
-    RETRIEVAL,
-    RETRIEVAL_EXACT,
-    STOCK_CONFIG_FILE,
-    next_version,
+    TWOTOWER_CONFIG,
+    publish,
+    staging_folder,
 )
-from tfrs_twotower.retrieval import Retriever, ServedTower
-from tfrs_twotower.runs import Run, load_run
+from tfrs_twotower.retrieval import ServedTower
+from tfrs_twotower.runs import METRICS_FILE, Run, load_run
 from tfrs_twotower.saved_models import save
-from tfrs_twotower.schema import Config, UserError
+from tfrs_twotower.schema import SPLITS, Config, dump_config
 from tfrs_twotower.schema import prepared as layout
+from tfrs_twotower.schema.config import Index
 from tfrs_twotower.schema.features import Id
 
-STAGING = ".incomplete"
-PART = "part-00000.parquet"
+# Enough for a confidence bound of about half a percent.
+MAX_HELD_OUT = 1000
 
 
 @dataclass(frozen=True)
@@ -55,119 +54,92 @@ def export(
     data: str | Path,
     output: str | Path,
     *,
+    target_recall: float | None = None,
+    at: int | None = None,
     config_base_path: str | None = None,
 ) -> Export:
     """Publishes the next version of every model.
 
     All of it is made in a folder that no server looks into, then renamed into place, `retrieval`
-    last.
+    last. Labels of versions stay where they are.
 
     Args:
         run: What `twotower train` wrote.
         data: The prepared folder it was trained on.
         output: The models folder; made where missing.
+        target_recall: Share of the exact answer that `retrieval` must find; default: as
+            `index.target_recall` of the config says.
+        at: For the best how many that holds; default: `index.at`.
         config_base_path: Where the server will see the models folder; absolute. Default: where it
             is now.
 
     Raises:
-        UserError: If the run does not serve, or the folder cannot be written.
+        UserError: If the run does not serve, the folder cannot be written, memory is too small, or
+            the target cannot be met.
     """
     loaded = load_run(run, data)
     models = Path(output)
-    try:
-        models.mkdir(parents=True, exist_ok=True)
-        # A killed export leaves its staging folder, and nothing else that could be taken for whole.
-        shutil.rmtree(models / STAGING, ignore_errors=True)
-        staging = models / STAGING
-        staging.mkdir()
-    except OSError as error:
-        raise UserError(f"cannot write {models}: {error.strerror}") from error
-    manifests = _write_version(loaded, staging)
-    version = next_version(models)
-    for name in PUBLISHED_IN_ORDER:
-        (models / name).mkdir(exist_ok=True)
-        (staging / name).rename(models / name / str(version))
-    staging.rmdir()
-    base_path = config_base_path or str(models.resolve())
-    for file_name, names in ((CONFIG_FILE, MODELS), (STOCK_CONFIG_FILE, _without_scann())):
-        beside = models / f"{file_name}.tmp"
-        beside.write_text(server_config(base_path, names), encoding="utf-8")
-        beside.replace(models / file_name)
+    given = {"target_recall": target_recall, "at": at}
+    index = {name: value for name, value in given.items() if value is not None}
+    config = loaded.config.model_copy(
+        update={"index": Index.model_validate({**loaded.config.index.model_dump(), **index})}
+    )
+    with staging_folder(models) as staging:
+        manifests = _write_version(loaded, config, staging)
+        version = publish(models, staging)
+    labels = server_config.read_labels(models)
+    server_config.write(models, labels, config_base_path or str(models.resolve()))
     return Export(models, version, manifests)
 
 
-def server_config(base_path: str, names: tuple[str, ...]) -> str:
-    """TF Serving's `models.config` (a `ModelServerConfig` in text format).
-
-    Args:
-        base_path: The models folder as the server sees it.
-        names: The models to serve.
-    """
-    root = base_path.rstrip("/")
-    entries = "".join(
-        f"  config {{\n    name: {_quoted(name)}\n"
-        f"    base_path: {_quoted(f'{root}/{name}')}\n"
-        '    model_platform: "tensorflow"\n  }\n'
-        for name in names
-    )
-    return f"model_config_list {{\n{entries}}}\n"
-
-
-def _quoted(text: str) -> str:
-    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
-    return f'"{escaped}"'
-
-
-def _without_scann() -> tuple[str, ...]:
-    return tuple(name for name in MODELS if name != RETRIEVAL)
-
-
-def _write_version(loaded: Run, staging: Path) -> dict[str, dict[str, Any]]:
+def _write_version(loaded: Run, config: Config, staging: Path) -> dict[str, dict[str, Any]]:
     """Writes every folder of a version; returns the manifests of the models."""
-    config, data, model = loaded.config, loaded.data, loaded.model
-    corpus = data.corpus()
-    embeddings = embed(model.candidate_tower, corpus.features)
+    data, model = loaded.data, loaded.model
     query_tower = ServedTower(data.query_encoder(), model.query_tower)
     candidate_tower = ServedTower(data.candidate_encoder(), model.candidate_tower)
     facts = {
         "schema_fingerprint": config.fingerprint(),
         "towers_digest": _digest([model.query_tower, model.candidate_tower]),
+        "origin": "export",
     }
     manifests = {}
     for name, tower, output in (
-        (QUERY_TOWER, query_tower, "query_embedding"),
+        (QUERY_TOWER, query_tower, QUERY_EMBEDDING),
         (CANDIDATE_TOWER, candidate_tower, "candidate_embedding"),
     ):
         manifests[name] = save(
             tower, tower.signatures(output), staging / name, model_name=name, facts=facts
         )
-    for name, index in _indices(embeddings, config):
-        retriever = Retriever(
-            query_tower,
-            index,
-            corpus.candidate_ids.tolist(),
-            default_k=config.export.default_k,
-            max_k=config.export.max_k,
-        )
-        manifests[name] = save(
-            retriever,
-            retriever.signatures(),
-            staging / name,
-            model_name=name,
-            facts={**facts, "corpus_size": len(corpus), "index": index.parameters},
-            searcher_bytes=index.searcher_bytes,
-        )
-    _write_candidates(loaded, embeddings, staging / CANDIDATES)
+    config_path = staging / CANDIDATE_TOWER / EXTRA_ASSETS / TWOTOWER_CONFIG
+    config_path.write_text(dump_config(config), encoding="utf-8")
+    metrics = json.loads((loaded.folder / METRICS_FILE).read_text(encoding="utf-8"))
+    manifests |= write_indexes(
+        staging,
+        query_tower,
+        _candidates(loaded),
+        embed(model.candidate_tower, data.corpus().features),
+        _held_out(loaded),
+        config,
+        {**facts, "metrics": metrics["validation"]},
+    )
     _write_queries(loaded, staging / QUERIES)
     return manifests
 
 
-def _indices(
-    embeddings: npt.NDArray[np.float32], config: Config
-) -> Iterator[tuple[str, CandidateIndex]]:
-    """One index after the other, so that only one is in memory beside the embeddings."""
-    yield RETRIEVAL_EXACT, ExactIndex(embeddings)
-    yield RETRIEVAL, ScannIndex(embeddings, config.index)
+def _held_out(loaded: Run) -> npt.NDArray[np.float32]:
+    """Embeddings of queries that no weight has seen, `[num_queries, embedding_dim]`.
+
+    Of the validation split, each query once; where it is empty, of the test or else train split.
+    """
+    counts = loaded.data.manifest["counts"]["examples"]
+    order = (SPLITS[1], SPLITS[2], SPLITS[0])
+    split = next((name for name in order if counts[name]["positives"]), SPLITS[0])
+    examples = loaded.data.examples(split)
+    _, first = np.unique(examples[layout.QUERY_ROW], return_index=True)
+    draw = np.random.default_rng(loaded.config.training.seed)
+    chosen = np.sort(draw.permutation(first)[:MAX_HELD_OUT])
+    features = {name: examples[name][chosen] for name in loaded.config.query_features}
+    return embed(loaded.model.query_tower, features)
 
 
 def _digest(towers: list[keras.Model]) -> str:
@@ -180,15 +152,11 @@ def _digest(towers: list[keras.Model]) -> str:
     return digest.hexdigest()
 
 
-def _write_candidates(loaded: Run, embeddings: npt.NDArray[np.float32], folder: Path) -> None:
-    """Writes id, embedding, title and attributes of every candidate, in the order of rows."""
+def _candidates(loaded: Run) -> pa.Table:
+    """Id, title, attributes and raw features of every candidate, in the order of rows."""
     files = sorted(loaded.data.folder.glob(f"{layout.CANDIDATE_ATTRIBUTES}-*.parquet"))
     table = ds.dataset(files).to_table().sort_by(layout.CANDIDATE_ROW)
-    dim = embeddings.shape[1]
-    vectors = pa.FixedSizeListArray.from_arrays(pa.array(embeddings.reshape(-1)), dim)
-    table = table.drop_columns([layout.CANDIDATE_ROW])
-    folder.mkdir()
-    pq.write_table(table.add_column(1, "embedding", vectors), folder / PART)
+    return table.drop_columns([layout.CANDIDATE_ROW])
 
 
 def _write_queries(loaded: Run, folder: Path) -> None:

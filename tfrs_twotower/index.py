@@ -21,6 +21,8 @@ CHUNK_ELEMENTS = 16_000_000
 # Below this many candidates a tree has nothing to save (and ScaNN's hashing needs 16 of them).
 SMALLEST_TREE = 256
 
+DEFAULT_DIMENSIONS_PER_BLOCK, DEFAULT_REORDER = 2, 500
+
 # How many times more candidates than asked for ScaNN looks at when it needs a wider search.
 OVERSAMPLING = 2
 
@@ -227,7 +229,12 @@ def measures_of(config: IndexConfig, num_candidates: int) -> Measures:
     wanted = config.num_leaves or math.isqrt(num_candidates)
     num_leaves = max(min(wanted, num_candidates // 16), 1)
     leaves_to_search = min(config.leaves_to_search or math.ceil(num_leaves / 10), num_leaves)
-    return Measures(num_leaves, config.dimensions_per_block, leaves_to_search, config.reorder)
+    return Measures(
+        num_leaves,
+        config.dimensions_per_block or DEFAULT_DIMENSIONS_PER_BLOCK,
+        leaves_to_search,
+        config.reorder or DEFAULT_REORDER,
+    )
 
 
 def has_tree(config: IndexConfig, num_candidates: int) -> bool:

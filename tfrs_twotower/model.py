@@ -70,7 +70,8 @@ class TwoTowerModel(tfrs.Model):
         # One call embeds all candidates: those of the examples, uniform and own negatives.
         candidate_embeddings = self.candidate_tower(_all_candidates(inputs), training=training)
         own_embeddings, is_own_negative = None, None
-        if (own_rows := inputs.get(OWN + CANDIDATE_ROW)) is not None:
+        own_rows = inputs.get(OWN + CANDIDATE_ROW)
+        if own_rows is not None:
             num_shared = tf.shape(candidate_embeddings)[0] - tf.size(own_rows)
             own_embeddings = tf.reshape(
                 candidate_embeddings[num_shared:],

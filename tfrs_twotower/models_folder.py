@@ -13,7 +13,10 @@ A version has one number in all of them. `retrieval` appears last: where it has 
 others have it too.
 """
 
-from collections.abc import Mapping
+import json
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +25,12 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
 from tfrs_twotower.schema import UserError
+from tfrs_twotower.schema.folders import MANIFEST
+
+EXTRA_ASSETS = "assets.extra"
+TWOTOWER_CONFIG = "twotower.yaml"  # Of the candidate tower: what it was trained by.
+HELD_OUT_QUERIES = "held_out_queries.parquet"  # Of `retrieval`: what its recall is measured on.
+QUERY_EMBEDDING = "query_embedding"
 
 RETRIEVAL, RETRIEVAL_EXACT = "retrieval", "retrieval_exact"
 QUERY_TOWER, CANDIDATE_TOWER = "query_tower", "candidate_tower"
@@ -32,6 +41,71 @@ TITLE = "title"
 QUERY_KEY = b"query_key"
 
 CONFIG_FILE, STOCK_CONFIG_FILE = "models.config", "models.stock.config"
+STAGING = ".incomplete"
+PART = "part-00000.parquet"
+
+
+@contextmanager
+def staging_folder(models: Path) -> Iterator[Path]:
+    """An empty folder in the models folder that no server looks into.
+
+    Args:
+        models: The models folder; made where missing.
+
+    Yields:
+        The folder, for the folders of a version by name; `publish` takes them out of it.
+
+    Raises:
+        UserError: If the folder cannot be written.
+    """
+    staging = models / STAGING
+    try:
+        models.mkdir(parents=True, exist_ok=True)
+        # A killed command leaves its staging folder, and nothing else that could pass for whole.
+        shutil.rmtree(staging, ignore_errors=True)
+        staging.mkdir()
+    except OSError as error:
+        raise UserError(f"cannot write {models}: {error.strerror}") from error
+    yield staging
+    staging.rmdir()
+
+
+def publish(models: Path, staging: Path) -> int:
+    """Gives the folders of a finished version their places, `retrieval` last.
+
+    Args:
+        models: The models folder.
+        staging: See `staging_folder`.
+
+    Returns:
+        The number of the version.
+    """
+    version = next_version(models)
+    for name in PUBLISHED_IN_ORDER:
+        (models / name).mkdir(exist_ok=True)
+        (staging / name).rename(models / name / str(version))
+    return version
+
+
+def extra_asset(models: Path, name: str, version: int, file_name: str) -> Path:
+    """A file beside the graph of a model's version."""
+    return models / name / str(version) / EXTRA_ASSETS / file_name
+
+
+def read_model_manifest(models: Path, name: str, version: int) -> dict[str, Any]:
+    """The manifest of a model's version.
+
+    Raises:
+        UserError: If there is none.
+    """
+    path = extra_asset(models, name, version, MANIFEST)
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{path} is missing or damaged: `twotower versions` lists what {models} has, "
+            "`twotower export` makes a new version"
+        ) from error
 
 
 def versions(base_path: Path) -> list[int]:

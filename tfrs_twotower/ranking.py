@@ -1,7 +1,7 @@
 """Ranks of given candidates over the whole corpus, and the best candidates of each query.
 
 The corpus is scored in chunks of queries, exactly: matrix product, exclusions, count. A rank is
-counted, not sorted for: it is one more than the candidates that are ahead.
+counted, not sorted for: one more than the candidates that are ahead.
 """
 
 from collections.abc import Callable
@@ -14,11 +14,11 @@ from tfrs_twotower.keras import tf
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
-ScoreChunk = Callable[[int, int], tf.Tensor]
+ScoreChunk = Callable[[int, int], Floats]
 """Queries start .. end - 1 -> `[end - start, corpus_size]` float32 scores."""
 
-# Scores of a chunk: 4 MB, which the caches hold between the passes over them; but always enough
-# queries to make the matrix product one.
+# Scores of a chunk: few enough for the caches to hold them between the passes over them, but always
+# of enough queries to make the matrix product one.
 CHUNK_ELEMENTS = 1_000_000
 MIN_CHUNK_QUERIES = 16
 
@@ -67,13 +67,14 @@ def rank(
         listed: The only eligible candidates; None: the corpus.
     """
     candidates = tf.constant(candidate_embeddings)
-    return _rank(
-        lambda start, end: (tf.constant(query_embeddings[start:end]), candidates),
-        _rank_products,
+    return rank_scores(
+        lambda start, end: _products(tf.constant(query_embeddings[start:end]), candidates).numpy(),
         len(query_embeddings),
         len(candidate_embeddings),
-        Question(positives, excluded, listed),
-        k,
+        positives,
+        excluded,
+        k=k,
+        listed=listed,
     )
 
 
@@ -101,129 +102,54 @@ def rank_scores(
     Returns:
         Ranks in the order of `positives`, and the best candidates of each query.
     """
-    return _rank(
-        lambda start, end: (score_chunk(start, end),),
-        _rank_chunk,
-        num_queries,
-        corpus_size,
-        Question(positives, excluded, listed),
-        k,
-    )
-
-
-class Question(NamedTuple):
-    """What is asked of the scores."""
-
-    positives: Pairs
-    excluded: Pairs
-    listed: Pairs | None
-
-
-def _rank(
-    inputs_of: Callable[[int, int], tuple[tf.Tensor, ...]],
-    rank_chunk: Callable[..., tuple[tf.Tensor, ...]],
-    num_queries: int,
-    corpus_size: int,
-    question: Question,
-    k: int,
-) -> Ranking:
     k = min(k, corpus_size)
     chunk = max(CHUNK_ELEMENTS // corpus_size, MIN_CHUNK_QUERIES)
     ranks, tops = [np.zeros(0, np.int64)], [np.zeros([0, k], np.int64)]
     for start in range(0, num_queries, chunk):
         end = min(start + chunk, num_queries)
-        wanted, excluded, listed = (
-            _indices(pairs, start, end) if pairs is not None else None for pairs in question
-        )
-        is_one_each = len(wanted) == end - start and bool((np.diff(wanted[:, 0]) == 1).all())
-        found = rank_chunk(
-            *inputs_of(start, end),
-            *(tf.constant(wanted), tf.constant(excluded)),
-            listed=None if listed is None else tf.constant(listed),
-            k=k,
-            block=0 if is_one_each else chunk,
-        )
-        ahead, is_tied, scores, top_rows = found
-        ahead = ahead.numpy().astype(np.int64)
-        if len(tied := np.flatnonzero(is_tied.numpy())):
-            ahead[tied] += _equal_before(scores, tf.constant(wanted[tied])).numpy()
-        ranks.append(1 + ahead)
-        tops.append(top_rows.numpy())
-    return Ranking(np.concatenate(ranks), np.concatenate(tops))
+        scores = _eligible(score_chunk(start, end), listed and listed.between(start, end))
+        scores[excluded.between(start, end)] = -np.inf
+        if k:
+            tops.append(_top(scores, k).numpy())
+        wanted = positives.between(start, end)
+        if len(wanted.queries) == len(scores) and (np.diff(wanted.queries) == 1).all():
+            ranks.append(_ranks(scores, wanted.candidate_rows))
+            continue
+        for first in range(0, len(wanted.queries), chunk):
+            queries, rows = (column[first : first + chunk] for column in wanted)
+            ranks.append(_ranks(scores[queries], rows))
+    top_rows = np.concatenate(tops) if k else np.zeros([num_queries, 0], np.int64)
+    return Ranking(np.concatenate(ranks), top_rows)
 
 
-def _indices(pairs: Pairs, start: int, end: int) -> Ints:
-    return np.stack(pairs.between(start, end), axis=1)
+def _eligible(scores: Floats, listed: Pairs | None) -> Floats:
+    """A copy of the scores; -inf outside the list where there is one."""
+    if listed is None:
+        return np.array(scores)
+    eligible = np.full_like(scores, -np.inf)
+    eligible[listed] = scores[listed]
+    return eligible
 
 
-def _ranked(
-    scores: tf.Tensor,
-    wanted: tf.Tensor,
-    excluded: tf.Tensor,
-    *,
-    listed: tf.Tensor | None,
-    k: int,
-    block: int,
-) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
-    """How many are ahead of each wanted candidate, whether some are equal, the scores, the best.
-
-    Args:
-        scores: `[chunk, corpus_size]`.
-        wanted: `[num_wanted, 2]` positions in the scores.
-        excluded: `[num_excluded, 2]`.
-        listed: `[num_listed, 2]`, or None.
-        k: Length of the lists.
-        block: How many wanted candidates are looked at together; 0: there is one a query.
-    """
-    if listed is not None:
-        nothing = tf.fill(tf.shape(scores), tf.constant(-float("inf")))
-        scores = tf.tensor_scatter_nd_update(nothing, listed, tf.gather_nd(scores, listed))
-    hidden = tf.fill(tf.shape(excluded)[:1], tf.constant(-float("inf")))
-    scores = tf.tensor_scatter_nd_update(scores, excluded, hidden)
-    if block:
-        num_wanted = tf.shape(wanted)[0]
-        higher = tf.TensorArray(tf.int32, -(-num_wanted // block), infer_shape=False)
-        equal = tf.TensorArray(tf.int32, -(-num_wanted // block), infer_shape=False)
-        for place in tf.range(-(-num_wanted // block)):
-            part = wanted[place * block : (place + 1) * block]
-            own = tf.gather_nd(scores, part)
-            counts = _counts(tf.gather(scores, part[:, 0]), own)
-            higher, equal = higher.write(place, counts[0]), equal.write(place, counts[1])
-        counts = (higher.concat(), equal.concat())
-    else:
-        counts = _counts(scores, tf.gather_nd(scores, wanted))
-    if k:
-        values, rows = tf.math.top_k(scores, k)  # Equal scores: the lower row first.
-        top = tf.where(tf.math.is_inf(values), tf.constant(-1, tf.int64), tf.cast(rows, tf.int64))
-    else:
-        top = tf.zeros([tf.shape(scores)[0], 0], tf.int64)
-    return counts[0], counts[1] > 1, scores, top  # Everybody equals itself.
-
-
-def _counts(scores: tf.Tensor, own: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """How many of each row are higher than its own, and how many are equal."""
-    own = own[:, tf.newaxis]
-    higher = tf.reduce_sum(tf.cast(scores > own, tf.int32), axis=1)
-    return higher, tf.reduce_sum(tf.cast(scores >= own, tf.int32), axis=1) - higher
+def _ranks(scores: Floats, rows: Ints) -> Ints:
+    """The rank of one candidate in each row of scores."""
+    own = scores[np.arange(len(rows)), rows][:, np.newaxis]
+    # Bits are counted several times faster than booleans are added.
+    higher = np.bitwise_count(np.packbits(scores > own, axis=1)).sum(1, dtype=np.int64)
+    is_equal = scores == own
+    if np.count_nonzero(is_equal) > len(rows):  # Everybody equals itself.
+        tied = np.flatnonzero(is_equal.sum(1) > 1)
+        is_lower_row = np.arange(scores.shape[1]) < rows[tied, np.newaxis]
+        higher[tied] += (is_equal[tied] & is_lower_row).sum(1)
+    return 1 + higher
 
 
 @tf.function(reduce_retracing=True)
-def _rank_products(
-    queries: tf.Tensor, candidates: tf.Tensor, *question: tf.Tensor, **options: tf.Tensor
-) -> tuple[tf.Tensor, ...]:
-    return _ranked(tf.matmul(queries, candidates, transpose_b=True), *question, **options)
+def _products(queries: tf.Tensor, candidates: tf.Tensor) -> tf.Tensor:
+    return tf.matmul(queries, candidates, transpose_b=True)
 
 
 @tf.function(reduce_retracing=True)
-def _rank_chunk(
-    scores: tf.Tensor, *question: tf.Tensor, **options: tf.Tensor
-) -> tuple[tf.Tensor, ...]:
-    return _ranked(scores, *question, **options)
-
-
-@tf.function(reduce_retracing=True)
-def _equal_before(scores: tf.Tensor, wanted: tf.Tensor) -> tf.Tensor:
-    """Equal scores with a lower row: they come first."""
-    own = tf.gather_nd(scores, wanted)[:, tf.newaxis]
-    is_lower_row = tf.range(tf.shape(scores, tf.int64)[1]) < wanted[:, 1:]
-    return tf.math.count_nonzero((tf.gather(scores, wanted[:, 0]) == own) & is_lower_row, axis=1)
+def _top(scores: tf.Tensor, k: int) -> tf.Tensor:
+    values, rows = tf.math.top_k(scores, k)  # Equal scores: the lower row first.
+    return tf.where(tf.math.is_inf(values), tf.constant(-1, tf.int64), tf.cast(rows, tf.int64))

@@ -1,12 +1,15 @@
 """The whole job on small worlds, against a definition that looks at one row at a time."""
 
+import gzip
 import json
 import random
+import time
 
 import numpy as np
 import pytest
 
 from pipelines.prepare import main
+from tests.pipelines.conftest import World
 from tests.pipelines.reference import (
     Event,
     history,
@@ -78,13 +81,26 @@ QUERIES = [
 ]
 
 
-@pytest.fixture
-def prepared_world(world):
+def write_world(world):
     events, text = make_events()
     world.write("interactions.csv", text)
     world.write_json_lines("candidates.jsonl", CANDIDATES)
     world.write_json_lines("queries.jsonl", QUERIES)
     world.events = events
+    return world
+
+
+@pytest.fixture
+def small_world(world):
+    return write_world(world)
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    """The world, prepared once for the tests that only read; events know their split."""
+    world = write_world(World(tmp_path_factory.mktemp("world")))
+    world.manifest = world.prepare(CONFIG)
+    split_by_time(world.events)
     return world
 
 
@@ -133,23 +149,20 @@ def actual_examples(folder, split):
 
 
 @pytest.mark.parametrize("by", ["time", "leave_last_out"])
-def test_examples_are_those_of_the_definition_row_by_row(prepared_world, by):
-    prepared_world.prepare(CONFIG + f"split: {{by: {by}}}\n")
+def test_examples_are_those_of_the_definition_row_by_row(small_world, by):
+    small_world.prepare(CONFIG + f"split: {{by: {by}}}\n")
 
     split = {"time": split_by_time, "leave_last_out": split_leave_last_out}[by]
-    split(prepared_world.events)
-    expected = expected_examples(prepared_world.events)
+    split(small_world.events)
+    expected = expected_examples(small_world.events)
     for name in ("train", "validation", "test"):
-        actual = actual_examples(prepared_world.output, name)
+        actual = actual_examples(small_world.output, name)
         assert in_order(actual) == in_order(expected[name]), name
     assert all(expected.values())
 
 
-def test_candidates_are_encoded_once_each_in_the_order_of_their_ids(prepared_world):
-    prepared_world.prepare(CONFIG)
-
-    split_by_time(prepared_world.events)
-    positives = [e for e in prepared_world.events if e.split == "train" and e.label]
+def test_candidates_are_encoded_once_each_in_the_order_of_their_ids(prepared):
+    positives = [e for e in prepared.events if e.split == "train" and e.label]
     items = vocabulary([e.candidate for e in positives], min_count=2)
     genres = vocabulary([genre for row in CANDIDATES for genre in row["genres"]])
     candidate_rows = rows_of_ids([row["item"] for row in CANDIDATES])
@@ -164,7 +177,7 @@ def test_candidates_are_encoded_once_each_in_the_order_of_their_ids(prepared_wor
             ["nan", "nan"] if row["vector"] is None else row["vector"],
         )
     actual = {}
-    for record in read_records(prepared_world.output, "candidates-*.tfrecord.gz"):
+    for record in read_records(prepared.output, "candidates-*.tfrecord.gz"):
         floats = [["nan" if np.isnan(v) else v for v in record[n]] for n in ("price", "vector")]
         actual[record["candidate_row"][0]] = (
             record["candidate_id"][0],
@@ -176,14 +189,11 @@ def test_candidates_are_encoded_once_each_in_the_order_of_their_ids(prepared_wor
     assert actual == expected
 
 
-def test_queries_keep_their_profile_and_their_histories(prepared_world):
-    prepared_world.prepare(CONFIG)
-
-    split_by_time(prepared_world.events)
-    actual = {row["query_id"]: row for row in read_rows(prepared_world.output, "queries-*.parquet")}
+def test_queries_keep_their_profile_and_their_histories(prepared):
+    actual = {row["query_id"]: row for row in read_rows(prepared.output, "queries-*.parquet")}
     assert actual.keys() == {row["user"] for row in QUERIES}
     for query in QUERIES:
-        own = [e for e in prepared_world.events if e.query == query["user"] and e.label]
+        own = [e for e in prepared.events if e.query == query["user"] and e.label]
         own.sort(key=lambda e: e.key)
         in_train = [e.candidate for e in own if e.split == "train"]
         row = actual[query["user"]]
@@ -192,28 +202,22 @@ def test_queries_keep_their_profile_and_their_histories(prepared_world):
         assert (row["country"], row["age"]) == (query["country"], query["age"])
 
 
-def test_known_positives_are_the_distinct_train_positives(prepared_world):
-    prepared_world.prepare(CONFIG)
-
-    split_by_time(prepared_world.events)
+def test_known_positives_are_the_distinct_train_positives(prepared):
     candidate_rows = rows_of_ids([row["item"] for row in CANDIDATES])
     expected = {}
-    for event in prepared_world.events:
+    for event in prepared.events:
         if event.split == "train" and event.label:
             expected.setdefault(event.query, set()).add(candidate_rows[event.candidate])
-    actual = read_rows(prepared_world.output, "known_positives-*.parquet")
+    actual = read_rows(prepared.output, "known_positives-*.parquet")
     assert {row["query_id"]: row["candidate_rows"] for row in actual} == {
         query: sorted(rows) for query, rows in expected.items()
     }
 
 
-def test_statistics_count_train_alone_and_every_candidate(prepared_world):
-    prepared_world.prepare(CONFIG)
-
-    split_by_time(prepared_world.events)
-    train = [e for e in prepared_world.events if e.split == "train"]
+def test_statistics_count_train_alone_and_every_candidate(prepared):
+    train = [e for e in prepared.events if e.split == "train"]
     positives = [e.candidate for e in train if e.label]
-    statistics = json.loads((prepared_world.output / "statistics.json").read_text())
+    statistics = json.loads((prepared.output / "statistics.json").read_text())
     assert statistics["total"] == len(positives)
     assert statistics["candidate_train_counts"] == {
         row["item"]: positives.count(row["item"]) for row in CANDIDATES
@@ -226,10 +230,8 @@ def test_statistics_count_train_alone_and_every_candidate(prepared_world):
     assert statistics["numbers"]["age"]["mean"] == pytest.approx(np.mean(ages))
 
 
-def test_attributes_show_what_the_candidates_file_says(prepared_world):
-    prepared_world.prepare(CONFIG)
-
-    rows = read_rows(prepared_world.output, "candidate_attributes-*.parquet")
+def test_attributes_show_what_the_candidates_file_says(prepared):
+    rows = read_rows(prepared.output, "candidate_attributes-*.parquet")
     first = next(row for row in rows if row["candidate_id"] == "i0")
     assert first == {
         "candidate_id": "i0",
@@ -242,25 +244,25 @@ def test_attributes_show_what_the_candidates_file_says(prepared_world):
     }
 
 
-def test_the_trainer_reads_what_the_job_wrote(prepared_world):
-    manifest = prepared_world.prepare(CONFIG)
-
-    data = PreparedData(prepared_world.output, parse_config(CONFIG, "c"))
-    split_by_time(prepared_world.events)
-    num_train = sum(e.split == "train" for e in prepared_world.events)
+def test_the_trainer_reads_what_the_job_wrote(prepared):
+    data = PreparedData(prepared.output, parse_config(CONFIG, "c"))
+    num_train = sum(e.split == "train" for e in prepared.events)
     assert len(data.examples("train")["label"]) == num_train
     assert data.corpus().candidate_ids.tolist() == sorted(row["item"] for row in CANDIDATES)
-    assert data.corpus().train_counts.sum() == manifest["counts"]["examples"]["train"]["positives"]
+    assert (
+        data.corpus().train_counts.sum()
+        == prepared.manifest["counts"]["examples"]["train"]["positives"]
+    )
     queries, candidates = data.known_positives()
     assert len(queries) == len(candidates) > 0
 
 
-def test_the_manifest_accounts_for_every_record(prepared_world):
+def test_the_manifest_accounts_for_every_record(small_world):
     lines = ["u1,i1,x,view,,", "u1,i1", ",i1,5,view,,", "u1,i99,5,view,,", "u1,i1,5,sell,,"]
-    text = (prepared_world.dataset / "interactions.csv").read_text() + "\n".join(lines)
-    prepared_world.write("interactions.csv", text)
+    text = (small_world.dataset / "interactions.csv").read_text() + "\n".join(lines)
+    small_world.write("interactions.csv", text)
 
-    manifest = prepared_world.prepare(CONFIG, max_rejected_share=0.1)
+    manifest = small_world.prepare(CONFIG, max_rejected_share=0.1)
 
     assert manifest["counts"]["read"] == 305
     assert manifest["counts"]["rejected"] == {
@@ -273,7 +275,7 @@ def test_the_manifest_accounts_for_every_record(prepared_world):
     examples = sum(sum(counts.values()) for counts in manifest["counts"]["examples"].values())
     assert examples == 300
     assert manifest["counts"]["files"]["interactions.csv"] == {"read": 305, "rejected": 5}
-    assert prepared_world.rejected()["interactions.csv"] == [
+    assert small_world.rejected()["interactions.csv"] == [
         (301, "bad_timestamp"),
         (302, "malformed_line"),
         (303, "missing_id"),
@@ -369,19 +371,19 @@ def test_dates_split_at_midnight_utc(world):
     }
 
 
-def test_the_order_of_input_rows_and_files_does_not_matter(prepared_world, tmp_path):
-    prepared_world.prepare(CONFIG)
-    whole = read_bytes_of_records(prepared_world.output, "examples/*")
-    header, *lines = (prepared_world.dataset / "interactions.csv").read_text().splitlines()
+def test_the_order_of_input_rows_and_files_does_not_matter(small_world, tmp_path):
+    small_world.prepare(CONFIG)
+    whole = read_bytes_of_records(small_world.output, "examples/*")
+    header, *lines = (small_world.dataset / "interactions.csv").read_text().splitlines()
     random.Random(1).shuffle(lines)
-    (prepared_world.dataset / "interactions.csv").unlink()
+    (small_world.dataset / "interactions.csv").unlink()
     for number in range(3):
         part = "\n".join([header, *lines[number::3]])
-        prepared_world.write(f"interactions-{number}.csv", part)
+        small_world.write(f"interactions-{number}.csv", part)
 
-    prepared_world.prepare(CONFIG, overwrite=True)
+    small_world.prepare(CONFIG, overwrite=True)
 
-    assert read_bytes_of_records(prepared_world.output, "examples/*") == whole
+    assert read_bytes_of_records(small_world.output, "examples/*") == whole
 
 
 @pytest.mark.parametrize(
@@ -467,14 +469,97 @@ def _header(files):
     return data.split(b"\n")[0].split(b",")
 
 
-def test_a_finished_folder_is_refused_without_overwrite(prepared_world):
-    prepared_world.prepare(CONFIG)
-
+def test_a_finished_folder_is_refused_without_overwrite(prepared):
     with pytest.raises(UsageError, match="is finished: pass --overwrite"):
-        prepared_world.prepare(CONFIG)
+        prepared.prepare(CONFIG)
 
 
 def test_the_command_line_says_what_is_wrong_and_exits_with_two_for_misuse(capsys):
     assert main(["--config", "x.yaml", "--output", "y"]) == 2
 
     assert "--dataset is missing" in capsys.readouterr().err
+
+
+def test_a_query_without_profile_and_a_profile_without_events_have_a_place(world):
+    world.write("interactions.csv", "user_id,item_id,t\nu1,a,1\nu1,b,2\n")
+    world.write_json_lines("queries.jsonl", [{"user_id": "u2", "age": 7}])
+
+    world.prepare(
+        "columns: {timestamp: t}\nsplit: {by: random, validation: 0.0, test: 0.0}\n"
+        "features: {query: {user_id: {kind: id}, age: {kind: number}},"
+        " candidate: {item_id: {kind: id}}}"
+    )
+
+    rows = read_rows(world.output, "queries-*.parquet")
+    assert {row["query_id"]: (row["age"], row["history_now"]) for row in rows} == {
+        "u1": (None, ["a", "b"]),
+        "u2": (7.0, []),
+    }
+
+
+def test_a_duplicate_candidate_or_query_is_rejected_for_the_first(world):
+    world.write("interactions.csv", "user_id,item_id,t\n" + "u,a,1\n" * 50)
+    world.write("candidates.csv", "item_id,name\na,first\nb,other\na,second\n")
+
+    manifest = world.prepare(
+        "columns: {timestamp: t, title: name}\nsplit: {by: random, validation: 0.0, test: 0.0}",
+        max_rejected_share=0.5,
+    )
+
+    titles = {
+        row["candidate_id"]: row["title"]
+        for row in read_rows(world.output, "candidate_attributes-*.parquet")
+    }
+    assert titles == {"a": "first", "b": "other"}
+    assert world.rejected()["candidates.csv"] == [(3, "duplicate_id")]
+    assert manifest["counts"]["files"]["candidates.csv"] == {"read": 3, "rejected": 1}
+
+
+def test_the_manifest_says_what_the_audit_looked_at(prepared):
+    audit = prepared.manifest["audit"]
+
+    assert audit["checked"] == {"history": 300, "split": 300, "train_counts": 18}
+    assert audit["violations"] == {"history": 0, "split": 0, "train_counts": 0}
+
+
+def test_warm_queries_and_candidates_are_those_with_a_train_positive(prepared):
+    train = [e for e in prepared.events if e.split == "train" and e.label]
+    test = [e for e in prepared.events if e.split == "test"]
+    warm_queries = {e.query for e in test} & {e.query for e in train}
+    warm_candidates = {e.candidate for e in test} & {e.candidate for e in train}
+    assert prepared.manifest["warm_cold"]["test"] == {
+        "warm_queries": len(warm_queries),
+        "cold_queries": len({e.query for e in test}) - len(warm_queries),
+        "warm_candidates": len(warm_candidates),
+        "cold_candidates": len({e.candidate for e in test}) - len(warm_candidates),
+    }
+
+
+def test_the_command_line_closes_with_a_table(world, capsys):
+    rows = "".join(f"u{n % 5},i{n % 3},{n}\n" for n in range(100))
+    world.write("interactions.csv", "user_id,item_id,t\n" + rows)
+    world.write("twotower.yaml", "columns: {timestamp: t}")
+
+    code = main(
+        ["--config", str(world.dataset / "twotower.yaml"), "--dataset", str(world.dataset),
+         "--output", str(world.output)]
+    )  # fmt: skip
+
+    assert code == 0
+    shown = capsys.readouterr().out
+    assert "5 queries, 3 candidates in all" in shown
+    assert "1970-01-01 00:01:39" in shown
+
+
+@pytest.mark.slow
+def test_a_million_real_events_take_less_than_a_minute(world, public_data):
+    ratings = gzip.decompress((public_data / "ml-1m" / "ratings.dat.gz").read_bytes())
+    text = b"user_id,item_id,rating,t\n" + ratings.replace(b"::", b",")
+    world.write("interactions.csv", text)
+
+    start = time.monotonic()
+    manifest = world.prepare("columns: {timestamp: t}")
+
+    assert time.monotonic() - start < 60
+    assert manifest["counts"]["read"] == 1_000_209
+    assert manifest["audit"]["violations"] == {"history": 0, "split": 0, "train_counts": 0}

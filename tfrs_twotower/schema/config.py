@@ -258,15 +258,19 @@ class Index(Strict):
     brute_force_below: int = Field(20_000, ge=0)
     num_leaves: PositiveInt | None = Field(None, description="Default: sqrt of the corpus size.")
     leaves_to_search: PositiveInt | None = Field(None, description="Default: a tenth of the leaves")
-    reorder: PositiveInt = Field(500, description="Candidates rescored exactly.")
-    dimensions_per_block: PositiveInt = Field(2, description="Share four bits of a quantised code.")
+    reorder: PositiveInt | None = Field(
+        None, description="Candidates rescored exactly; default: 500."
+    )
+    dimensions_per_block: PositiveInt | None = Field(
+        None, description="Dimensions that share four bits of a quantised code; default: 2."
+    )
     anisotropic_threshold: NonNegativeFloat = 0.2
     target_recall: float | None = Field(
         None,
         gt=0.0,
         lt=1.0,
-        description="Choose the four above, as far as not given, so that this share of the exact "
-        "answer is found.",
+        description="Search for measures, where they are not given, that find this share of the "
+        "exact answer; null: the defaults.",
     )
     at: PositiveInt = Field(100, description="The k that the measures suit; larger ones widen.")
 

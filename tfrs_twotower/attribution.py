@@ -1,0 +1,90 @@
+"""Where recall is lost: for every relevant candidate that is not answered, who missed it."""
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from tfrs_twotower.index import CandidateIndex
+from tfrs_twotower.keras import tf
+from tfrs_twotower.protocols import EvaluationSet
+from tfrs_twotower.ranking import Pairs, Ranking
+
+Ints = npt.NDArray[np.int64]
+QUERIES_AT_ONCE = 256
+
+
+class Attribution(NamedTuple):
+    """Relevant candidates by what became of them; together they are all there are.
+
+    `found`: among the first k of the answer. `missed_by_model`: exact search ranks it after k.
+    `missed_by_index`: exact search has it among the first k, the index does not answer it.
+    `missed_by_rule`: not eligible, as the query had it before.
+    """
+
+    k: int
+    found: int
+    missed_by_model: int
+    missed_by_index: int
+    missed_by_rule: int
+
+    @property
+    def total(self) -> int:
+        """All relevant candidates."""
+        return sum(self[1:])
+
+
+def attribute(
+    exact: Ranking, answered: Pairs, asked: EvaluationSet, corpus_size: int, k: int
+) -> Attribution:
+    """Sorts the relevant candidates of an evaluation set.
+
+    Args:
+        exact: What exact ranking found for the eligible ones.
+        answered: The first k eligible candidates that the index answers each query with.
+        asked: The queries; `num_known` of their relevant candidates are not eligible.
+        corpus_size: Number of candidates.
+        k: How many candidates an answer has.
+    """
+    is_answered = np.isin(
+        asked.positives.queries * corpus_size + asked.positives.candidate_rows,
+        answered.queries * corpus_size + answered.candidate_rows,
+    )
+    is_missed = ~is_answered
+    return Attribution(
+        k=k,
+        found=int(is_answered.sum()),
+        missed_by_model=int((is_missed & (exact.ranks > k)).sum()),
+        missed_by_index=int((is_missed & (exact.ranks <= k)).sum()),
+        missed_by_rule=asked.num_known,
+    )
+
+
+def answered_by(
+    index: CandidateIndex, query_embeddings: npt.NDArray[np.float32], excluded: Pairs, k: int
+) -> Pairs:
+    """What an index answers: as served, enough is asked for to fill k after the exclusions.
+
+    Args:
+        index: The corpus.
+        query_embeddings: `[num_queries, embedding_dim]`.
+        excluded: Candidates that are not eligible for a query.
+        k: How many candidates an answer has.
+
+    Returns:
+        At most k pairs a query.
+    """
+    answers = []
+    size = index.num_candidates
+    for start in range(0, len(query_embeddings), QUERIES_AT_ONCE):
+        end = min(start + QUERIES_AT_ONCE, len(query_embeddings))
+        out = excluded.between(start, end)
+        most = int(np.bincount(out.queries, minlength=1).max())
+        queries = tf.constant(query_embeddings[start:end])
+        rows = index.search(queries, tf.constant(k + most))[0].numpy()
+        places = np.arange(end - start)[:, np.newaxis] * size
+        is_eligible = ~np.isin(places + rows, out.queries * size + out.candidate_rows)
+        is_answered = is_eligible & (np.cumsum(is_eligible, axis=1) <= k)
+        found = np.nonzero(is_answered)[0]
+        answers.append(Pairs(start + found, rows[is_answered]))
+    return Pairs(*(np.concatenate(parts) for parts in zip(*answers, strict=True)))

@@ -1,0 +1,90 @@
+"""What running a model costs: time to embed a query, candidates scored a second, memory, loading.
+
+Measurements of this machine at this moment; the only part of an evaluation that differs from one
+time to the next.
+"""
+
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tfrs_twotower.data import Corpus
+from tfrs_twotower.evaluate import embed
+from tfrs_twotower.index import register_scann_ops
+from tfrs_twotower.keras import tf
+from tfrs_twotower.models_folder import MODELS, RETRIEVAL, latest_version
+from tfrs_twotower.protocols import EvaluationSet
+from tfrs_twotower.ranking import Pairs, rank
+from tfrs_twotower.runs import Run
+
+ROUNDS = 20
+BATCH = 256
+SCORED_QUERIES = 512
+
+
+def measure(
+    run: Run, corpus: Corpus, asked: EvaluationSet, models: Path | None = None
+) -> dict[str, Any]:
+    """Measures a run, and how long its exported models take to load.
+
+    Args:
+        run: The trained model.
+        corpus: Its candidates.
+        asked: Some queries.
+        models: The models folder; None: nothing is loaded.
+
+    Returns:
+        `query_embedding_ms` (median of one query alone, and of one in a batch of 256),
+        `candidates_scored_per_s` (exact ranking), `embedding_bytes` of candidates and queries kept
+        in memory, and `model_load_s` by model.
+    """
+    # The tower as a graph, which is how it is served.
+    tower = tf.function(lambda encoded: run.model.query_tower(encoded, training=False))
+    query_ms = {}
+    for size in (1, BATCH):
+        places = np.arange(size) % len(asked.query_rows)
+        batch = {name: tf.constant(values[places]) for name, values in asked.features.items()}
+        seconds = _median_s(lambda batch=batch: tower(batch).numpy())
+        query_ms[f"batch_{size}"] = 1e3 * seconds / size
+    candidates = embed(run.model.candidate_tower, corpus.features)
+    queries = candidates[np.arange(SCORED_QUERIES) % len(corpus)]
+    nothing = Pairs(*np.zeros([2, 0], np.int64))
+    positives = Pairs(np.arange(SCORED_QUERIES), np.zeros(SCORED_QUERIES, np.int64))
+    ranking_s = _median_s(lambda: rank(queries, candidates, positives, nothing, k=0))
+    vector_bytes = candidates.itemsize * candidates.shape[1]
+    return {
+        "query_embedding_ms": query_ms,
+        "candidates_scored_per_s": SCORED_QUERIES * len(corpus) / ranking_s,
+        "embedding_bytes": {
+            "candidates": len(corpus) * vector_bytes,
+            "queries": int(run.data.manifest["num_queries"]) * vector_bytes,
+        },
+        "model_load_s": _load_times(models) if models else {},
+    }
+
+
+def _median_s(call: Callable[[], object]) -> float:
+    call()
+    seconds = []
+    for _ in range(ROUNDS):
+        started = time.perf_counter()
+        call()
+        seconds.append(time.perf_counter() - started)
+    return statistics.median(seconds)
+
+
+def _load_times(models: Path) -> dict[str, float]:
+    """Seconds to load the newest version of each model, once."""
+    version = str(latest_version(models))
+    seconds = {}
+    for name in MODELS:
+        if name == RETRIEVAL:
+            register_scann_ops()
+        started = time.perf_counter()
+        tf.saved_model.load(str(models / name / version))
+        seconds[name] = time.perf_counter() - started
+    return seconds

@@ -1,0 +1,88 @@
+"""The server's configs of a models folder: which versions it serves, under which labels.
+
+Without labels a server serves the newest version. With them it serves those that have one, and
+the newest of them is what a request without a label gets. Labels are those that TF Serving
+understands: `stable` for everybody, `canary` for the share of the traffic that tries a version.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from google.protobuf import text_format
+from tensorflow_serving.config import model_server_config_pb2
+
+from tfrs_twotower.models_folder import CONFIG_FILE, MODELS, RETRIEVAL, STOCK_CONFIG_FILE
+from tfrs_twotower.schema import UserError
+
+PLATFORM = "tensorflow"
+STABLE, CANARY = "stable", "canary"
+
+
+def render(base_path: str, names: tuple[str, ...], labels: Mapping[str, int]) -> str:
+    """TF Serving's `models.config`, a `ModelServerConfig` in text format.
+
+    Args:
+        base_path: The models folder as the server sees it.
+        names: The models to serve.
+        labels: Version by label; empty: serve the newest.
+    """
+    proto = model_server_config_pb2.ModelServerConfig()
+    for name in names:
+        config = proto.model_config_list.config.add()
+        config.name = name
+        config.base_path = f"{base_path.rstrip('/')}/{name}"
+        config.model_platform = PLATFORM
+        if labels:
+            config.model_version_policy.specific.versions.extend(sorted(set(labels.values())))
+        for label, version in sorted(labels.items()):
+            config.version_labels[label] = version
+    return text_format.MessageToString(proto)
+
+
+def write(models: Path, labels: Mapping[str, int], base_path: str | None = None) -> None:
+    """Writes both configs, each whole or not at all.
+
+    Args:
+        models: The models folder.
+        labels: See `render`.
+        base_path: Where the server sees the folder; default: as the present configs say, and where
+            there are none, where it is.
+    """
+    base_path = base_path or _written_base_path(models) or str(models.resolve())
+    stock = tuple(name for name in MODELS if name != RETRIEVAL)
+    for file_name, names in ((STOCK_CONFIG_FILE, stock), (CONFIG_FILE, MODELS)):
+        beside = models / f"{file_name}.tmp"
+        beside.write_text(render(base_path, names, labels), encoding="utf-8")
+        beside.replace(models / file_name)
+
+
+def read_labels(models: Path) -> dict[str, int]:
+    """Version by label, as the config says; empty without config.
+
+    Raises:
+        UserError: If the config is damaged.
+    """
+    return {
+        label: version
+        for config in _read(models)
+        for label, version in config.version_labels.items()
+    }
+
+
+def _written_base_path(models: Path) -> str | None:
+    paths = [config.base_path for config in _read(models) if config.name == RETRIEVAL]
+    return paths[0].removesuffix(f"/{RETRIEVAL}") if paths else None
+
+
+def _read(models: Path) -> list[model_server_config_pb2.ModelConfig]:
+    path = models / CONFIG_FILE
+    if not path.exists():
+        return []
+    proto = model_server_config_pb2.ModelServerConfig()
+    try:
+        text_format.Parse(path.read_text(encoding="utf-8"), proto)
+    except (text_format.ParseError, UnicodeDecodeError) as error:
+        raise UserError(
+            f"{path} is damaged ({error}): remove it, and `twotower promote` writes it anew"
+        ) from error
+    return list(proto.model_config_list.config)
