@@ -1,5 +1,6 @@
 """The prepared folder, read: records -> arrays -> training batches."""
 
+import copy
 import itertools
 import json
 from collections.abc import Mapping
@@ -12,12 +13,14 @@ import numpy.typing as npt
 import pyarrow.parquet as pq
 
 from tfrs_twotower.encoding import FIRST_OOV_ROW, Encoder, encoded_spec
+from tfrs_twotower.features import PLACES
 from tfrs_twotower.keras import tf
 from tfrs_twotower.model import CANDIDATE_LOG_Q, KNOWN_POSITIVES, OWN, UNIFORM
 from tfrs_twotower.negatives import NegativeSampler, PairTable
+from tfrs_twotower.pasts import Pasts, PastsTable
 from tfrs_twotower.schema import Config, UserError, differences
 from tfrs_twotower.schema import prepared as layout
-from tfrs_twotower.schema.features import WITH_VOCABULARY, Feature, Id, Text
+from tfrs_twotower.schema.features import WITH_VOCABULARY, Feature, History, Id, Text
 from tfrs_twotower.schema.folders import read_manifest
 from tfrs_twotower.schema.prepared import NumberStatistics
 
@@ -71,6 +74,7 @@ class PreparedData:
         self.config = config
         self.manifest = read_manifest(folder, kind="prepared", made_by=MADE_BY)
         self._check_schema()
+        self.vocabulary_dir = self.folder / layout.VOCABULARIES
         self._statistics = json.loads((self.folder / layout.STATISTICS_FILE).read_text("utf-8"))
 
     def _check_schema(self) -> None:
@@ -93,10 +97,11 @@ class PreparedData:
                 "prepared with."
             )
 
-    @property
-    def vocabulary_dir(self) -> Path:
-        """Folder of the vocabulary files."""
-        return self.folder / layout.VOCABULARIES
+    def with_vocabularies(self, folder: Path) -> "PreparedData":
+        """The same data beside other vocabulary files, for a model that was built for those."""
+        other = copy.copy(self)
+        other.vocabulary_dir = folder
+        return other
 
     def num_rows(self) -> dict[str, int]:
         """Rows of the embedding table of each feature that has one, by name."""
@@ -168,6 +173,39 @@ class PreparedData:
         }
         files = self._files(f"{layout.EXAMPLES}/{split}-*.tfrecord.gz")
         return _read_records(files, specs)
+
+    def sequences(self) -> tf.data.Dataset:
+        """Reads the train positives of each query in their order, for models of your own.
+
+        Returns:
+            One element a query: `query_row` [] and the query features but the history; the other
+            keys of the layout and the context features as ragged tensors `[positions, ...]`.
+        """
+        config = self.config
+        once = _specs({n: f for n, f in config.features.query.items() if f is not config.history})
+        once[layout.QUERY_ROW] = tf.TensorSpec([None], tf.int64)
+        keys = {
+            layout.CANDIDATE_ROW: tf.int64,
+            layout.TIMESTAMP_S: tf.int64,
+            layout.LABEL: tf.int64,
+            layout.WEIGHT: tf.float32,
+        }
+        repeated = {name: tf.TensorSpec([None], dtype) for name, dtype in keys.items()}
+        repeated |= _specs(config.features.context)
+        columns: dict[str, Any] = {
+            name: tf.io.FixedLenFeature(spec.shape[1:], spec.dtype) for name, spec in once.items()
+        }
+        columns |= {
+            name: tf.io.RaggedFeature(
+                spec.dtype,
+                partitions=[tf.io.RaggedFeature.UniformRowLength(n) for n in spec.shape[1:]],
+            )
+            for name, spec in repeated.items()
+        }
+        files = self._files(f"{layout.SEQUENCES}/train-*.tfrecord.gz")
+        records = tf.data.TFRecordDataset(files, compression_type="GZIP")
+        parsed = records.batch(PARSE_BATCH).map(lambda data: tf.io.parse_example(data, columns))
+        return parsed.unbatch()
 
     def known_positives(self) -> tuple[np.ndarray, np.ndarray]:
         """Train positives as parallel arrays: query rows (ascending) and candidate rows."""
@@ -253,7 +291,9 @@ def training_batches(
 
     Returns:
         A dataset of `steps_per_epoch` batches an epoch, the smaller batch at the end of an epoch
-        left out; see `TwoTowerModel` for the keys of a batch.
+        left out; see `TwoTowerModel` for the keys of a batch. With an ordered history a batch is
+        of whole windows of pasts (`tfrs_twotower.pasts`), at least one, and about `batch_size`
+        examples.
 
     Raises:
         UserError: If the loss needs negatives that neither data nor config give.
@@ -264,7 +304,13 @@ def training_batches(
     num_examples = len(examples[layout.LABEL])
     size = min(config.training.batch_size, num_examples)
     steps = steps_per_epoch(num_examples, size)
+    pasts = _pasts(examples, corpus, config)
+    num_units, units = num_examples, size
+    if pasts is not None:
+        num_units = len(pasts.starts) - 1
+        units = max(num_units // steps, 1)
     dropped = {layout.TIMESTAMP_S} | ({layout.LABEL} if config.loss.kind != "bce" else set())
+    dropped |= set(_ordered_history(config))
     by_example = {
         name: tf.constant(values) for name, values in examples.items() if name not in dropped
     }
@@ -279,12 +325,19 @@ def training_batches(
 
     def order_of(epoch: tf.Tensor) -> tf.data.Dataset:
         order = tf.random.experimental.stateless_shuffle(
-            tf.range(num_examples), seed=tf.stack([tf.constant(seed, tf.int64), epoch])
+            tf.range(num_units), seed=tf.stack([tf.constant(seed, tf.int64), epoch])
         )
-        return tf.data.Dataset.from_tensor_slices(tf.reshape(order[: steps * size], [steps, size]))
+        # Windows longer than a batch come up more than once in an epoch.
+        chosen = tf.gather(order, tf.range(steps * units) % num_units)
+        return tf.data.Dataset.from_tensor_slices(tf.reshape(chosen, [steps, units]))
 
     def batch_of(step: tf.Tensor, positions: tf.Tensor) -> dict[str, tf.Tensor]:
+        of_pasts = {}
+        if pasts is not None:
+            [name] = _ordered_history(config)
+            positions, of_pasts[name], of_pasts[PLACES + name] = pasts.of_windows(positions)
         batch = {name: tf.gather(values, positions) for name, values in by_example.items()}
+        batch.update(of_pasts)
         query_rows = batch.pop(layout.QUERY_ROW)
         negatives = {UNIFORM: sampler.uniform(step), OWN: sampler.own(query_rows, step)}
         for prefix, rows in {"": batch[layout.CANDIDATE_ROW], **negatives}.items():
@@ -308,6 +361,23 @@ def training_batches(
         .map(batch_of, num_parallel_calls=tf.data.AUTOTUNE)
         .prefetch(tf.data.AUTOTUNE)
     )
+
+
+def _ordered_history(config: Config) -> list[str]:
+    """The name of the history whose encoder reads an order, if there is one."""
+    return [
+        name
+        for name, feature in config.features.query.items()
+        if isinstance(feature, History) and feature.is_ordered
+    ]
+
+
+def _pasts(examples: Arrays, corpus: Corpus, config: Config) -> PastsTable | None:
+    if config.history is None or not _ordered_history(config):
+        return None
+    assert config.candidate_id_feature is not None
+    id_rows = corpus.features[config.candidate_id_feature[0]]
+    return PastsTable(*map(tf.constant, Pasts.of(examples, id_rows, config.history.length)))
 
 
 def known_pairs(examples: Arrays, corpus_size: int, label: int) -> PairTable:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 from tfrs_twotower.encoding import PADDING_ROW, TIMESTAMP_PART_ROWS
+from tfrs_twotower.histories import history_encoder
 from tfrs_twotower.keras import keras, tf
 from tfrs_twotower.schema.features import (
     WITH_VOCABULARY,
@@ -20,6 +21,8 @@ from tfrs_twotower.schema.features import (
 from tfrs_twotower.schema.prepared import NumberStatistics
 
 DEFAULT_CONTENT_DIM = 8
+# Prefix of the key of places in a history; no feature's name has a slash.
+PLACES = "places/"
 INITIAL_SCALE = 0.05
 
 
@@ -78,7 +81,9 @@ class DenseFeatures(keras.layers.Layer):
     """Concatenates the dense vectors of all features of a tower, in the order of the config.
 
     Call argument: encoded features by name (`tfrs_twotower.encoding.Encoder.encoded_specs`).
-    Result: `[batch, width]` float32.
+    Result: `[batch, width]` float32. In training, an ordered history may hold pasts that several
+    examples share, `[num_pasts, length]`; then `places/<name>` `[batch, 2]` int32 says for each
+    example which past it has and at which place of it the example stands, -1 before the first.
     """
 
     def __init__(
@@ -114,11 +119,21 @@ class DenseFeatures(keras.layers.Layer):
             if isinstance(feature, Timestamp)
             for part in feature.parts
         }
+        self._histories = {
+            feature_name: OrderedHistory(
+                feature, self._tables[feature_name], seed=seed + 1000 * order, name=feature_name
+            )
+            for order, (feature_name, feature) in enumerate(self._features.items(), start=10)
+            if isinstance(feature, History) and feature.is_ordered
+        }
 
-    def call(self, encoded: Mapping[str, tf.Tensor]) -> tf.Tensor:
+    def call(self, encoded: Mapping[str, tf.Tensor], training: bool | None = None) -> tf.Tensor:
         """See the class."""
         vectors = [
-            self._dense(name, feature, encoded[name]) for name, feature in self._features.items()
+            self._histories[name](encoded[name], encoded.get(PLACES + name), training=training)
+            if name in self._histories
+            else self._dense(name, feature, encoded[name])
+            for name, feature in self._features.items()
         ]
         return tf.concat(vectors, axis=-1)
 
@@ -154,6 +169,51 @@ class DenseFeatures(keras.layers.Layer):
         if feature.missing == "indicator":
             return tf.where(count > 0, mean, table(tf.fill(tf.shape(count)[:1], PADDING_ROW)))
         return mean
+
+
+class OrderedHistory(keras.layers.Layer):
+    """What an ordered history says of a query: its encoder's word at the newest candidate."""
+
+    def __init__(
+        self, feature: History, table: keras.layers.Embedding, *, seed: int, name: str
+    ) -> None:
+        """Makes the encoder.
+
+        Args:
+            feature: The history.
+            table: Of the candidates' ids.
+            seed: See `history_encoder`.
+            name: Of the layer.
+        """
+        super().__init__(name=name)
+        self._table = table
+        self._encoder = history_encoder(feature, table.output_dim, seed=seed, name="encoder")
+        units = (feature.encoder == "gru" and feature.embedding_dim) or table.output_dim
+        self._nothing = tf.zeros([units])
+        if feature.missing == "indicator":
+            self._nothing = self.add_weight("nothing", [units], initializer="zeros")
+
+    def call(
+        self, rows: tf.Tensor, places: tf.Tensor | None = None, training: bool | None = None
+    ) -> tf.Tensor:
+        """Encodes pasts.
+
+        Args:
+            rows: `[num_pasts, length]` int candidate id rows, padding at the end.
+            places: `[batch, 2]` int: past and place in it, -1 before the first candidate. None:
+                one example a past, at its last candidate.
+            training: Whether dropout is active.
+
+        Returns:
+            `[batch, units]` float32.
+        """
+        states = self._encoder(self._table(rows), training=training)
+        if places is None:
+            is_there = tf.cast(rows != PADDING_ROW, tf.int32)
+            last = tf.reduce_sum(is_there, axis=1) - 1
+            places = tf.stack([tf.range(tf.shape(rows)[0]), last], axis=1)
+        of_example = tf.gather_nd(states, tf.maximum(places, 0))
+        return tf.where(places[:, 1:] >= 0, of_example, self._nothing)
 
 
 def _known(table: keras.layers.Embedding, feature: Feature, rows: tf.Tensor) -> tf.Tensor:

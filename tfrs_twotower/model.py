@@ -2,13 +2,14 @@
 
 from collections.abc import Mapping
 
+from tfrs_twotower.context import ScoringLayer, make_query_tower
 from tfrs_twotower.encoding import encoded_spec
 from tfrs_twotower.keras import keras, tf, tfrs
 from tfrs_twotower.schema import Config
 from tfrs_twotower.schema.features import Feature
 from tfrs_twotower.schema.prepared import CANDIDATE_ROW, LABEL, WEIGHT, NumberStatistics
 from tfrs_twotower.task import RetrievalTask
-from tfrs_twotower.towers import CandidateTower, QueryTower, embedding_tables
+from tfrs_twotower.towers import CandidateTower, embedding_tables
 
 CANDIDATE_LOG_Q = "candidate_log_q"
 KNOWN_POSITIVES = "known_positives"
@@ -29,17 +30,26 @@ class TwoTowerModel(tfrs.Model):
     * `uniform_negatives/<key>`: candidate features, `candidate_row` and `candidate_log_q` of
       `num_uniform` further candidates that are negatives of the whole batch;
     * `own_negatives/<key>`: candidate features and `candidate_row` of negatives of single queries,
-      `[batch, num_own, ...]`, row -1 where there is none.
+      `[batch, num_own, ...]`, row -1 where there is none;
+    * `places/<history>` `[batch, 2]` int32, beside an ordered history of `[num_pasts, length]`: see
+      `tfrs_twotower.features.DenseFeatures`.
+
+    `scorer`: what scores a pair of embeddings; None: their dot product.
     """
 
     def __init__(
-        self, query_tower: keras.Model, candidate_tower: keras.Model, task: RetrievalTask
+        self,
+        query_tower: keras.Model,
+        candidate_tower: keras.Model,
+        task: RetrievalTask,
+        scorer: ScoringLayer | None = None,
     ) -> None:
         """Joins the parts."""
         super().__init__()
         self.query_tower = query_tower
         self.candidate_tower = candidate_tower
         self.task = task
+        self.scorer = scorer
 
     @classmethod
     def from_config(
@@ -58,11 +68,15 @@ class TwoTowerModel(tfrs.Model):
             statistics: Of the number features.
         """
         tables = embedding_tables(config, num_rows)
-        query_tower = QueryTower(config, tables, statistics)
+        query_tower = make_query_tower(config, tables, statistics)
         candidate_tower = CandidateTower(config, tables, statistics)
-        query_tower(_one_entry(config.query_features))
-        candidate_tower(_one_entry(config.candidate_features))
-        return cls(query_tower, candidate_tower, RetrievalTask(config.loss))
+        queries = query_tower(one_entry(config.query_features))
+        candidates = candidate_tower(one_entry(config.candidate_features))
+        scorer = None
+        if config.context_mode == "scoring_layer":
+            scorer = ScoringLayer(config.towers.scoring_hidden_units, seed=config.training.seed)
+            scorer(queries, candidates[:, tf.newaxis])
+        return cls(query_tower, candidate_tower, RetrievalTask(config.loss, scorer), scorer)
 
     def compute_loss(self, inputs: Mapping[str, tf.Tensor], training: bool = False) -> tf.Tensor:
         """The retrieval loss of a batch; see the class."""
@@ -112,7 +126,7 @@ def _all_candidates(inputs: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
     return candidates
 
 
-def _one_entry(features: Mapping[str, Feature]) -> dict[str, tf.Tensor]:
+def one_entry(features: Mapping[str, Feature]) -> dict[str, tf.Tensor]:
     """A batch of one entry; the first call makes a tower's variables."""
     specs = {name: encoded_spec(feature, name) for name, feature in features.items()}
     return {name: tf.zeros([1, *spec.shape[1:]], spec.dtype) for name, spec in specs.items()}

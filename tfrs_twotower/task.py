@@ -1,6 +1,7 @@
 """The retrieval task: a TFRS task for two towers, anybody's or ours."""
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 from tfrs_twotower import losses
@@ -8,6 +9,9 @@ from tfrs_twotower.keras import keras, tf, tfrs
 from tfrs_twotower.losses.masks import NOTHING_MASKED, Masks, known_places, own_places
 from tfrs_twotower.replicas import gather, total, whole_loss
 from tfrs_twotower.schema.config import Loss
+
+PairScores = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
+"""Queries `[batch, ...]` and each one's candidates `[batch, n, embedding_dim]` -> `[batch, n]`."""
 
 
 class _Columns(NamedTuple):
@@ -44,16 +48,25 @@ class RetrievalTask(keras.layers.Layer, tfrs.tasks.Task):
         0.1269
     """
 
-    def __init__(self, loss: Loss | None = None, *, name: str = "retrieval_task") -> None:
+    def __init__(
+        self,
+        loss: Loss | None = None,
+        pair_scores: PairScores | None = None,
+        *,
+        name: str = "retrieval_task",
+    ) -> None:
         """Sets the loss up.
 
         Args:
             loss: Kind and settings. How many negatives of which sort there are is read off the
                 arguments of a call.
+            pair_scores: What stands in for the dot product in the losses of single pairs (`bce`,
+                `margin`, `bpr`); the softmax has no other score.
             name: Of the layer.
         """
         super().__init__(name=name)
         self._loss = loss or Loss()
+        self._pair_scores = pair_scores or _dot_products
         self._log_temperature = None
         if self._loss.learns_temperature:
             self._log_temperature = self.add_weight(
@@ -103,8 +116,8 @@ class RetrievalTask(keras.layers.Layer, tfrs.tasks.Task):
         batch_size, dtype = tf.shape(query_embeddings)[0], query_embeddings.dtype
         positives = candidate_embeddings[:batch_size]
         weight = tf.ones([batch_size], dtype) if sample_weight is None else sample_weight
-        own = _own_negatives(query_embeddings, own_negative_embeddings, is_own_negative)
-        scores = tf.reduce_sum(query_embeddings * positives, axis=1)
+        own = self._own_negatives(query_embeddings, own_negative_embeddings, is_own_negative)
+        scores = self._pair_scores(query_embeddings, positives[:, tf.newaxis])[:, 0]
         if self._loss.kind == "bce":
             return self._labelled_pairs(scores, labels, own, weight)
         if self._loss.kind != "softmax" and not self._loss.hard_negatives:
@@ -121,7 +134,7 @@ class RetrievalTask(keras.layers.Layer, tfrs.tasks.Task):
             columns.masks,
             columns.correction,
         )
-        chosen = _own_negatives(
+        chosen = self._own_negatives(
             query_embeddings,
             tf.gather(columns.embeddings, hardest.positions),
             hardest.is_negative,
@@ -140,6 +153,17 @@ class RetrievalTask(keras.layers.Layer, tfrs.tasks.Task):
             )
         )
 
+    def _own_negatives(
+        self, queries: tf.Tensor, embeddings: tf.Tensor | None, is_negative: tf.Tensor | None
+    ) -> _OwnNegatives:
+        if embeddings is None:
+            none = tf.zeros([tf.shape(queries)[0], 0], queries.dtype)
+            return _OwnNegatives(none, tf.cast(none, tf.bool))
+        scores = self._pair_scores(queries, embeddings)
+        if is_negative is None:
+            is_negative = tf.ones_like(scores, tf.bool)
+        return _OwnNegatives(scores, is_negative)
+
     def _columns(
         self,
         candidates: tf.Tensor,
@@ -152,7 +176,8 @@ class RetrievalTask(keras.layers.Layer, tfrs.tasks.Task):
         own_ids = None if ids is None else ids[:batch_size]
         if not in_batch:
             candidates, ids, log_q = (
-                None if values is None else values[batch_size:] for values in (candidates, ids, log_q)
+                None if values is None else values[batch_size:]
+                for values in (candidates, ids, log_q)
             )
         embeddings, first = gather(candidates)
         num_columns = tf.shape(embeddings)[0]
@@ -236,16 +261,8 @@ class RetrievalTask(keras.layers.Layer, tfrs.tasks.Task):
         )
 
 
-def _own_negatives(
-    queries: tf.Tensor, embeddings: tf.Tensor | None, is_negative: tf.Tensor | None
-) -> _OwnNegatives:
-    if embeddings is None:
-        none = tf.zeros([tf.shape(queries)[0], 0], queries.dtype)
-        return _OwnNegatives(none, tf.cast(none, tf.bool))
-    scores = tf.einsum("bd,bnd->bn", queries, embeddings)
-    if is_negative is None:
-        is_negative = tf.ones_like(scores, tf.bool)
-    return _OwnNegatives(scores, is_negative)
+def _dot_products(queries: tf.Tensor, candidates: tf.Tensor) -> tf.Tensor:
+    return tf.einsum("bd,bnd->bn", queries, candidates)
 
 
 def _joined(left: _OwnNegatives, right: _OwnNegatives) -> _OwnNegatives:

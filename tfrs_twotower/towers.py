@@ -2,8 +2,9 @@
 
 from collections.abc import Mapping
 
+from tfrs_twotower.dropout import ResumableDropout
 from tfrs_twotower.features import DenseFeatures, embedding_table
-from tfrs_twotower.keras import keras, tf
+from tfrs_twotower.keras import keras, tf, tfrs
 from tfrs_twotower.schema import Config
 from tfrs_twotower.schema.config import Tower as TowerConfig
 from tfrs_twotower.schema.features import WITH_VOCABULARY, Feature, History, Text
@@ -37,25 +38,8 @@ def embedding_tables(config: Config, num_rows: Mapping[str, int]) -> Tables:
     return tables
 
 
-class ResumableDropout(keras.layers.Layer):
-    """Dropout whose random state is in checkpoints, which that of Keras' own layer is not."""
-
-    def __init__(self, rate: float, seed: int) -> None:
-        """Drops a share of `rate`, in an order that `seed` decides."""
-        super().__init__()
-        self._rate = rate
-        self._generator = tf.random.Generator.from_seed(seed)
-
-    def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
-        """Zeroes entries and scales the others up, in training only."""
-        if not training or not self._rate:
-            return inputs
-        seed = self._generator.make_seeds(1)[:, 0]
-        return tf.nn.experimental.stateless_dropout(inputs, self._rate, seed)
-
-
 class Tower(keras.Model):
-    """Dense features -> hidden layers -> an L2-normalised embedding.
+    """Dense features -> crosses -> hidden layers -> an L2-normalised embedding.
 
     Call argument: encoded features by name. Result: `[batch, embedding_dim]` float32 of length 1
     (of length 0 where nothing is known).
@@ -68,6 +52,10 @@ class Tower(keras.Model):
         super().__init__(name=name)
         self._dense_features = features
         self._embedding_dim = embedding_dim
+        self._crosses = [
+            tfrs.layers.dcn.Cross(kernel_initializer=_glorot(seed + 100 + order))
+            for order in range(config.cross_layers)
+        ]
         self._hidden = [
             layer
             for order, units in enumerate(config.hidden_units)
@@ -84,13 +72,19 @@ class Tower(keras.Model):
 
     def call(self, encoded: Mapping[str, tf.Tensor], training: bool | None = None) -> tf.Tensor:
         """See the class."""
-        hidden = self._dense_features(encoded)
+        return tf.math.l2_normalize(self.raw(encoded, training=training), axis=-1)
+
+    def raw(self, encoded: Mapping[str, tf.Tensor], training: bool | None = None) -> tf.Tensor:
+        """The embedding before it is brought to length 1."""
+        hidden = features = self._dense_features(encoded, training=training)
+        for cross in self._crosses:
+            hidden = cross(features, hidden)
         for layer in self._hidden:
             hidden = layer(hidden, training=training)
         # A single id of the right width is the embedding itself: matrix factorisation.
-        if self._hidden or hidden.shape[-1] != self._embedding_dim:
+        if self._hidden or self._crosses or hidden.shape[-1] != self._embedding_dim:
             hidden = self._output(hidden)
-        return tf.math.l2_normalize(hidden, axis=-1)
+        return hidden
 
 
 class QueryTower(Tower):

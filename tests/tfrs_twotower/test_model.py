@@ -105,7 +105,9 @@ def test_the_loss_of_a_batch_does_not_depend_on_how_it_is_embedded(prepared):
     """Positives, uniform and own negatives go through the tower as one batch, and come apart."""
     loss = "{uniform_negatives: 7, implicit_negatives: 3, temperature: 0.3}"
     data = PreparedData(prepared, config(loss))
-    batch = next(iter(training_batches(data.examples("train"), data.corpus(), data.config, range(1))))
+    batch = next(
+        iter(training_batches(data.examples("train"), data.corpus(), data.config, range(1)))
+    )
     model = build_model(data)
 
     def embedded(prefix):

@@ -29,7 +29,9 @@ SCRIPT = textwrap.dedent(
         "weight": rng.uniform(0.5, 2.0, BATCH).astype("float32"),
         "rows": np.array([4, 1, 4, 0, 5, 1, 9, 2], "int32"),
         "uniform_rows": np.array([1, 7, 0, 3], "int32"),
-        "known": tf.ragged.constant([[1, 4], [1], [4], [0, 9], [5], [1, 3], [9], [2]], dtype=tf.int32),
+        "known": tf.ragged.constant(
+            [[1, 4], [1], [4], [0, 9], [5], [1, 3], [9], [2]], dtype=tf.int32
+        ),
         "log_q": np.log(rng.uniform(0.01, 0.3, BATCH)).astype("float32"),
         "uniform_log_q": np.log(rng.uniform(0.01, 0.3, NUM_UNIFORM)).astype("float32"),
         "is_own": rng.uniform(size=[BATCH, OWN]) < 0.7,

@@ -50,7 +50,10 @@ def test_the_default_is_a_softmax_over_the_batch_with_all_corrections():
         ({"mask_accidental_hits": False}, [[0.5, 3.0, 0.0], [2.0, -2.0, 1.0], [3.0, 1.5, 0.5]]),
         ({"in_batch_negatives": False, "uniform_negatives": 1}, [[], [1.0], [0.5]]),
         ({"hard_negatives": 1}, [[0.5], [2.0], [1.5]]),
-        ({"hard_negatives": 2, "mask_known_positives": False}, [[0.5, 0.0], [2.0, 1.0], [1.5, 0.5]]),
+        (
+            {"hard_negatives": 2, "mask_known_positives": False},
+            [[0.5, 0.0], [2.0, 1.0], [1.5, 0.5]],
+        ),
     ],
     ids=["all masks", "known ones count", "hits count", "uniform alone", "hardest", "two hardest"],
 )
@@ -95,7 +98,9 @@ def test_the_correction_counts_the_draws_that_are_negatives(uniform, num_draws):
 
     corrected = SCORES - np.log(num_draws * q)
     expected = [
-        cross_entropy(POSITIVE[i], [corrected[i, j] for j in ([3] if uniform else range(4)) if j != i])
+        cross_entropy(
+            POSITIVE[i], [corrected[i, j] for j in ([3] if uniform else range(4)) if j != i]
+        )
         for i in range(3)
     ]
     assert float(found) == pytest.approx(np.mean(expected), rel=1e-6)

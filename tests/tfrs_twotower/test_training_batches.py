@@ -32,7 +32,9 @@ def folder(tmp_path_factory):
         tmp_path_factory.mktemp("data") / "prepared",
         config("{}"),
         vocabularies={"user": queries, "item": CANDIDATES},
-        candidates={name: {"item": 2 + row, "price": 10.0 * row} for row, name in enumerate(CANDIDATES)},
+        candidates={
+            name: {"item": 2 + row, "price": 10.0 * row} for row, name in enumerate(CANDIDATES)
+        },
         examples={
             "train": [
                 Example(query, candidate, {"user": 2 + queries.index(query)}, label=label)
@@ -81,9 +83,7 @@ def test_few_explicit_negatives_are_joined_by_implicit_ones(folder):
     data = PreparedData(folder, config("{kind: margin}"))
     examples = data.examples("train")
     fewer = {name: values[:-1] for name, values in examples.items()}
-    (joined,) = training_batches(
-        fewer, data.corpus(), data.config, range(1)
-    ).as_numpy_iterator()
+    (joined,) = training_batches(fewer, data.corpus(), data.config, range(1)).as_numpy_iterator()
 
     assert enough["own_negatives/candidate_row"].shape == (6, 1)
     assert joined["own_negatives/candidate_row"].shape == (6, 1 + 4)

@@ -12,10 +12,11 @@ def mixed_log_q(
 ) -> tf.Tensor:
     """Log probability of a candidate under in-batch and uniform draws mixed.
 
-        Q(j) = (num_in_batch * Q_batch(j) + num_uniform / corpus_size) / (num_in_batch + num_uniform)
+        Q(j) = (B * Q_batch(j) + U / corpus_size) / (B + U)
 
-    A candidate has this one probability whichever way it came into the batch. Without uniform
-    draws it is `in_batch_log_q`, without in-batch draws it is `-log(corpus_size)`.
+    with B = `num_in_batch` and U = `num_uniform`. A candidate has this one probability whichever
+    way it came into the batch. Without uniform draws it is that of `in_batch_log_q`, without
+    in-batch draws it is 1 / `corpus_size`.
 
     Args:
         in_batch_log_q: `[num_candidates]` natural logarithms of each candidate's share of the

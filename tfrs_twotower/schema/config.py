@@ -31,7 +31,7 @@ SPLITS = ("train", "validation", "test")
 RESERVED_NAMES = frozenset(
     ("query_id", "query_row", "candidate_id", "candidate_ids", "candidate_row", "label", "weight")
     + ("timestamp_s", "k", "exclude_ids", "allow_ids", "half_life_s", "now_s", "mmr_lambda")
-    + ("max_per_category", "min_score", "self")
+    + ("max_per_category", "min_score", "self", "user_embedding")
 )
 
 
@@ -59,6 +59,17 @@ class Label(Strict):
 
     label: Literal[0, 1] = 1
     weight: PositiveFloat = 1.0
+    unless_positive_within_s: PositiveInt | None = Field(
+        None,
+        description="Of an event type with label 0, such as an impression: leave it out where the "
+        "query has a positive of the candidate so many seconds before or after it.",
+    )
+
+    @model_validator(mode="after")
+    def _only_negatives_give_way(self) -> Self:
+        if self.label == 1 and self.unless_positive_within_s is not None:
+            raise ValueError("`unless_positive_within_s` is for `label: 0`")
+        return self
 
 
 class Labels(Strict):
@@ -82,7 +93,50 @@ class Labels(Strict):
     def _one_rule_for_values(self) -> Self:
         if self.values and self.positive_from is not None:
             raise ValueError("`values` and `positive_from` both rule the value column: keep one")
+        if any(rule.unless_positive_within_s for rule in self.values.values()):
+            raise ValueError("`unless_positive_within_s` is for `events`, not for `values`")
         return self
+
+    @property
+    def has_windows(self) -> bool:
+        """Whether some negatives give way to positives near them."""
+        return any(rule.unless_positive_within_s for rule in self.events.values())
+
+
+class Filters(Strict):
+    """Which sound events are left out, before the split.
+
+    First the negatives of `labels.events` that give way to a positive, then duplicates, then what
+    is rare. The rules read the whole log, as protocols do that ask for them: whether an event of
+    train stays may depend on later ones, what it says never does. Candidates of the candidates file
+    stay in the corpus, and queries keep their rows, whatever becomes of their events.
+    """
+
+    duplicates: Literal["all", "first", "last"] = Field(
+        "all", description="Which to keep of the events of one query, candidate and label."
+    )
+    min_per_query: NonNegativeInt = Field(
+        0, description="Positives of a query; with fewer, all its events are left out."
+    )
+    min_per_candidate: NonNegativeInt = Field(
+        0, description="Positives of a candidate; with fewer, all its events are left out."
+    )
+    k_core: bool = Field(
+        False,
+        description="Count again what is left until both minima hold in it; false: count once, in "
+        "the whole log.",
+    )
+
+    @model_validator(mode="after")
+    def _core_of_something(self) -> Self:
+        if self.k_core and not self.has_minima:
+            raise ValueError("`k_core` needs `min_per_query` or `min_per_candidate`")
+        return self
+
+    @property
+    def has_minima(self) -> bool:
+        """Whether queries or candidates need a number of positives."""
+        return self.min_per_query > 0 or self.min_per_candidate > 0
 
 
 class Features(Strict):
@@ -102,13 +156,19 @@ class Split(Strict):
 
     `time`: by quantile of events, events of the same second together. `dates`: from the given
     days (00:00 UTC) on. `leave_last_out`: a query's last event tests, the one before validates;
-    queries with fewer than three events train only. `column`: as `columns.split` says. `random`:
+    queries with fewer than three events train only. `temporal_user`: of the `n` events of a query,
+    in their order, the last `floor(test * n)` test and the `floor(validation * n)` before them
+    validate. `column`: as `columns.split` says. `random`:
     by hash of query, candidate and time, which leaks the future: only for protocols that ask.
     """
 
-    by: Literal["time", "dates", "leave_last_out", "column", "random"] = "time"
-    validation: float = Field(0.1, ge=0.0, lt=1.0, description="Share of events (time, random).")
-    test: float = Field(0.1, ge=0.0, lt=1.0, description="Share of events (time, random).")
+    by: Literal["time", "dates", "leave_last_out", "temporal_user", "column", "random"] = "time"
+    validation: float = Field(
+        0.1, ge=0.0, lt=1.0, description="Share of events (time, temporal_user, random)."
+    )
+    test: float = Field(
+        0.1, ge=0.0, lt=1.0, description="Share of events (time, temporal_user, random)."
+    )
     validation_from: date | None = Field(None, description="First day of validation (dates).")
     test_from: date | None = Field(None, description="First day of test (dates).")
     hold_out: float = Field(
@@ -133,14 +193,49 @@ class Tower(Strict):
     hidden_units: list[PositiveInt] = Field(default_factory=list)
     activation: Literal["relu", "gelu", "tanh"] = "relu"
     dropout: float = Field(0.0, ge=0.0, lt=1.0)
+    cross_layers: NonNegativeInt = Field(
+        0, description="Layers that multiply features with one another, before the hidden ones."
+    )
 
 
 class Towers(Strict):
-    """Both towers end in an L2-normalised vector of `embedding_dim`: a score is a cosine."""
+    """Both towers end in an L2-normalised vector of `embedding_dim`: a score is a cosine.
+
+    What the moment does (without context features all modes are the same):
+
+    * `user_tower`: context is a part of the query tower's input;
+    * `trilinear`: score = dot(query * context, candidate), elementwise; the query's half can be
+      computed ahead and joined with the moment later;
+    * `scoring_layer`: score = linear([query, candidate, context]), or a network with hidden layers
+      of `scoring_hidden_units`. The linear form is a sum: for everybody and every moment it ranks
+      the candidates alike. No index of vectors can search by it.
+    """
 
     embedding_dim: PositiveInt = 32
     query: Tower = Tower()
     candidate: Tower = Tower()
+    build: str | None = Field(
+        None,
+        pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$",
+        description="A model of your own in place of these towers: `module:function`, called with "
+        "the prepared data; see `tfrs_twotower.own_model`.",
+    )
+    context: Tower = Field(Tower(), description="Of trilinear and scoring_layer.")
+    context_mode: Literal["user_tower", "trilinear", "scoring_layer"] = "user_tower"
+    scoring_hidden_units: list[PositiveInt] = Field(
+        default_factory=list, description="Of scoring_layer."
+    )
+
+    @model_validator(mode="after")
+    def _settings_of_the_mode(self) -> Self:
+        if self.scoring_hidden_units and self.context_mode != "scoring_layer":
+            raise ValueError("`scoring_hidden_units` need `context_mode: scoring_layer`")
+        if self.context != Tower() and self.context_mode == "user_tower":
+            raise ValueError(
+                "`context` is the tower of `context_mode: trilinear` and `scoring_layer`; with "
+                "user_tower the context goes through `query`"
+            )
+        return self
 
 
 class Loss(Strict):
@@ -194,13 +289,12 @@ class Loss(Strict):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        pairwise = self.kind in ("margin", "bpr")
-        if pairwise and self.explicit_negatives == self.implicit_negatives == 0:
-            if not self.hard_negatives:
-                raise ValueError(
-                    f"`kind: {self.kind}` without negatives: give `implicit_negatives`, "
-                    "`explicit_negatives` or `hard_negatives`"
-                )
+        none_own = self.explicit_negatives == self.implicit_negatives == 0
+        if self.kind in ("margin", "bpr") and none_own and not self.hard_negatives:
+            raise ValueError(
+                f"`kind: {self.kind}` without negatives: give `implicit_negatives`, "
+                "`explicit_negatives` or `hard_negatives`"
+            )
         if self.kind == "margin" and self.learn_temperature:
             raise ValueError("`learn_temperature` is not for `kind: margin`, which has none")
         if self.kind == "bce" and (self.hard_negatives or self.explicit_negatives):
@@ -210,8 +304,8 @@ class Loss(Strict):
             )
         if self.uniform_negatives and self.kind != "softmax" and not self.hard_negatives:
             raise ValueError(
-                f"`uniform_negatives` with `kind: {self.kind}` need `hard_negatives`; for negatives "
-                "of each positive give `implicit_negatives`"
+                f"`uniform_negatives` with `kind: {self.kind}` need `hard_negatives`; for "
+                "negatives of each positive give `implicit_negatives`"
             )
         if not self.in_batch_negatives:
             if self.kind != "softmax" or self.hard_negatives:
@@ -250,6 +344,25 @@ class Training(Strict):
     seed: int = Field(42, ge=0, le=1_000_000_000)
     metric: str = Field("recall_at_10", pattern=r"^(recall|hit_rate|ndcg)_at_[1-9][0-9]*$|^mrr$")
     patience: PositiveInt = Field(3, description="Epochs without a better metric before stopping.")
+    distribution: Literal["one_device", "mirrored", "multi_worker"] = Field(
+        "one_device",
+        description="mirrored: all GPUs of the machine; multi_worker: the machines that the "
+        "environment variable TF_CONFIG names. `batch_size` is that of all together.",
+    )
+
+
+class Range(Strict):
+    """Numbers from `low` to `high`, whole ones where both are; `log`: small ones as often."""
+
+    low: int | float
+    high: int | float
+    log: bool = False
+
+    @model_validator(mode="after")
+    def _low_below_high(self) -> Self:
+        if self.low >= self.high or (self.log and self.low <= 0):
+            raise ValueError("expected `low` below `high`, and `low` above 0 with `log: true`")
+        return self
 
 
 class Index(Strict):
@@ -303,6 +416,9 @@ class Export(Strict):
 
     default_k: PositiveInt = Field(10, description="Answers of `serving_default`.")
     max_k: PositiveInt = Field(1000, description="The largest `k` a request may ask.")
+    retrieval: bool = Field(
+        True, description="Whether to make `retrieval`, by ScaNN, beside `retrieval_exact`."
+    )
     attributes: list[str] = Field(
         default_factory=list, description="Columns of the candidates file shown with answers."
     )
@@ -344,6 +460,7 @@ class Config(Strict):
     columns: Columns = Columns()
     labels: Labels = Labels()
     features: Features = Features()
+    filters: Filters = Filters()
     split: Split = Split()
     towers: Towers = Towers()
     loss: Loss = Loss()
@@ -351,6 +468,10 @@ class Config(Strict):
     index: Index = Index()
     rules: Rules = Rules()
     export: Export = Export()
+    search: dict[str, Range | list[Any]] = Field(
+        default_factory=dict,
+        description="What `twotower tune` tries: path.to.key: a range, or a list of values.",
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -381,15 +502,23 @@ class Config(Strict):
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         self._check_features()
+        self._check_context_mode()
         self._check_rules()
         columns, split, labels = self.columns, self.split, self.labels
         if columns.query_id == columns.candidate_id:
             raise ValueError("`columns.query_id` and `columns.candidate_id` are the same column")
         if split.by in ("time", "dates") and columns.timestamp is None:
             raise ValueError(f"`split.by: {split.by}` needs `columns.timestamp`")
-        if split.by == "leave_last_out" and columns.timestamp is None and columns.order is None:
+        if split.by in ("leave_last_out", "temporal_user") and not self.has_order:
+            raise ValueError(f"`split.by: {split.by}` needs `columns.timestamp` or `columns.order`")
+        if self.filters.duplicates != "all" and not self.has_order:
             raise ValueError(
-                "`split.by: leave_last_out` needs `columns.timestamp` or `columns.order`"
+                f"`filters.duplicates: {self.filters.duplicates}` needs `columns.timestamp` or "
+                "`columns.order`"
+            )
+        if labels.has_windows and columns.timestamp is None:
+            raise ValueError(
+                "`unless_positive_within_s` of `labels.events` needs `columns.timestamp`"
             )
         if split.by == "column" and columns.split is None:
             raise ValueError("`split.by: column` needs `columns.split`")
@@ -436,6 +565,54 @@ class Config(Strict):
                 )
         if self.history and self.candidate_id_feature is None:
             raise ValueError("a history needs an `id` feature on the candidate side to refer to")
+        if self.history and self.history.is_ordered and not self.has_order:
+            raise ValueError(
+                f"`encoder: {self.history.encoder}` reads events in their order: give "
+                "`columns.timestamp` or `columns.order`, or take `encoder: mean`"
+            )
+        if self.history and self.history.is_ordered:
+            self._check_ordered_history(self.history)
+
+    def _check_ordered_history(self, history: History) -> None:
+        if self.training.distribution != "one_device":
+            raise ValueError(
+                f"`encoder: {history.encoder}` is trained on `training.distribution: one_device`: "
+                "the examples of one past cannot be dealt to several"
+            )
+        assert self.candidate_id_feature is not None
+        name, candidate_id = self.candidate_id_feature
+        width = candidate_id.embedding_dim or self.towers.embedding_dim
+        if history.heads and width % history.heads:
+            raise ValueError(
+                f"`heads` ({history.heads}) of the history must divide the width of "
+                f"`features.candidate.{name}` ({width})"
+            )
+
+    def _check_context_mode(self) -> None:
+        mode = self.context_mode
+        if mode in ("trilinear", "scoring_layer") and not self.features.query:
+            raise ValueError(
+                f"`towers.context_mode: {mode}` needs features of the query beside the context's; "
+                "take user_tower"
+            )
+        if mode != "scoring_layer":
+            return
+        if self.loss.kind != "bce":
+            raise ValueError(
+                "`towers.context_mode: scoring_layer` needs `loss.kind: bce`: a softmax over the "
+                "candidates of one query gives the query's share of a sum no gradient"
+            )
+        if self.loss.mined_negatives:
+            raise ValueError(
+                "`loss.mined_negatives` are found by dot product, which `towers.context_mode: "
+                "scoring_layer` does not score by"
+            )
+        if self.export.retrieval:
+            raise ValueError(
+                "`towers.context_mode: scoring_layer` scores pairs by a layer, which no index of "
+                "vectors such as ScaNN's can search: set `export.retrieval: false` and serve "
+                "`retrieval_exact`, or take trilinear"
+            )
 
     def _check_rules(self) -> None:
         known = {*self.export.attributes, *self.features.candidate}
@@ -491,6 +668,11 @@ class Config(Strict):
         return next(((name, f) for name, f in named if isinstance(f, Id)), None)
 
     @property
+    def context_mode(self) -> str | None:
+        """How the context comes in; None where there is none to come in."""
+        return self.towers.context_mode if self.features.context else None
+
+    @property
     def has_order(self) -> bool:
         """Whether events have a before and an after; without, histories leave the target out."""
         return self.columns.timestamp is not None or self.columns.order is not None
@@ -508,7 +690,7 @@ class Config(Strict):
 
     def record_schema(self) -> dict[str, Any]:
         """What the prepared records depend on; settings of towers and training are left out."""
-        schema = self.model_dump(mode="json", include={"columns", "labels", "split"})
+        schema = self.model_dump(mode="json", include={"columns", "labels", "filters", "split"})
         schema["features"] = {
             side: {
                 name: feature.model_dump(mode="json", exclude=set(feature.tower_only))

@@ -172,12 +172,40 @@ class History(_Embedded):
 
     Raw: list of candidate ids, "" ignored; encoded: `length` int64 rows of the candidate id
     vocabulary, padded with 0 at the end.
+
+    `encoder: mean` knows no order; `gru` and `attention` read the candidates in their order and
+    are trained on every position of a query's past in one pass.
     """
 
     kind: Literal["history"] = "history"
     length: PositiveInt = 20
     missing: Literal["indicator", "zero"] = "zero"
-    tower_only: ClassVar[frozenset[str]] = frozenset({"embedding_dim"})
+    encoder: Literal["mean", "gru", "attention"] = "mean"
+    blocks: PositiveInt | None = Field(None, description="Of attention; default: 2.")
+    heads: PositiveInt | None = Field(None, description="Of attention; default: 1.")
+    dropout: float = Field(0.0, ge=0.0, lt=1.0, description="In training, of gru and attention.")
+    tower_only: ClassVar[frozenset[str]] = frozenset(
+        {"embedding_dim", "encoder", "blocks", "heads", "dropout"}
+    )
+
+    @property
+    def is_ordered(self) -> bool:
+        """Whether the encoder reads the order of the candidates."""
+        return self.encoder != "mean"
+
+    @model_validator(mode="after")
+    def _settings_of_the_encoder(self) -> Self:
+        if self.encoder != "attention":
+            for name in ("blocks", "heads"):
+                if getattr(self, name) is not None:
+                    raise ValueError(
+                        f"`{name}` is a setting of `encoder: attention`, not of {self.encoder}"
+                    )
+        if self.dropout and not self.is_ordered:
+            raise ValueError(
+                "`dropout` is a setting of `encoder: gru` and `attention`, not of mean"
+            )
+        return self
 
 
 Feature = (

@@ -114,8 +114,7 @@ def read_manifest(path: str | Path, *, kind: str, made_by: str) -> dict[str, Any
         raise UserError(f"{folder} is not a {kind} folder: make it with `{made_by}`")
     if found != kind:
         raise UserError(
-            f"{folder} is a {found} folder, expected a {kind} folder: "
-            f"make one with `{made_by}`"
+            f"{folder} is a {found} folder, expected a {kind} folder: make one with `{made_by}`"
         )
     return dict(manifest)
 

@@ -1,6 +1,7 @@
 """Reads `twotower.yaml`; every mistake is told by its path, what was expected, and the cure."""
 
 import difflib
+import re
 import types
 import typing
 from collections.abc import Iterable, Sequence
@@ -14,6 +15,17 @@ from tfrs_twotower.schema.config import Config
 from tfrs_twotower.schema.errors import UsageError
 
 MAX_SHOWN = 5
+
+
+class _Loader(yaml.SafeLoader):
+    """Reads 1e-4 as a number, as YAML 1.2 does; PyYAML's YAML 1.1 takes it for text."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$"),
+    list("-+.0123456789"),
+)
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
@@ -39,7 +51,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
 def parse_config(text: str, source: str, overrides: Sequence[str] = ()) -> Config:
     """Checks the YAML text of a config; `source` names it in errors. See `load_config`."""
     try:
-        data = yaml.safe_load(text) or {}
+        data = yaml.load(text, _Loader) or {}
     except (yaml.YAMLError, ValueError) as error:  # ValueError: an impossible date.
         raise UsageError(f"{source} is not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(data, dict):
@@ -68,7 +80,7 @@ def _apply(data: dict[str, Any], override: str) -> None:
             raise UsageError(f"--set {override}: `{key}` is not a section")
         data = child
     try:
-        data[keys[-1]] = yaml.safe_load(value)
+        data[keys[-1]] = yaml.load(value, _Loader)
     except (yaml.YAMLError, ValueError) as error:
         raise UsageError(f"--set {override}: the value is not YAML") from error
 

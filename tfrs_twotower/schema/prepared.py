@@ -1,7 +1,7 @@
 """The prepared folder: what `pipelines.prepare` writes and training reads.
 
     examples/{train,validation,test}-*.tfrecord.gz   one record an example
-    sequences/train-*.tfrecord.gz                    one record a query with train positives
+    sequences/train-*.tfrecord.gz                    one record a query; ordered data only
     candidates-*.tfrecord.gz                         one record a candidate, encoded features
     candidate_attributes-*.parquet                   candidate_id, candidate_row, display columns
     queries-*.parquet                                one row a query: profile and histories

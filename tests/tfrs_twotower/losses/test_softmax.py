@@ -188,8 +188,7 @@ def batch():
     size = 37
     return {
         "variables": [
-            tf.Variable(rng.normal(size=shape))
-            for shape in ([size, 5], [size + 4, 5], [size, 3])
+            tf.Variable(rng.normal(size=shape)) for shape in ([size, 5], [size + 4, 5], [size, 3])
         ],
         "settings": {
             "log_q": np.log(rng.uniform(0.001, 0.3, size + 4)),
@@ -361,9 +360,7 @@ def test_the_long_tail_of_a_large_corpus_is_still_told_apart(rarer):
 
 
 def test_the_mixture_counts_each_source_by_its_share_of_the_draws():
-    log_q = mixed_log_q(
-        tf.math.log([0.5, 0.02]), num_in_batch=30, num_uniform=10, corpus_size=50
-    )
+    log_q = mixed_log_q(tf.math.log([0.5, 0.02]), num_in_batch=30, num_uniform=10, corpus_size=50)
 
     # (30 * 0.5 + 10 / 50) / 40 and (30 * 0.02 + 10 / 50) / 40
     np.testing.assert_allclose(tf.exp(log_q), [0.38, 0.02], rtol=1e-6)

@@ -92,6 +92,39 @@ def test_an_empty_file_asks_for_what_the_default_split_needs():
             id="last-without-an-order",
         ),
         pytest.param(
+            "split: {by: temporal_user}",
+            "`split.by: temporal_user` needs `columns.timestamp` or `columns.order`",
+            id="last-share-without-an-order",
+        ),
+        pytest.param(
+            "columns: {split: part}\nsplit: {by: column}\nfilters: {duplicates: first}",
+            "`filters.duplicates: first` needs `columns.timestamp` or `columns.order`",
+            id="first-without-an-order",
+        ),
+        pytest.param(
+            "columns: {timestamp: ts}\nfilters: {k_core: true}",
+            "filters: `k_core` needs `min_per_query` or `min_per_candidate`",
+            id="core-of-nothing",
+        ),
+        pytest.param(
+            "columns: {timestamp: ts, event: e}\n"
+            "labels: {events: {shown: {unless_positive_within_s: 60}}}",
+            "labels.events.shown: `unless_positive_within_s` is for `label: 0`",
+            id="a-positive-that-gives-way",
+        ),
+        pytest.param(
+            "columns: {timestamp: ts, value: v}\n"
+            "labels: {values: {0: {label: 0, unless_positive_within_s: 60}}}",
+            "labels: `unless_positive_within_s` is for `events`, not for `values`",
+            id="a-value-that-gives-way",
+        ),
+        pytest.param(
+            "columns: {order: n, event: e}\nsplit: {by: leave_last_out}\n"
+            "labels: {events: {shown: {label: 0, unless_positive_within_s: 60}}}",
+            "`unless_positive_within_s` of `labels.events` needs `columns.timestamp`",
+            id="a-window-without-times",
+        ),
+        pytest.param(
             "split: {by: column}", "`split.by: column` needs `columns.split`", id="no-split-column"
         ),
         pytest.param(
@@ -271,6 +304,7 @@ def test_what_only_towers_and_training_read_may_change_without_new_records(old, 
         pytest.param("timestamp: ts", "timestamp: time", id="column"),
         pytest.param("weight: 0.5", "weight: 0.25", id="weight-of-an-event"),
         pytest.param("validation: 0.2", "validation: 0.3", id="share-of-the-split"),
+        pytest.param("towers:", "filters: {min_per_query: 2}\ntowers:", id="filters"),
         pytest.param("min_count: 2", "min_count: 3", id="vocabulary"),
         pytest.param("length: 5", "length: 6", id="length-of-the-history"),
         pytest.param("Europe/Paris", "Europe/London", id="time-zone"),

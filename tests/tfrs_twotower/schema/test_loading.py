@@ -50,8 +50,8 @@ def test_a_misspelt_key_is_answered_with_the_nearest_legal_name(text, expected):
 
 
 def test_a_key_that_is_like_no_other_is_answered_with_all_legal_names():
-    assert refusal("towers: {zzz: 1}") == (
-        "shop.yaml: towers.zzz: unknown key; expected one of embedding_dim, query, candidate"
+    assert refusal("labels: {zzz: 1}") == (
+        "shop.yaml: labels.zzz: unknown key; expected one of events, values, positive_from"
     )
 
 
@@ -207,3 +207,12 @@ def test_a_written_config_keeps_other_scripts_readable():
     config = parse_config("columns: {timestamp: ts, query_id: користувач}", "shop.yaml")
 
     assert "користувач" in dump_config(config)
+
+
+def test_a_number_in_scientific_notation_is_a_number():
+    text = "columns: {timestamp: at}\ntraining: {learning_rate: 1e-4}"
+
+    config = parse_config(text, "config", ["loss.temperature=5E-2"])
+
+    assert config.training.learning_rate == 0.0001
+    assert config.loss.temperature == 0.05

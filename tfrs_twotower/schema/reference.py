@@ -1,0 +1,83 @@
+"""Every key of `twotower.yaml` with its default and what it says, from the models themselves."""
+
+import inspect
+import json
+import textwrap
+import typing
+from collections.abc import Iterator
+from typing import Any
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from tfrs_twotower.schema.config import Config
+from tfrs_twotower.schema.features import Feature
+
+WIDTH = 100
+INDENT = "  "
+
+
+def reference() -> str:
+    """The default config as commented YAML; the kinds of features and their options are comments.
+
+    `parse_config` reads it back as the default config.
+    """
+    lines = ["# Every key with its default; leave out what you do not change."]
+    for name, field in Config.model_fields.items():
+        lines.append("")
+        if name == "features":
+            lines += _features()
+        else:
+            lines += _entry(name, field, 0)
+    return "\n".join(lines) + "\n"
+
+
+def _entry(name: str, field: FieldInfo, depth: int) -> Iterator[str]:
+    annotation = field.annotation
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        if depth == 0:
+            yield from _comment(inspect.getdoc(annotation) or "", depth)
+        yield f"{INDENT * depth}{name}:"
+        for key, child in annotation.model_fields.items():
+            yield from _entry(key, child, depth + 1)
+        return
+    said = field.description or ""
+    if typing.get_origin(annotation) is typing.Literal:
+        said = f"{' | '.join(map(str, typing.get_args(annotation)))}. {said}".rstrip()
+    yield from _comment(said, depth)
+    yield f"{INDENT * depth}{name}: {_yaml(field)}"
+
+
+def _features() -> Iterator[str]:
+    yield from _comment(
+        "By side (query, context, candidate) and name; a feature's name is its input in the served "
+        "models, `column` the data's column where that differs. Without this section: the ids and "
+        "a history. The kinds and their options:",
+        0,
+    )
+    for kind in typing.get_args(Feature):
+        yield from _comment("", 0)
+        yield from _comment(f"kind: {kind.model_fields['kind'].default}", 0)
+        yield from _comment((inspect.getdoc(kind) or "").split("\n")[0], 0, "#     ")
+        for name, field in kind.model_fields.items():
+            if name not in ("kind", "column"):
+                said = f"{name}: {_yaml(field)}  {field.description or ''}".rstrip()
+                yield from _comment(said, 0, "#   ")
+
+
+def _comment(text: str, depth: int, mark: str = "# ") -> Iterator[str]:
+    prefix = INDENT * depth + mark
+    for paragraph in text.split("\n\n"):
+        if not paragraph and text:
+            continue
+        yield from textwrap.wrap(
+            " ".join(paragraph.split()), WIDTH, initial_indent=prefix, subsequent_indent=prefix
+        ) or ([prefix.rstrip()] if mark == "# " and not text and depth == 0 else [])
+
+
+def _yaml(field: FieldInfo) -> str:
+    """A default in YAML's flow style, of which JSON is a part."""
+    if field.is_required():
+        return "(needed)"
+    value: Any = field.get_default(call_default_factory=True)
+    return json.dumps(list(value) if isinstance(value, tuple) else value)
