@@ -1,16 +1,34 @@
 """Training: prepared data and a config in, a run folder out."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+
+import numpy as np
 
 from tfrs_twotower import __version__
-from tfrs_twotower.callbacks import KeepBest, RankingValidation
-from tfrs_twotower.data import PreparedData, steps_per_epoch, training_batches
-from tfrs_twotower.evaluate import Evaluation, evaluate_model
+from tfrs_twotower.callbacks import KeepBest, RankingValidation, WatchLoss
+from tfrs_twotower.data import (
+    Arrays,
+    Corpus,
+    PreparedData,
+    steps_per_epoch,
+    training_batches,
+    training_examples,
+)
+from tfrs_twotower.distribution import (
+    agreed,
+    distributed,
+    is_chief,
+    lost_workers_are_told,
+    make_strategy,
+)
+from tfrs_twotower.evaluate import Evaluation, embed, evaluate_model
 from tfrs_twotower.keras import keras, tf
+from tfrs_twotower.mining import mine, mined_negatives, segments
 from tfrs_twotower.optimizers import make_optimizer
+from tfrs_twotower.projector import write_projector
 from tfrs_twotower.protocols import EvaluationSet, evaluation_set
 from tfrs_twotower.runs import (
     BEST_WEIGHTS,
@@ -18,12 +36,16 @@ from tfrs_twotower.runs import (
     METRICS_FILE,
     TENSORBOARD,
     build_model,
-    check_inputs,
+    check_same,
     write_inputs,
 )
-from tfrs_twotower.schema import Config, UsageError, UserError, differences, load_config
+from tfrs_twotower.schema import Config, UserError
 from tfrs_twotower.schema import prepared as layout
 from tfrs_twotower.schema.folders import MANIFEST, output_folder, write_json
+from tfrs_twotower.warm_start import EarlierRun, Moved, carry_over, earlier_run
+
+# Keras' callback writes its events of training there.
+EVENTS = f"{TENSORBOARD}/train"
 
 
 @dataclass(frozen=True)
@@ -31,13 +53,30 @@ class Training:
     """What a training came to.
 
     `epochs`: the logs of each epoch; `best_epoch`: from 0; `validation`: the best epoch beside the
-    baselines, None where there is nothing to validate on.
+    baselines, None where there is nothing to validate on; `moved`: what a warm start carried over,
+    by vocabulary, empty where none was asked for or the training was resumed.
     """
 
     folder: Path
     epochs: list[dict[str, float]]
     best_epoch: int
     validation: Evaluation | None
+    moved: dict[str, Moved] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Inputs:
+    """What a training reads."""
+
+    data: PreparedData
+    examples: Arrays
+    corpus: Corpus
+    asked: EvaluationSet | None
+
+    @property
+    def num_examples(self) -> int:
+        """Examples that an epoch steps through."""
+        return len(training_examples(self.examples, self.data.config)[layout.LABEL])
 
 
 def train(
@@ -47,9 +86,13 @@ def train(
     *,
     overwrite: bool = False,
     resume: bool = False,
+    warm_start: str | Path | None = None,
     callbacks: Sequence[keras.callbacks.Callback] = (),
 ) -> Training:
     """Trains a two-tower model with Keras and keeps the best epoch.
+
+    Several workers (`training.distribution: multi_worker`) all call this, with folders that all of
+    them see; the chief writes.
 
     Args:
         config: Must describe the data.
@@ -58,87 +101,150 @@ def train(
         overwrite: Whether a finished run folder may be replaced.
         resume: Whether an unfinished training in the folder is gone on with; it ends where an
             uninterrupted one ends.
+        warm_start: A finished run of the same features and towers, on earlier data, whose weights
+            to begin with; see `tfrs_twotower.warm_start`.
         callbacks: Further Keras callbacks, for example to show progress; they see
             `val_<metric>` in the logs.
 
     Raises:
-        UserError: If the data does not serve, or the training diverges.
+        UserError: If the data does not serve, the training diverges, or a worker is lost.
     """
-    prepared = PreparedData(data, config)
-    examples = prepared.examples("train")
+    strategy = make_strategy(config.training)
+    earlier = earlier_run(warm_start, config) if warm_start is not None else None
+    inputs = _read(data, config)
+    claimed = output_folder(output, overwrite=overwrite, resume=resume)
+    writes = is_chief(strategy)
+    with (
+        lost_workers_are_told(strategy),
+        claimed if writes else nullcontext(Path(output)) as folder,
+    ):
+        with _chief_first(strategy):
+            _begin(folder, inputs.data, earlier)
+        with strategy.scope():
+            model = build_model(inputs.data)
+            model.compile(optimizer=make_optimizer(config.training))
+        # Each replica reports the loss of the whole batch; Keras would sum them.
+        model.distribute_reduction_method = "first"
+        keep_best = KeepBest(
+            folder,
+            monitor=f"val_{config.training.metric}" if inputs.asked else None,
+            patience=config.training.patience,
+            writes=writes,
+        )
+        with strategy.scope():  # It makes the optimizer's variables.
+            keep_best.restore(model)
+        moved = {}
+        if earlier is not None and not keep_best.finished_epochs:
+            moved = carry_over(earlier, model, inputs.data)
+        _fit(model, inputs, strategy, keep_best, folder, callbacks)
+        agreed(strategy, 0.0)  # The chief has written the best weights.
+        tf.train.Checkpoint(model=model).read(str(folder / BEST_WEIGHTS)).expect_partial()
+        validation = None
+        if inputs.asked:
+            validation = evaluate_model(
+                model, inputs.data, inputs.asked, split="validation", unit="user"
+            )
+        result = Training(Path(output), keep_best.epochs, keep_best.best_epoch, validation, moved)
+        if writes:
+            embeddings = embed(model.candidate_tower, inputs.corpus.features)
+            write_projector(folder / EVENTS, embeddings, inputs.corpus, inputs.data)
+            _finish(folder, result, config)
+    return result
+
+
+def _read(folder: str | Path, config: Config) -> _Inputs:
+    data = PreparedData(folder, config)
+    examples = data.examples("train")
     num_positives = int((examples[layout.LABEL] == 1).sum())
     if num_positives < 2:
         raise UserError(
-            f"{data}: the train split has {num_positives} positive examples, a softmax needs at "
+            f"{folder}: the train split has {num_positives} positive examples, a softmax needs at "
             "least 2: bring more data, or change `split` or `labels`"
         )
-    corpus = prepared.corpus()
-    asked = _validation_set(prepared)
-    with output_folder(output, overwrite=overwrite, resume=resume) as folder:
-        if (folder / CONFIG_FILE).exists():
-            _check_same(folder, prepared)
-        else:
-            write_inputs(folder, prepared)
-        model = build_model(prepared)
-        model.compile(optimizer=make_optimizer(config.training))
-        metric = config.training.metric
-        keep_best = KeepBest(
-            folder,
-            monitor=f"val_{metric}" if asked else None,
-            patience=config.training.patience,
+    validates = data.manifest["counts"]["examples"]["validation"]["positives"]
+    asked = evaluation_set(data, "validation") if validates else None
+    return _Inputs(data, examples, data.corpus(), asked)
+
+
+def _begin(folder: Path, data: PreparedData, earlier: EarlierRun | None) -> None:
+    """Writes down what the run is of, or checks that it is the one that was begun."""
+    began_from = earlier.digest if earlier else None
+    if (folder / CONFIG_FILE).exists():
+        check_same(folder, data, began_from)
+    else:
+        write_inputs(folder, data, began_from)
+
+
+def _fit(
+    model: keras.Model,
+    inputs: _Inputs,
+    strategy: tf.distribute.Strategy,
+    keep_best: KeepBest,
+    folder: Path,
+    callbacks: Sequence[keras.callbacks.Callback],
+) -> None:
+    """Trains what is left of the epochs, and mines negatives between them where asked for."""
+    config = inputs.data.config
+    left = range(keep_best.finished_epochs, config.training.epochs)
+    metric = config.training.metric
+    validation = (
+        [RankingValidation(inputs.asked, inputs.corpus, metric, strategy)] if inputs.asked else []
+    )
+    events = keras.callbacks.TensorBoard(str(folder / TENSORBOARD), write_graph=False)
+
+    def mine_now() -> np.ndarray:
+        return mine(model, inputs.examples, inputs.corpus, config.loss.mine_from)
+
+    for epochs in segments(left, config.loss):
+        if keep_best.is_over:
+            return
+        with _chief_first(strategy):
+            mined = mined_negatives(epochs.start, config.loss, folder, mine_now)
+
+        def batches(epochs: range = epochs, mined: np.ndarray | None = mined) -> tf.data.Dataset:
+            return training_batches(inputs.examples, inputs.corpus, config, epochs, mined)
+
+        model.fit(
+            distributed(strategy, batches),
+            epochs=epochs.stop,
+            initial_epoch=epochs.start,
+            steps_per_epoch=steps_per_epoch(inputs.num_examples, config.training.batch_size),
+            verbose=0,
+            callbacks=[
+                WatchLoss(),
+                *validation,
+                *([events] if is_chief(strategy) else []),
+                keep_best,
+                *callbacks,
+            ],
         )
-        keep_best.restore(model)
-        epochs = range(keep_best.finished_epochs, config.training.epochs)
-        if epochs and not keep_best.is_over:
-            model.fit(
-                training_batches(examples, corpus, config, epochs),
-                epochs=epochs.stop,
-                initial_epoch=epochs.start,
-                steps_per_epoch=steps_per_epoch(num_positives, config.training.batch_size),
-                verbose=0,
-                callbacks=[
-                    *([RankingValidation(asked, corpus, metric)] if asked else []),
-                    keras.callbacks.TensorBoard(str(folder / TENSORBOARD), write_graph=False),
-                    keep_best,
-                    *callbacks,
-                ],
-            )
-        tf.train.Checkpoint(model=model).read(str(folder / BEST_WEIGHTS)).expect_partial()
-        validation = None
-        if asked:
-            validation = evaluate_model(model, prepared, asked, split="validation", unit="user")
-        summary: dict[str, Any] = {
-            "epochs": keep_best.epochs,
-            "best_epoch": keep_best.best_epoch,
-            "validation": validation.as_dict() if validation else None,
-        }
-        write_json(folder / METRICS_FILE, summary)
-        write_json(
-            folder / MANIFEST,
-            {
-                "kind": "run",
-                "code_version": __version__,
-                "schema_fingerprint": config.fingerprint(),
-                "tensorflow": tf.__version__,
-            },
-        )
-    return Training(Path(output), keep_best.epochs, keep_best.best_epoch, validation)
 
 
-def _validation_set(data: PreparedData) -> EvaluationSet | None:
-    """What an epoch is judged by; None where the config validates on nothing."""
-    counts = data.manifest["counts"]["examples"]["validation"]
-    return evaluation_set(data, "validation") if counts["positives"] else None
+@contextmanager
+def _chief_first(strategy: tf.distribute.Strategy) -> Iterator[None]:
+    """The other workers read what the chief writes."""
+    if not is_chief(strategy):
+        agreed(strategy, 0.0)
+    yield
+    if is_chief(strategy):
+        agreed(strategy, 0.0)
 
 
-def _check_same(folder: Path, data: PreparedData) -> None:
-    """Checks that an unfinished run was begun with this config on this data."""
-    begun_with = load_config(folder / CONFIG_FILE).model_dump(mode="json")
-    found = differences(begun_with, data.config.model_dump(mode="json"))
-    if found:
-        shown = "; ".join(f"{path}: {old!r} then, {new!r} now" for path, old, new in found[:4])
-        raise UsageError(
-            f"{folder} was begun with another config: {shown}\n"
-            "Resume with the same config, or train anew without --resume."
-        )
-    check_inputs(folder, data)
+def _finish(folder: Path, result: Training, config: Config) -> None:
+    write_json(
+        folder / METRICS_FILE,
+        {
+            "epochs": result.epochs,
+            "best_epoch": result.best_epoch,
+            "validation": result.validation.as_dict() if result.validation else None,
+        },
+    )
+    write_json(
+        folder / MANIFEST,
+        {
+            "kind": "run",
+            "code_version": __version__,
+            "schema_fingerprint": config.fingerprint(),
+            "tensorflow": tf.__version__,
+        },
+    )

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from tfrs_twotower.callbacks import KeepBest
+from tfrs_twotower.callbacks import KeepBest, WatchLoss
 from tfrs_twotower.keras import keras, tf
 from tfrs_twotower.schema import UserError
 
@@ -188,12 +188,33 @@ def test_one_checkpoint_is_kept(tmp_path, model):
 
 
 @pytest.mark.parametrize("loss", [np.nan, np.inf])
-def test_a_loss_that_is_not_finite_is_told_and_the_epoch_not_kept(tmp_path, model, loss):
-    callback = keep_best(tmp_path, model)
-    run(callback, model, [0.1])
-    assign(model, 55.0)
+def test_a_loss_that_is_not_finite_is_told_at_its_step(loss):
+    watch = WatchLoss()
+    watch.on_epoch_begin(1)
+    watch.on_train_batch_end(0, {"loss": 1.0})
 
-    with pytest.raises(UserError, match=r"diverged: the loss of epoch 2 is .* lower `training.lea"):
-        callback.on_epoch_end(1, {"loss": float(loss), METRIC: 0.9})
+    with pytest.raises(UserError, match=r"diverged: the loss in epoch 2 is .* lower `training.lea"):
+        watch.on_train_batch_end(1, {"loss": float(loss)})
 
-    assert best_weight(tmp_path) == 0.0
+
+def test_the_loss_of_an_epoch_is_the_mean_over_its_steps():
+    watch, logs = WatchLoss(), {"loss": 9.0, "total_loss": 9.0, "regularization_loss": 0.0}
+    watch.on_epoch_begin(0)
+    watch.on_train_batch_end(0, {"loss": 100.0})
+    watch.on_epoch_begin(1)
+    for batch, loss in enumerate([1.0, 2.0, 6.0]):
+        watch.on_train_batch_end(batch, {"loss": loss})
+
+    watch.on_epoch_end(1, logs)
+
+    assert logs == {"loss": 3.0}
+
+
+def test_a_worker_that_does_not_write_keeps_count_all_the_same(tmp_path, model):
+    callback = KeepBest(tmp_path, monitor=METRIC, patience=2, writes=False)
+    callback.restore(model)
+
+    finished = run(callback, model, [0.5, 0.4, 0.3, 0.2])
+
+    assert (finished, callback.best_epoch) == (3, 0)
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]

@@ -285,6 +285,25 @@ class Die(keras.callbacks.Callback):
 train(every_kind.config(), data, run, callbacks=[Die()])
 """
 
+KILLED_SOMETIME = """
+import os, random, signal, sys, threading
+from tests import every_kind
+from tfrs_twotower.keras import keras
+from tfrs_twotower.train import train
+
+data, run, seed = sys.argv[1:]
+draw = random.Random(int(seed))
+# Within the first three of four epochs, and then at any moment: also while files are written.
+step, delay_s = draw.randrange(1, 12), draw.uniform(0.0, 0.3)
+
+class DieSometime(keras.callbacks.Callback):
+    def on_train_batch_end(self, batch, logs):
+        if self.model.optimizer.iterations.numpy() == step:
+            threading.Timer(delay_s, os.kill, [os.getpid(), signal.SIGKILL]).start()
+
+train(every_kind.config(), data, run, callbacks=[DieSometime()])
+"""
+
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
@@ -310,6 +329,23 @@ def test_a_killed_and_resumed_training_ends_with_the_bits_of_an_uninterrupted_on
     train(every_kind.config(), prepared, tmp_path / "run", resume=True, callbacks=[count])
 
     assert trained == list(range(finished_epochs, EPOCHS))
+    assert_ended_alike(run, tmp_path / "run")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_a_training_killed_at_a_random_moment_ends_with_the_same_bits(
+    run, prepared, tmp_path, seed
+):
+    command = [sys.executable, "-c", KILLED_SOMETIME, str(prepared), str(tmp_path / "run"), seed]
+    root = str(Path(__file__).parents[2])
+    killed = subprocess.run(
+        [str(word) for word in command], check=False, cwd=root, capture_output=True, text=True
+    )
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+
+    train(every_kind.config(), prepared, tmp_path / "run", resume=True)
+
     assert_ended_alike(run, tmp_path / "run")
 
 

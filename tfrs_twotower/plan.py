@@ -1,0 +1,85 @@
+"""What a training would be, without training: the weights, the steps, the memory."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tfrs_twotower.data import PreparedData, steps_per_epoch
+from tfrs_twotower.encoding import encoded_spec
+from tfrs_twotower.optimizers import make_optimizer
+from tfrs_twotower.runs import build_model
+from tfrs_twotower.schema import Config
+from tfrs_twotower.schema.features import Feature
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a training would be.
+
+    `weights`: name and shape of each variable; `memory_bytes`: by what it is for, on one device;
+    the interpreter and TensorFlow themselves, about 0.6 GB, come on top.
+    """
+
+    weights: dict[str, list[int]]
+    num_parameters: int
+    num_examples: int
+    steps_per_epoch: int
+    max_epochs: int
+    memory_bytes: dict[str, int]
+
+    def as_dict(self) -> dict[str, Any]:
+        """As JSON holds it."""
+        return asdict(self)
+
+
+def plan(config: Config, data: str | Path) -> Plan:
+    """Builds the model and counts; reads the manifest and vocabularies only.
+
+    Args:
+        config: Must describe the data.
+        data: The prepared folder.
+
+    Raises:
+        UserError: If the data does not serve.
+    """
+    prepared = PreparedData(data, config)
+    model = build_model(prepared)
+    optimizer = make_optimizer(config.training)
+    optimizer.build(model.trainable_variables)
+    counts = prepared.manifest["counts"]["examples"]
+    of_train = counts["train"]
+    num_examples = of_train["positives"]
+    if config.loss.kind == "bce":
+        num_examples += of_train["negatives"]
+    # Row numbers, time, label and weight stand beside the features.
+    example_bytes = _bytes_an_entry(config.query_features) + 4 + 4 + 8 + 4 + 4
+    candidate_bytes = _bytes_an_entry(config.candidate_features)
+    kept = sum(of_train.values()) + counts["validation"]["positives"]
+    sizes = {variable.name: _size(variable.shape) for variable in model.variables}
+    weights_bytes = sum(_size(variable.shape) * variable.dtype.size for variable in model.variables)
+    corpus_size = prepared.manifest["corpus_size"]
+    return Plan(
+        weights={variable.name: variable.shape.as_list() for variable in model.variables},
+        num_parameters=sum(sizes.values()),
+        num_examples=num_examples,
+        steps_per_epoch=steps_per_epoch(num_examples, config.training.batch_size),
+        max_epochs=config.training.epochs,
+        memory_bytes={
+            "weights": weights_bytes,
+            "optimizer": sum(_size(v.shape) * v.dtype.size for v in optimizer.variables),
+            "examples": kept * example_bytes,
+            "candidates": corpus_size * (candidate_bytes + 4 * config.towers.embedding_dim),
+        },
+    )
+
+
+def _bytes_an_entry(features: dict[str, Feature]) -> int:
+    """Of encoded features in memory: float32 and int32 alike take four bytes."""
+    specs = [encoded_spec(feature, name) for name, feature in features.items()]
+    return sum(4 * _size(spec.shape[1:]) for spec in specs)
+
+
+def _size(shape: Any) -> int:
+    return int(np.prod(shape.as_list(), dtype=np.int64))
