@@ -43,7 +43,8 @@ def audit_examples(
 
     A history must be the last positives of the query before the example; in data without times,
     train positives of the query without the train example's own candidate. An example must be on
-    its side of the cut-offs; those of a query split by `leave_last_out` must not overlap.
+    its side of the cut-offs; where each query is split by itself, its
+    splits must not overlap.
 
     Args:
         examples: Of a partition; all examples of the chosen queries are looked at.
@@ -121,7 +122,7 @@ def _is_on_its_side(
         second = int(examples.timestamps[position])
         expected = TEST if second >= cutoffs.test_s else VALIDATION
         return split == (TRAIN if second < cutoffs.validation_s else expected)
-    if rule == "leave_last_out":
+    if rule in ("leave_last_out", "temporal_user"):
         return all(keys[position] <= keys[p] for p in own if int(examples.splits[p]) > split)
     return True
 

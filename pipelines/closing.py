@@ -37,7 +37,7 @@ def closing_table(manifest: dict[str, Any]) -> RenderableType:
 def _moment(seconds: list[int] | None, end: int) -> str:
     if seconds is None:
         return ""
-    return datetime.fromtimestamp(seconds[end], UTC).strftime("%Y-%m-%d %H:%M:%S")
+    return datetime.fromtimestamp(seconds[end], UTC).strftime("%Y-%m-%d %H:%M")
 
 
 def _warm(of_split: dict[str, int], kind: str) -> str:

@@ -155,6 +155,11 @@ def embed(
     """
     manifest = read_manifest(data, kind="prepared", made_by="python -m pipelines.prepare")
     config = Config.model_validate_json(json.dumps(manifest["config"]), strict=False)
+    if side == "query" and config.features.context:
+        raise UserError(
+            f"a query embedding depends on the moment ({', '.join(config.features.context)}): "
+            "for models that can do without, see `twotower user-embeddings`"
+        )
     version = _version_folder(model)
     files = [path for path, _ in filesystem.match(join(data, f"{SIDES[side][0]}-*.parquet"))]
     with filesystem.output_folder(output, overwrite=overwrite) as staging:

@@ -8,9 +8,11 @@ import pyarrow.compute as pc
 
 from pipelines import histories
 from pipelines.encode import encode, record_fields
+from pipelines.filters import NOT_IN_TRAIN
 from pipelines.job import Corpus
 from pipelines.partitions import QUERY, Partition
 from pipelines.records import FLOAT, INT, Field, RecordLayout, int_width
+from pipelines.sequences import SequenceLayout
 from pipelines.split import TRAIN, Cutoffs, assign_splits
 from pipelines.summary import RANGE, Summary
 from pipelines.tables import column, hash_ids, mix
@@ -30,10 +32,6 @@ from tfrs_twotower.encoding import PADDING_ROW, Encoder
 from tfrs_twotower.schema import SPLITS, Config
 from tfrs_twotower.schema import prepared as layout
 from tfrs_twotower.schema.features import Feature, History, Id, MultiCategorical, Vector
-
-NOT_IN_TRAIN = "candidate_not_in_train"
-RULES = (NOT_IN_TRAIN,)
-"""Every rule by which a sound event is filtered out; a counter's name each."""
 
 SLICE_ROWS = 1 << 14
 SHOWN_HISTORY = 20  # Length for queries of a model without history, which people still look at.
@@ -104,7 +102,7 @@ class Examples:
         return (self.splits == TRAIN) & self.is_positive
 
     def history_rows(self, length: int) -> np.ndarray:
-        """`[num_events, length]` int64 catalogue rows, oldest first, -1 for padding at the end."""
+        """`[num_events, length]` int32 catalogue rows, oldest first, -1 for padding at the end."""
         if self.config.has_order:
             keys = [self.of_query, self.timestamps, self.catalogue_rows]
             if ORDER in self.partition.events.column_names:
@@ -124,7 +122,7 @@ class Examples:
         return _gather(self.catalogue_rows[listed], places)
 
     def history_at_end(self, is_counted: np.ndarray, length: int) -> np.ndarray:
-        """`[num_queries, length]` int64 catalogue rows of the last positives among some events."""
+        """`[num_queries, length]` int32 catalogue rows of the last positives among some events."""
         num_queries = self.partition.queries.num_rows
         if self.config.has_order:
             places = histories.at_end(self.of_query, is_counted, num_queries, length)
@@ -230,22 +228,30 @@ class ExampleEncoder:
         self._context = dict(config.features.context)
         self._profile_encoder = Encoder(self._profile, vocabulary_dir)
         self._context_encoder = Encoder(self._context, vocabulary_dir)
-        fields = [
+        of_query = [
             Field(layout.QUERY_ROW, INT, 1, int_width(num_queries)),
+            *record_fields(self._profile_encoder, self._profile),
+        ]
+        of_position = [
             Field(layout.CANDIDATE_ROW, INT, 1, int_width(len(corpus))),
             Field(layout.TIMESTAMP_S, INT, 1, int_width(END_OF_TIME_S)),
             Field(layout.LABEL, INT, 1),
             Field(layout.WEIGHT, FLOAT, 1),
-            *record_fields(self._profile_encoder, self._profile),
             *record_fields(self._context_encoder, self._context),
         ]
-        self._id_rows = np.zeros(0, np.int64)
+        self._sequence_layout = SequenceLayout(of_query, of_position)
+        self._of_query = [field.name for field in of_query]
+        self._of_position = [field.name for field in of_position]
+        fields = of_query + of_position
+        self._id_rows = np.zeros(0, np.int32)
         for name, feature in config.features.query.items():
             if isinstance(feature, History) and config.candidate_id_feature is not None:
                 id_name, id_feature = config.candidate_id_feature
                 encoder = Encoder({id_name: id_feature}, vocabulary_dir)
                 ids = corpus.catalogue.ids.to_numpy(zero_copy_only=False)
-                self._id_rows = np.append(encoder({id_name: ids})[id_name].numpy(), PADDING_ROW)
+                id_rows = np.append(encoder({id_name: ids})[id_name].numpy(), PADDING_ROW)
+                # Rows of one partition's histories are the largest arrays of a worker.
+                self._id_rows = id_rows.astype(np.int32)
                 width = int_width(encoder.num_rows(id_name))
                 fields.append(Field(name, INT, feature.length, width))
         self._layout = RecordLayout(fields)
@@ -285,6 +291,13 @@ class ExampleEncoder:
             places = chosen[start : start + SLICE_ROWS]
             yield self._layout.encode({name: values[places] for name, values in arrays.items()})
 
+    def sequences(self, arrays: Mapping[str, np.ndarray], chosen: np.ndarray) -> Iterator[bytes]:
+        """Records of the sequences of chosen examples, in their order, one a query."""
+        starts = histories.groups(arrays[layout.QUERY_ROW][chosen]).starts
+        values = {name: arrays[name][chosen] for name in self._of_position}
+        values |= {name: arrays[name][chosen[starts]] for name in self._of_query}
+        yield from self._sequence_layout.encode(values, np.diff(starts, append=len(chosen)))
+
 
 def readable(feature: Feature, values: pa.Array) -> pa.Array:
     """A feature's canonical column as people and requests write it: tokens and vectors as lists."""
@@ -302,4 +315,4 @@ def _pair_hashes(partition: Partition, candidate_hashes: np.ndarray) -> np.ndarr
 
 
 def _gather(values: np.ndarray, places: np.ndarray) -> np.ndarray:
-    return np.append(values.astype(np.int64), -1)[places]
+    return np.append(values.astype(np.int32), np.int32(-1))[places]

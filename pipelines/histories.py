@@ -1,7 +1,7 @@
 """What a query had before an event, as gathers from one sorted list of its positives.
 
 All functions read the events of some queries sorted by query and then in their order, and answer
-with positions in a list of positives: `[n, length]` int64, oldest first, -1 for padding at the end.
+with positions in a list of positives: `[n, length]` integers, oldest first, then -1 for padding.
 """
 
 from typing import NamedTuple
@@ -120,5 +120,5 @@ def _position_of_pair(
 
 
 def _windows(first: np.ndarray, end: np.ndarray, length: int) -> np.ndarray:
-    positions = first[:, np.newaxis] + np.arange(length)
-    return np.where(positions < end[:, np.newaxis], positions, NOTHING)
+    positions = first.astype(np.int32)[:, np.newaxis] + np.arange(length, dtype=np.int32)
+    return np.where(positions < end[:, np.newaxis], positions, np.int32(NOTHING))

@@ -15,6 +15,8 @@ from tfrs_twotower.schema import Config, dump_config, parse_config
 from tfrs_twotower.schema import prepared as layout
 
 ROW = "row"
+# Folders of partitions: before rare queries and candidates are left out, and behind.
+UNCOUNTED, FINAL = "uncounted", "partitions"
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,14 +79,23 @@ class Job:
         """Query rows of a partition's queries, in their order."""
         return join(self.staging, "query_rows", f"{number:05d}.arrow")
 
-    def write_partition(self, number: int, partition: Partition) -> None:
+    def positives_path(self, number: int) -> str:
+        """The positives of a partition, for the minima of `filters`."""
+        return join(self.staging, "positives", f"{number:05d}.arrow")
+
+    @property
+    def core_path(self) -> str:
+        """Which known candidates have enough positives."""
+        return join(self.staging, "core.arrow")
+
+    def write_partition(self, number: int, partition: Partition, stage: str = FINAL) -> None:
         """Leaves a partition for the later stages."""
         for name, table in partition._asdict().items():
-            filesystem.write_table(self._partition_path(number, name), table, self.staging)
+            filesystem.write_table(self._partition_path(stage, number, name), table, self.staging)
 
-    def read_partition(self, number: int) -> Partition:
+    def read_partition(self, number: int, stage: str = FINAL) -> Partition:
         """Reads what `write_partition` wrote."""
-        paths = (self._partition_path(number, name) for name in Partition._fields)
+        paths = (self._partition_path(stage, number, name) for name in Partition._fields)
         return Partition(*map(filesystem.read_table, paths))
 
     def write_candidates(self, number: int, candidates: pa.Table) -> None:
@@ -95,8 +106,8 @@ class Job:
         """Reads what `write_candidates` wrote."""
         return filesystem.read_table(self._candidates_path(number))
 
-    def _partition_path(self, number: int, name: str) -> str:
-        return join(self.staging, "partitions", f"{number:05d}-{name}.arrow")
+    def _partition_path(self, stage: str, number: int, name: str) -> str:
+        return join(self.staging, stage, f"{number:05d}-{name}.arrow")
 
     def _candidates_path(self, number: int) -> str:
         return join(self.staging, "candidates", f"{number:05d}.arrow")

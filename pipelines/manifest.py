@@ -65,7 +65,8 @@ def check_report(report: Summary, job: Job, max_rejected_share: float) -> None:
         )
     if not report["examples"]["train"]["positives"]:
         raise UserError(
-            "no positive event is in the train part: check `labels` and `split` in the config"
+            "no positive event is in the train part: check `labels`, `filters` and `split` in the "
+            "config"
         )
 
 

@@ -18,6 +18,7 @@ from pipelines.validate import (
     LABEL,
     ORDER,
     QUERY_ID,
+    SPLIT,
     TIMESTAMP_S,
     WEIGHT,
 )
@@ -78,7 +79,11 @@ def sort_events(events: pa.Table) -> pa.Table:
     order = np.lexsort(keys[::-1])
     ranked = [key[order] for key in keys]
     if len(order) and np.all([key[1:] == key[:-1] for key in ranked], axis=0).any():
-        rest = [column(events, LABEL).to_numpy(), column(events, WEIGHT).to_numpy()]
+        rest = [
+            column(events, name).to_numpy()
+            for name in (LABEL, WEIGHT, SPLIT)
+            if name in events.column_names
+        ]
         order = np.lexsort([_content(events), *rest[::-1], *keys[::-1]])
     return events.take(pa.array(order)).combine_chunks()
 

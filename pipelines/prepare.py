@@ -52,7 +52,7 @@ from pipelines.shuffle import (
 from pipelines.sources import CANDIDATES, INTERACTIONS, QUERIES, Dataset, open_dataset
 from tfrs_twotower.schema import Config, UserError, load_config
 
-PARTITION_BYTES = 64 << 20
+PARTITION_BYTES = 32 << 20  # Of interactions, as text.
 MIN_PARTITIONS = 8
 FULL_DISK = "No space left on device"
 

@@ -2,6 +2,8 @@
 
 import functools
 import json
+import shutil
+import tempfile
 import zlib
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -11,6 +13,7 @@ import apache_beam as beam
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import tensorflow as tf
 from apache_beam.metrics.metric import Metrics
 from apache_beam.pvalue import PCollection
 
@@ -168,6 +171,10 @@ class WritePartition(beam.DoFn):
             path = join(job.output, layout.EXAMPLES, f"{split}-{number:05d}.tfrecord.gz")
             if len(chosen):
                 write_records(path, encoder.records(arrays, chosen), job.staging)
+        positives = np.flatnonzero(examples.is_train_positive)
+        if job.config.has_order and len(positives):
+            path = join(job.output, layout.SEQUENCES, f"train-{number:05d}.tfrecord.gz")
+            write_framed(path, encoder.sequences(arrays, positives), job.staging)
         for name, table in (
             (layout.QUERIES, examples.queries()),
             (layout.KNOWN_POSITIVES, examples.known_positives()),
@@ -177,10 +184,8 @@ class WritePartition(beam.DoFn):
         _count(summary)
         positions = sampled(examples, num_queries)
         audit = audit_examples(examples, history_rows, Cutoffs(*cutoffs), positions)
-        positives = np.bincount(
-            examples.catalogue_rows[examples.is_train_positive], minlength=len(corpus.rows)
-        )
-        digest = train_digest(corpus.hashes, positives)
+        counts = np.bincount(examples.catalogue_rows[positives], minlength=len(corpus.rows))
+        digest = train_digest(corpus.hashes, counts)
         yield json.dumps(summary | {"audit": audit._asdict(), "train_digest": digest})
 
 
@@ -246,6 +251,18 @@ def write_records(path: str, blocks: Iterable[np.ndarray], staging: str) -> None
             packing = packer.submit(packed.compress, block.reshape(-1).data)
         file.write(packing.result())
         file.write(packed.flush())
+
+
+def write_framed(path: str, records: Iterable[bytes], staging: str) -> None:
+    """Writes records as one gzip file, framed by TensorFlow in a temporary folder first."""
+    options = tf.io.TFRecordOptions("GZIP", compression_level=GZIP_LEVEL)
+    with tempfile.TemporaryDirectory() as folder:
+        local = join(folder, "records")
+        with tf.io.TFRecordWriter(local, options) as writer:
+            for record in records:
+                writer.write(record)
+        with filesystem.create(path, staging) as file, open(local, "rb") as framed:
+            shutil.copyfileobj(framed, file)
 
 
 def write_parquet(path: str, table: pa.Table, staging: str) -> None:

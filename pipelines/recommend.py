@@ -1,7 +1,8 @@
 """Recommends in batch: many queries and an exported model in, the best candidates of each out.
 
     python -m pipelines.recommend --models MODELS --queries FILE --output DIR --k 100
-        [--format parquet|jsonl] [--rules JSON] [--exclude_values_of FEATURE] [--show ID,ID] [any Beam option]
+        [--format parquet|jsonl] [--rules JSON] [--exclude_values_of FEATURE] [--show ID,ID]
+        [any Beam option]
 
 The queries are Parquet, JSON lines or CSV: a row a query, with its id under the name of the id
 feature and, where they are not to be looked up in MODELS/queries, its features by name; rules of
@@ -24,8 +25,6 @@ from typing import Any
 import apache_beam as beam
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.csv
-import pyarrow.json
 import pyarrow.parquet as pq
 import tensorflow as tf
 from apache_beam.ml.inference.base import KeyedModelHandler, ModelHandler, RunInference
@@ -38,21 +37,19 @@ from pipelines.answers import (
     CANDIDATE_IDS,
     Contract,
     Model,
-    arrow_type,
     check_names,
     read_contract,
 )
 from pipelines.concept import show_users
 from pipelines.filesystem import join
 from pipelines.options import OutputOptions, beam_options, require
-from pipelines.tables import column, from_ipc, to_ipc
+from pipelines.queries import complete, first_line, read_queries
+from pipelines.tables import from_ipc, to_ipc
 from tfrs_twotower.schema import UsageError, UserError
 
 PARQUET, JSONL = "parquet", "jsonl"
-ROWS_A_FILE = 1 << 15
 RETRIEVAL, QUERIES = "retrieval", "queries"
 QUERY_KEY = b"query_key"
-EXCLUDE_IDS = "exclude_ids"
 REPORT = "report.json"
 
 
@@ -107,124 +104,10 @@ class RetrievalHandler(ModelHandler[bytes, bytes, Model]):
 
 def answer(model: Model, table: pa.Table, request: Request) -> pa.Table:
     """Fills in what is known of the queries, and answers them."""
-    completed = complete(table, request, model.contract)
-    return model.answer(completed, request.key, request.rules)
-
-
-def complete(table: pa.Table, request: Request, contract: Contract) -> pa.Table:
-    """Adds to queries what the models folder knows of them.
-
-    Args:
-        table: Queries; a value that is there is kept, null and an absent column are filled in.
-        request: Where the knowledge is.
-        contract: Which features there are.
-
-    Returns:
-        The same rows in the same order.
-    """
-    ids = column(table, request.key)
-    wanted = pc.field(request.key).isin(pc.unique(ids))
-    known = pq.read_table(request.stored, filters=wanted).combine_chunks()
-    places = pc.index_in(ids, column(known, request.key))
-    for name in known.column_names:
-        if name == request.key or name not in contract.features:
-            continue
-        stored = column(known, name).take(places).cast(arrow_type(contract.features[name]))
-        if name in table.column_names:
-            given = pc.coalesce(column(table, name), stored)
-            table = table.set_column(table.column_names.index(name), name, given)
-        else:
-            table = table.append_column(name, stored)
-    if request.excluded_feature in table.column_names:
-        table = _excluding(table, request.excluded_feature)
-    return table
-
-
-def _excluding(table: pa.Table, feature: str) -> pa.Table:
-    """Excludes what a feature holds, beside what is excluded already."""
-    nothing = pa.scalar([], pa.list_(pa.string()))
-    had = pc.fill_null(column(table, feature), nothing)
-    if EXCLUDE_IDS not in table.column_names:
-        return table.append_column(EXCLUDE_IDS, had)
-    given = pc.fill_null(column(table, EXCLUDE_IDS), nothing)
-    place = table.column_names.index(EXCLUDE_IDS)
-    return table.set_column(place, EXCLUDE_IDS, _concat_lists(given, had))
-
-
-def _concat_lists(first: pa.ListArray, second: pa.ListArray) -> pa.ListArray:
-    both = pa.concat_arrays([pc.list_flatten(first), pc.list_flatten(second)])
-    rows = pa.concat_arrays([pc.list_parent_indices(first), pc.list_parent_indices(second)])
-    order = pc.array_sort_indices(rows)
-    lengths = pc.add(pc.list_value_length(first), pc.list_value_length(second))
-    offsets = pa.concat_arrays(
-        [pa.array([0], pa.int32()), pc.cumulative_sum(lengths).cast(pa.int32())]
+    completed = complete(
+        table, request.stored, request.key, request.excluded_feature, model.contract
     )
-    return pa.ListArray.from_arrays(offsets, both.take(order))
-
-
-def read_queries(path: str, contract: Contract, key: str) -> Iterator[pa.Table]:
-    """Reads a file of queries, at most `ROWS_A_FILE` rows at a time.
-
-    Args:
-        path: On any Beam filesystem.
-        contract: Decides the types of the columns.
-        key: The column of ids; always text.
-
-    Raises:
-        UserError: If the file cannot be read, lacks the ids, or holds another type.
-    """
-    types = {
-        name: arrow_type(spec) for name, spec in {**contract.features, **contract.rules}.items()
-    }
-    types[key] = pa.string()
-    try:
-        with filesystem.open_raw(path) as file:
-            if path.endswith(".parquet"):
-                tables = (
-                    pa.Table.from_batches([batch])
-                    for batch in pq.ParquetFile(file).iter_batches(ROWS_A_FILE)
-                )
-                for table in tables:
-                    yield _checked(table, types, contract, key, path)
-                return
-            if path.endswith(".jsonl"):
-                schema = pa.schema(list(types.items()))
-                options = pa.json.ParseOptions(explicit_schema=schema)
-                table = pa.json.read_json(file, parse_options=options)
-                given = [name for name in table.column_names if _is_given(table, name)]
-                table = table.select([*dict.fromkeys([key, *given])])
-            else:
-                scalars = {name: kind for name, kind in types.items() if not pa.types.is_list(kind)}
-                options = pa.csv.ConvertOptions(column_types=scalars, strings_can_be_null=True)
-                table = pa.csv.read_csv(file, convert_options=options)
-    except (OSError, pa.ArrowException) as error:
-        raise UserError(f"cannot read the queries {path}: {_first_line(error)}") from error
-    table = _checked(table, types, contract, key, path)
-    for start in range(0, table.num_rows, ROWS_A_FILE):
-        yield table.slice(start, ROWS_A_FILE)
-
-
-def _is_given(table: pa.Table, name: str) -> bool:
-    return table.column(name).null_count < table.num_rows
-
-
-def _checked(
-    table: pa.Table, types: Mapping[str, pa.DataType], contract: Contract, key: str, path: str
-) -> pa.Table:
-    check_names(table.column_names, contract, key, path)
-    if key not in table.column_names:
-        raise UserError(f"{path} has no column `{key}`, the id of a query")
-    columns = {}
-    for name in table.column_names:
-        try:
-            columns[name] = table.column(name).cast(types[name])
-        except pa.ArrowException as error:
-            raise UserError(
-                f"{path}: column `{name}` must be {types[name]}, got {table.schema.field(name).type}"
-            ) from error
-    if columns[key].null_count:
-        raise UserError(f"{path}: `{key}` is missing in {columns[key].null_count:,} rows")
-    return pa.table(columns)
+    return model.answer(completed, request.key, request.rules)
 
 
 def recommend(
@@ -334,7 +217,7 @@ def _try_first(files: Sequence[str], request: Request, contract: Contract) -> No
 def _reason(error: tf.errors.InvalidArgumentError) -> str:
     """What the model's own check says, without TensorFlow's frame."""
     lines = [line for line in str(error.message).splitlines() if "`" in line]
-    text = lines[0] if lines else _first_line(error)
+    text = lines[0] if lines else first_line(error)
     return text[text.find("`") :].replace("' '", " ").strip("'\"[] ")
 
 
@@ -369,10 +252,6 @@ def _total(counts: Iterable[tuple[int, int]]) -> tuple[int, int]:
 
 def _write_report(counts: tuple[int, int], staging: str) -> None:
     filesystem.write_bytes(join(staging, REPORT), json.dumps(counts).encode(), staging)
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0]
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -34,6 +34,11 @@ class Field(NamedTuple):
     length: int  # Values a record; of BYTES: bytes of the one value.
     width: int = 1  # Of INT: bytes a value takes, see `int_width`.
 
+    @property
+    def num_bytes(self) -> int:
+        """Of the values of one record."""
+        return self.length * {INT: self.width, FLOAT: 4, BYTES: 1}[self.kind]
+
 
 class _Slot(NamedTuple):
     """Where the values of a field stand in a framed record."""
@@ -103,7 +108,7 @@ class RecordLayout:
         for field, start, num_bytes in self._slots:
             if not num_bytes:
                 continue
-            payload = _payload(field, values[field.name])
+            payload = value_bytes(field, values[field.name])
             framed[:, start : start + num_bytes] = payload
             first = start - HEADER_BYTES
             tables = self._tables[first : first + num_bytes].reshape(-1)
@@ -112,8 +117,8 @@ class RecordLayout:
         framed[:, -FOOTER_BYTES:] = _masked(crc)[:, np.newaxis].view(np.uint8)
 
 
-def _payload(field: Field, values: np.ndarray) -> np.ndarray:
-    """`[n, num_bytes]` uint8: the bytes of a field's values."""
+def value_bytes(field: Field, values: np.ndarray) -> np.ndarray:
+    """`[n, num_bytes]` uint8: the bytes of a field's values, `[n, length]` or `[n]`."""
     num_rows = len(values)
     if field.kind == BYTES:
         return values.astype(f"S{field.length}").view(np.uint8).reshape(num_rows, field.length)
@@ -132,16 +137,16 @@ def _payload(field: Field, values: np.ndarray) -> np.ndarray:
 
 def _entry(field: Field) -> tuple[bytes, int, int]:
     """A blank entry of the feature map: its bytes, where its values start, bytes of those."""
-    per_value = {INT: field.width, FLOAT: 4, BYTES: 1}[field.kind]
-    num_bytes = field.length * per_value
+    num_bytes = field.num_bytes
     blank = bytes(num_bytes)
-    feature = _message(FEATURE_TAGS[field.kind], _message(FIRST_FIELD, blank))
-    key = _message(FIRST_FIELD, field.name.encode())
-    entry = _message(FIRST_FIELD, key + _message(SECOND_FIELD, feature))
+    feature = message(FEATURE_TAGS[field.kind], message(FIRST_FIELD, blank))
+    key = message(FIRST_FIELD, field.name.encode())
+    entry = message(FIRST_FIELD, key + message(SECOND_FIELD, feature))
     return entry, len(entry) - num_bytes, num_bytes
 
 
-def _message(tag: int, content: bytes) -> bytes:
+def message(tag: int, content: bytes) -> bytes:
+    """A length-delimited protobuf field."""
     return bytes([tag]) + _varint(len(content)) + content
 
 

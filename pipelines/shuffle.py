@@ -1,4 +1,4 @@
-"""Beam transforms between reading and writing: partitions, the catalogue, row numbers, cut-offs."""
+"""Beam transforms between reading and writing: partitions, the catalogue, row numbers."""
 
 import json
 from collections.abc import Iterable, Iterator
@@ -13,6 +13,8 @@ from apache_beam.pvalue import PCollection, TaggedOutput
 from apache_beam.typehints.decorators import no_annotations
 
 from pipelines import filesystem
+from pipelines.cutoffs import FindCutoffs, times_by_span
+from pipelines.filters import filter_by_query, positives_of
 from pipelines.ingest import (
     ORIGIN,
     REJECTED,
@@ -21,27 +23,16 @@ from pipelines.ingest import (
     no_profiles,
     rejected_element,
 )
-from pipelines.job import ROW, Job, load_catalogue
-from pipelines.partitions import first_of_each, make_partition
+from pipelines.job import ROW, UNCOUNTED, Job, load_catalogue
+from pipelines.minima import TIMES, ApplyMinima, filtered_report
+from pipelines.partitions import Partition, first_of_each, make_partition
 from pipelines.read import Reject
-from pipelines.split import (
-    NEVER,
-    Cutoffs,
-    Histogram,
-    cutoffs_by_date,
-    cutoffs_by_time,
-    histogram,
-    merge_histograms,
-)
 from pipelines.summary import Summary
-from pipelines.tables import column, concat, from_ipc, indices, to_ipc
-from pipelines.validate import CANDIDATE_ID, CANDIDATE_ROW, DUPLICATE_ID, QUERY_ID, TIMESTAMP_S
-from tfrs_twotower.schema import Config
+from pipelines.tables import column, concat, indices, to_ipc
+from pipelines.validate import CANDIDATE_ID, CANDIDATE_ROW, DUPLICATE_ID, QUERY_ID
 
-HISTOGRAM, QUERY_IDS, CANDIDATE_IDS = "histogram", "query_ids", "candidate_ids"
+QUERY_IDS, CANDIDATE_IDS = "query_ids", "candidate_ids"
 EVENTS, PROFILES = "events", "profiles"
-# Events of so many seconds stand in one element of the histogram of times.
-HISTOGRAM_SECONDS = 1 << 16
 
 
 def deduplicated(
@@ -135,17 +126,23 @@ class _StagePartition(beam.DoFn):
         yield from _emit_duplicates(rejects, summary)
         partition = make_partition(events, profiles)
         del events, pieces
-        self._job.write_partition(number, partition)
+        filters = config.filters
+        kept, filtered = filter_by_query(filters, partition.events)
+        partition = Partition(kept, partition.queries)
+        yield TaggedOutput(REPORT, filtered_report(filtered))
+        if filters.has_minima:
+            self._job.write_partition(number, partition, UNCOUNTED)
+            positives = pa.table(positives_of(kept)._asdict())
+            filesystem.write_table(self._job.positives_path(number), positives, self._job.staging)
+        else:
+            self._job.write_partition(number, partition)
         yield number
         ids = partition.queries.select([QUERY_ID])
         numbers = pa.array(np.full(len(ids), number, np.int32))
         yield TaggedOutput(QUERY_IDS, (0, to_ipc(ids.append_column("partition", numbers))))
-        times = histogram(column(partition.events, TIMESTAMP_S).to_numpy())
-        bucket_of = times.seconds // HISTOGRAM_SECONDS
-        for bucket in np.unique(bucket_of).tolist():
-            of_bucket = bucket_of == bucket
-            part = Histogram(times.seconds[of_bucket], times.counts[of_bucket])
-            yield TaggedOutput(HISTOGRAM, (bucket, _histogram_ipc(part)))
+        if not filters.has_minima:
+            for span in times_by_span(partition.events):
+                yield TaggedOutput(TIMES, span)
 
     def _with_rows(self, events: pa.Table) -> pa.Table:
         if CANDIDATE_ID not in events.column_names:
@@ -175,55 +172,6 @@ class _WriteQueryRows(beam.DoFn):
         yield len(order)
 
 
-class FindCutoffs(beam.PTransform[PCollection[tuple[int, bytes]], PCollection[tuple[int, int]]]):
-    """The cut-offs of the split, from the histogram of all times: exactly one element."""
-
-    def __init__(self, job: Job) -> None:
-        """Takes the job."""
-        super().__init__()
-        self._job = job
-
-    def expand(self, histograms: PCollection[tuple[int, bytes]]) -> PCollection[tuple[int, int]]:
-        """Takes histograms by span of time."""
-        merged = histograms | "BySpan" >> beam.GroupByKey() | "Merge" >> beam.Map(_merge_span)
-        seed = histograms.pipeline | "NoTimes" >> beam.Create([(0, _histogram_ipc(NO_TIMES))])
-        return (
-            (merged, seed)
-            | beam.Flatten()
-            | "Together" >> beam.GroupByKey()
-            | "Cut" >> beam.Map(lambda times, job: tuple(_cutoffs(times, job.config)), self._job)
-        )
-
-
-NO_TIMES = histogram(np.zeros(0, np.int64))
-
-
-def _merge_span(element: tuple[int, Iterable[bytes]]) -> tuple[int, bytes]:
-    return 0, _histogram_ipc(merge_histograms(map(_histogram_of, element[1])))
-
-
-def _cutoffs(element: tuple[int, Iterable[bytes]], config: Config) -> Cutoffs:
-    split = config.split
-    if split.by == "time":
-        spans = sorted(map(_histogram_of, element[1]), key=lambda span: tuple(span.seconds[:1]))
-        times = Histogram(*(np.concatenate(parts) for parts in zip(*spans, strict=True)))
-        return cutoffs_by_time(times, split.validation, split.test)
-    if split.by == "dates":
-        assert split.validation_from is not None
-        assert split.test_from is not None
-        return cutoffs_by_date(split.validation_from, split.test_from)
-    return Cutoffs(NEVER, NEVER)
-
-
-def _histogram_ipc(times: Histogram) -> bytes:
-    return to_ipc(pa.table({"seconds": pa.array(times.seconds), "counts": pa.array(times.counts)}))
-
-
-def _histogram_of(data: bytes) -> Histogram:
-    table = from_ipc(data)
-    return Histogram(*(column(table, name).to_numpy() for name in ("seconds", "counts")))
-
-
 class Staged(NamedTuple):
     """What the staged partitions are known by."""
 
@@ -251,9 +199,13 @@ class StagePartitions(beam.PTransform[dict[str, PCollection[tuple[int, bytes]]],
             | "ByPartition" >> beam.CoGroupByKey()
             | "Stage"
             >> beam.ParDo(_StagePartition(self._job), *ready).with_outputs(
-                QUERY_IDS, HISTOGRAM, REJECTED, REPORT, main="numbers"
+                QUERY_IDS, TIMES, REJECTED, REPORT, main="numbers"
             )
         )
+        numbers, times, reports = staged.numbers, staged[TIMES], staged[REPORT]
+        if self._job.config.filters.has_minima:
+            numbers, times, counted = numbers | "ApplyMinima" >> ApplyMinima(self._job)
+            reports = (reports, counted) | "Reports" >> beam.Flatten()
         no_query = pa.table(
             {QUERY_ID: pa.array([], pa.string()), "partition": pa.array([], pa.int32())}
         )
@@ -264,13 +216,9 @@ class StagePartitions(beam.PTransform[dict[str, PCollection[tuple[int, bytes]]],
             | "AllQueries" >> beam.GroupByKey()
             | "WriteQueryRows" >> beam.ParDo(_WriteQueryRows(self._job))
         )
-        cutoffs = staged[HISTOGRAM] | "FindCutoffs" >> FindCutoffs(self._job)
+        cutoffs = times | "FindCutoffs" >> FindCutoffs(self._job)
         return Staged(
-            staged.numbers | "Spread" >> beam.Reshuffle(),
-            cutoffs,
-            num_queries,
-            staged[REJECTED],
-            staged[REPORT],
+            numbers | "Spread" >> beam.Reshuffle(), cutoffs, num_queries, staged[REJECTED], reports
         )
 
 

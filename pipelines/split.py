@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from pipelines.histories import groups
 from pipelines.tables import mix, share
 from tfrs_twotower.schema import SPLITS
 from tfrs_twotower.schema.config import Split
@@ -109,6 +110,8 @@ def assign_splits(
         return splits
     if rule.by == "leave_last_out":
         return _leave_last_out(queries)
+    if rule.by == "temporal_user":
+        return _temporal_user(queries, rule)
     if rule.by == "random":
         hashes = mix(pair_hashes, timestamps.astype(np.uint64), _salt(pair_hashes, SALT_RANDOM))
         place = share(hashes)
@@ -121,16 +124,31 @@ def assign_splits(
 
 
 def _leave_last_out(queries: np.ndarray) -> np.ndarray:
+    num_events, from_end = _places(queries)
+    has_enough = num_events >= 3
     splits = np.full(len(queries), TRAIN, np.int8)
-    if not len(queries):
-        return splits
-    starts = np.flatnonzero(np.concatenate([[True], queries[1:] != queries[:-1]]))
-    counts = np.diff(np.append(starts, len(queries)))
-    from_end = np.repeat(counts, counts) - 1 - (np.arange(len(queries)) - np.repeat(starts, counts))
-    has_enough = np.repeat(counts, counts) >= 3
     splits[has_enough & (from_end == 1)] = VALIDATION
     splits[has_enough & (from_end == 0)] = TEST
     return splits
+
+
+def _temporal_user(queries: np.ndarray, rule: Split) -> np.ndarray:
+    num_events, from_end = _places(queries)
+    num_test, num_validation = (
+        num_events * fraction.numerator // fraction.denominator
+        for fraction in (Fraction(str(rule.test)), Fraction(str(rule.validation)))
+    )
+    splits = np.full(len(queries), TRAIN, np.int8)
+    splits[from_end < num_test + num_validation] = VALIDATION
+    splits[from_end < num_test] = TEST
+    return splits
+
+
+def _places(queries: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """`[n]` events of each event's query, and `[n]` how many of them come behind it."""
+    starts, of = groups(queries)
+    counts = np.diff(starts, append=len(queries))
+    return counts[of], starts[of] + counts[of] - 1 - np.arange(len(queries))
 
 
 def _salt(like: np.ndarray, salt: int) -> np.ndarray:

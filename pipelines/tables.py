@@ -90,5 +90,17 @@ def partition(
     start = 0
     for number, end in enumerate(ends.tolist()):
         if end > start:
-            yield number, table.take(pa.array(order[start:end]))
+            yield number, _compact(table.take(pa.array(order[start:end])))
         start = end
+
+
+def _compact(table: pa.Table) -> pa.Table:
+    """Leaves out of dictionaries what no row names: a part would carry those of the whole."""
+    for place, name in enumerate(table.column_names):
+        values = column(table, name)
+        if pa.types.is_dictionary(values.type) and len(values.dictionary) > len(values) // 2:
+            used = pc.unique(values.indices)
+            codes = pc.index_in(values.indices, used)
+            compacted = pa.DictionaryArray.from_arrays(codes, values.dictionary.take(used))
+            table = table.set_column(place, name, compacted)
+    return table

@@ -52,6 +52,7 @@ REASONS = (
 # Columns of sound events.
 QUERY_ID, CANDIDATE_ID, CANDIDATE_ROW = "query_id", "candidate_id", "candidate_row"
 TIMESTAMP_S, ORDER, SPLIT, LABEL, WEIGHT = "timestamp_s", "order", "split", "label", "weight"
+WINDOW_S = "window_s"
 FEATURE = "feature:"  # Prefix of feature columns.
 
 END_OF_TIME_S = 4_102_444_800  # 1 January 2100.
@@ -114,7 +115,8 @@ def validate_events(raw: pa.Table, config: Config, catalogue: Catalogue | None) 
         Events with query_id (dictionary), candidate_row (int32) or, without a catalogue,
         candidate_id (dictionary), timestamp_s (int64, 0 without times), label (int8),
         weight (float32), and where the config has them order (int64), split (int8, position in
-        `SPLITS`) and the context features.
+        `SPLITS`), window_s (int64, in which a positive outdoes the negative; 0: none) and the
+        context features.
     """
     roles = config.columns
     reasons = _Reasons(raw.num_rows)
@@ -133,8 +135,7 @@ def validate_events(raw: pa.Table, config: Config, catalogue: Catalogue | None) 
         columns[ORDER] = pc.fill_null(orders, 0)
     if config.split.by == "column":
         columns[SPLIT] = _splits(column(raw, str(roles.split)), reasons)
-    label, weight = _labels(raw, config, reasons)
-    columns[LABEL], columns[WEIGHT] = pa.array(label), pa.array(weight)
+    columns |= _labels(raw, config, reasons)
     columns |= _features(raw, config, "context", reasons, timestamps)
     if catalogue is None:
         columns[CANDIDATE_ID] = candidate_ids
@@ -257,9 +258,10 @@ def _splits(raw: pa.Array, reasons: _Reasons) -> pa.Array:
     return pa.array(rows)
 
 
-def _labels(raw: pa.Table, config: Config, reasons: _Reasons) -> tuple[np.ndarray, np.ndarray]:
-    """`[n]` int8 labels and `[n]` float32 weights."""
+def _labels(raw: pa.Table, config: Config, reasons: _Reasons) -> dict[str, pa.Array]:
+    """Labels (int8), weights (float32) and, where there are some, windows (int64)."""
     rules, roles = config.labels, config.columns
+    windows = np.zeros(raw.num_rows, np.int64)
     label, weight = np.ones(raw.num_rows, np.int8), np.ones(raw.num_rows, np.float32)
     if rules.events:
         events = dictionary(to_text(column(raw, str(roles.event))))
@@ -268,10 +270,14 @@ def _labels(raw: pa.Table, config: Config, reasons: _Reasons) -> tuple[np.ndarra
         reasons.add(np.array([rule is None for rule in known], bool)[codes], UNKNOWN_EVENT)
         label = np.array([rule.label if rule else 1 for rule in known], np.int8)[codes]
         weight = np.array([rule.weight if rule else 1.0 for rule in known], np.float32)[codes]
+        seconds = [rule.unless_positive_within_s if rule else None for rule in known]
+        windows = np.array([second or 0 for second in seconds], np.int64)[codes]
     if rules.values or rules.positive_from is not None:
         values = _values(column(raw, str(roles.value)), reasons)
         _apply_values(values, rules, label, weight, reasons)
-    return label, weight
+        windows[~np.isnan(values)] = 0
+    columns = {LABEL: pa.array(label), WEIGHT: pa.array(weight)}
+    return columns | {WINDOW_S: pa.array(windows)} if rules.has_windows else columns
 
 
 def _values(raw: pa.Array, reasons: _Reasons) -> np.ndarray:

@@ -53,6 +53,52 @@ def split_leave_last_out(events):
             own[-2].split, own[-1].split = "validation", "test"
 
 
+def split_temporal_user(events, validation="0.1", test="0.1"):
+    for query in {event.query for event in events}:
+        own = sorted((e for e in events if e.query == query), key=lambda e: e.key)
+        num_test = int(len(own) * Fraction(test))
+        num_validation = int(len(own) * Fraction(validation))
+        for place, event in enumerate(reversed(own)):
+            event.split = "train" if place >= num_test + num_validation else "validation"
+            if place < num_test:
+                event.split = "test"
+
+
+def without_contradicted(events, kind, window_s):
+    """Events but those of a kind that lie near a positive of the same query and candidate."""
+
+    def is_contradicted(event):
+        return any(
+            other.label
+            and (other.query, other.candidate) == (event.query, event.candidate)
+            and abs(other.second - event.second) <= window_s
+            for other in events
+        )
+
+    return [e for e in events if e.context.get("type") != kind or not is_contradicted(e)]
+
+
+def first_of_duplicates(events):
+    kept = {}
+    for event in sorted(events, key=lambda e: e.key):
+        kept.setdefault((event.query, event.candidate, event.label), event)
+    return list(kept.values())
+
+
+def core(pairs, min_per_query, min_per_candidate, *, repeat):
+    """The (query, candidate) pairs in which both have their minimum."""
+    while True:
+        queries, candidates = (Counter(values) for values in zip(*pairs, strict=True))
+        left = [
+            (query, candidate)
+            for query, candidate in pairs
+            if queries[query] >= min_per_query and candidates[candidate] >= min_per_candidate
+        ]
+        if not repeat or len(left) == len(pairs):
+            return left
+        pairs = left
+
+
 def history(event, events, length):
     """Ids of the last positives strictly before an event, oldest first."""
     before = [e for e in events if e.query == event.query and e.label and e.key < event.key]

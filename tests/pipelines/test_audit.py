@@ -82,8 +82,9 @@ def test_examples_on_the_wrong_side_of_a_cutoff_are_seen():
     assert violations(examples, examples.history_rows(3)) == {"split": 3}
 
 
-def test_train_after_test_is_seen_where_the_last_event_tests():
-    config = "columns: {timestamp: t}\nsplit: {by: leave_last_out}"
+@pytest.mark.parametrize("by", ["leave_last_out", "temporal_user"])
+def test_train_after_test_is_seen_where_each_query_is_split_by_itself(by):
+    config = f"columns: {{timestamp: t}}\nsplit: {{by: {by}}}"
     examples = make_examples(config, splits=[0, 0, 0, 0, 2, 0, 0, 1, 2])
 
     # The train event at 60 comes behind the test event at 50.

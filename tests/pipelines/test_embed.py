@@ -12,7 +12,6 @@ CONFIG = """
 columns: {timestamp: t}
 features:
   query: {user_id: {kind: id}, age: {kind: number}, history: {kind: history, length: 2}}
-  context: {device: {kind: categorical}}
   candidate:
     item_id: {kind: id}
     genres: {kind: multi_categorical}
@@ -51,14 +50,12 @@ class Towers(tf.Module):
             tf.TensorSpec([None], tf.string, "user_id"),
             tf.TensorSpec([None], tf.float32, "age"),
             tf.TensorSpec([None, None], tf.string, "history"),
-            tf.TensorSpec([None], tf.string, "device"),
         ]
     )
-    def query(self, user_id, age, history, device):
+    def query(self, user_id, age, history):
         parts = [
             tf.where(tf.math.is_nan(age), -1.0, age),
             tf.cast(tf.math.count_nonzero(history != "", axis=1), tf.float32),
-            tf.cast(device == "", tf.float32),
         ]
         return {"query_embedding": tf.stack(parts, axis=1)}
 
@@ -99,16 +96,33 @@ def test_candidates_are_embedded_with_missing_values_where_they_have_none(folder
     }
 
 
-def test_queries_are_embedded_with_their_history_and_no_context(folders):
+def test_queries_are_embedded_with_their_history(folders):
     path, prepared = folders
 
     embed(str(path / "query" / "7"), str(prepared), str(path / "out"), side="query")
 
     assert embeddings(path / "out", "query_id") == {
-        "u1": [30, 2, 1],
-        "u2": [-1, 1, 1],
-        "u3": [50, 0, 1],
+        "u1": [30, 2],
+        "u2": [-1, 1],
+        "u3": [50, 0],
     }
+
+
+def test_queries_whose_embedding_depends_on_the_moment_are_refused(world, tmp_path):
+    world.write("interactions.csv", "user_id,item_id,t,device\nu1,a,1,tv\nu1,b,2,tv")
+    context = "features:\n  context: {device: {kind: categorical}}"
+    config = (
+        "columns: {timestamp: t}\n"
+        + context
+        + """
+  candidate: {item_id: {kind: id}}
+split: {by: random, validation: 0.0, test: 0.0}
+"""
+    )
+    world.prepare(config)
+
+    with pytest.raises(UserError, match="depends on the moment .*device"):
+        embed("model", str(world.output), str(tmp_path / "out"), side="query")
 
 
 def test_the_result_is_that_of_the_tower_in_this_process(folders):

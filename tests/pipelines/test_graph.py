@@ -6,9 +6,20 @@ import sys
 from pathlib import Path
 
 import apache_beam as beam
-from apache_beam.options.pipeline_options import PipelineOptions
+import pytest
+from apache_beam import Pipeline
+from apache_beam.options.pipeline_options import PipelineOptions, WorkerOptions
+from apache_beam.options.pipeline_options_validator import PipelineOptionsValidator
+from apache_beam.portability.api import beam_runner_api_pb2
+from apache_beam.runners.runner import PipelineRunner
+from apache_beam.transforms.environments import (
+    DockerEnvironment,
+    python_sdk_dependencies,
+    resource_hints_from_options,
+)
 
 from pipelines.job import Job
+from pipelines.options import beam_options
 from pipelines.prepare import build
 from pipelines.sources import open_dataset
 from tfrs_twotower.schema import parse_config
@@ -18,7 +29,22 @@ ROOT = Path(__file__).parents[2]
 DATAFLOW_LIMIT_BYTES = 10 << 20
 
 
-def graph_of(world, num_features):
+IMAGE = "europe-docker.pkg.dev/a-project/images/twotower-pipelines"
+DATAFLOW = [
+    "--runner=DataflowRunner",
+    "--project=a-project",
+    "--region=europe-west1",
+    "--temp_location=gs://a-bucket/tmp",
+    f"--sdk_container_image={IMAGE}",
+    "--sdk_location=container",
+]
+
+
+class DataflowRunner(PipelineRunner):
+    """Stands for Beam's class of this name, which cannot be imported without its cloud extra."""
+
+
+def graph_of(world, num_features, environment=None, more=""):
     """The portable graph of the job on a world with some context features."""
     names = [f"feature_{n}" for n in range(num_features)]
     world.write("interactions.csv", ",".join(["user_id", "item_id", "t", *names]) + "\n")
@@ -26,7 +52,7 @@ def graph_of(world, num_features):
     config = parse_config(
         "columns: {timestamp: t}\n"
         f"features: {{query: {{user_id: {{kind: id}}}}, context: {{{features}}},"
-        " candidate: {item_id: {kind: id}}}",
+        f" candidate: {{item_id: {{kind: id}}}}}}\n{more}",
         "c",
     )
     staging = str(world.output / ".staging")
@@ -34,7 +60,7 @@ def graph_of(world, num_features):
     job.write_config(config)
     pipeline = beam.Pipeline(options=PipelineOptions(["--runner=FnApiRunner"]))
     build(pipeline, job, open_dataset(str(world.dataset), config))
-    return pipeline.to_runner_api()
+    return pipeline.to_runner_api(default_environment=environment)
 
 
 def test_the_graph_is_small_and_does_not_grow_with_the_features(world):
@@ -46,14 +72,53 @@ def test_the_graph_is_small_and_does_not_grow_with_the_features(world):
     assert many - few < 200 * 40
 
 
+@pytest.mark.parametrize("more", ["", "filters: {min_per_query: 5, k_core: true}"])
+def test_dataflow_receives_one_image_without_packages_to_stage_and_a_graph_within_its_limit(
+    world, more
+):
+    options = beam_options(DATAFLOW)
+    # As Beam's Dataflow runner makes it.
+    environment = DockerEnvironment.from_container_image(
+        container_image=options.view_as(WorkerOptions).sdk_container_image,
+        artifacts=python_sdk_dependencies(options),
+        resource_hints=resource_hints_from_options(options),
+    )
+
+    graph = graph_of(world, 100, environment, more)
+
+    [used] = {
+        transform.environment_id
+        for transform in graph.components.transforms.values()
+        if transform.environment_id
+    }
+    sent = graph.components.environments[used]
+    assert beam_runner_api_pb2.DockerPayload.FromString(sent.payload).container_image == IMAGE
+    staged = [
+        beam_runner_api_pb2.ArtifactStagingToRolePayload.FromString(part.role_payload).staged_name
+        for part in sent.dependencies
+    ]
+    # A list for people to read: neither a package nor a pickled main session.
+    assert set(staged) <= {"submission_environment_dependencies.txt"}
+    assert graph.ByteSize() < DATAFLOW_LIMIT_BYTES / 20
+    assert Pipeline.from_runner_api(graph, DataflowRunner(), options).to_runner_api()
+
+
+def test_beam_accepts_the_options_that_the_documentation_gives():
+    validator = PipelineOptionsValidator(beam_options(DATAFLOW), DataflowRunner())
+    incomplete = [option for option in DATAFLOW if not option.startswith("--project")]
+
+    assert validator.validate() == []
+    [message] = PipelineOptionsValidator(beam_options(incomplete), DataflowRunner()).validate()
+    assert "project" in message
+
+
 def test_every_step_unpickles_in_a_fresh_interpreter(world):
-    transforms = graph_of(world, 3).components.transforms.values()
+    filters = "filters: {duplicates: first, min_per_query: 2}"
+    transforms = graph_of(world, 3, more=filters).components.transforms.values()
     payloads = []
     for transform in transforms:
         if transform.spec.urn == "beam:transform:pardo:v1":
-            pardo = beam.portability.api.beam_runner_api_pb2.ParDoPayload.FromString(
-                transform.spec.payload
-            )
+            pardo = beam_runner_api_pb2.ParDoPayload.FromString(transform.spec.payload)
             payloads.append(base64.b64encode(pardo.do_fn.payload).decode())
     assert len(payloads) > 20
     script = (

@@ -12,6 +12,8 @@ from pipelines.prepare import main
 from tests.pipelines.conftest import World
 from tests.pipelines.reference import (
     Event,
+    core,
+    first_of_duplicates,
     history,
     in_order,
     read_bytes_of_records,
@@ -21,7 +23,9 @@ from tests.pipelines.reference import (
     rows_of_ids,
     split_by_time,
     split_leave_last_out,
+    split_temporal_user,
     vocabulary,
+    without_contradicted,
 )
 from tfrs_twotower.data import PreparedData
 from tfrs_twotower.schema import UsageError, UserError, parse_config
@@ -148,17 +152,132 @@ def actual_examples(folder, split):
     return records
 
 
-@pytest.mark.parametrize("by", ["time", "leave_last_out"])
+@pytest.mark.parametrize("by", ["time", "leave_last_out", "temporal_user"])
 def test_examples_are_those_of_the_definition_row_by_row(small_world, by):
     small_world.prepare(CONFIG + f"split: {{by: {by}}}\n")
 
-    split = {"time": split_by_time, "leave_last_out": split_leave_last_out}[by]
+    split = {
+        "time": split_by_time,
+        "leave_last_out": split_leave_last_out,
+        "temporal_user": split_temporal_user,
+    }[by]
     split(small_world.events)
     expected = expected_examples(small_world.events)
     for name in ("train", "validation", "test"):
         actual = actual_examples(small_world.output, name)
         assert in_order(actual) == in_order(expected[name]), name
     assert all(expected.values())
+
+
+FILTERED_CONFIG = """
+columns: {query_id: user, candidate_id: item, timestamp: ts, event: type}
+labels: {events: {shown: {label: 0, unless_positive_within_s: 7200}, click: {}}}
+filters: {duplicates: first, min_per_query: 3, min_per_candidate: 4, k_core: true}
+features:
+  query: {history: {kind: history, length: 3}}
+  candidate: {item: {kind: id}}
+"""
+
+
+def test_filters_keep_what_the_definition_keeps_and_every_rule_is_accounted_for(world):
+    chance = random.Random(4)
+    events = []
+    for _ in range(250):
+        kind, second = chance.choice(["shown", "click"]), START + 3600 * chance.randrange(40)
+        query, candidate = f"u{chance.randrange(30)}", f"i{chance.randrange(25)}"
+        label = int(kind == "click")
+        events.append(Event(query, candidate, second, label, context={"type": kind}))
+    rows = "".join(f"{e.query},{e.candidate},{e.second},{e.context['type']}\n" for e in events)
+    world.write("interactions.csv", "user,item,ts,type\n" + rows)
+
+    manifest = world.prepare(FILTERED_CONFIG)
+
+    merged = first_of_duplicates(without_contradicted(events, "shown", 7200))
+    pairs = core([(e.query, e.candidate) for e in merged if e.label], 3, 4, repeat=True)
+    queries, candidates = ({pair[side] for pair in pairs} for side in (0, 1))
+    left = [e for e in merged if e.query in queries and e.candidate in candidates]
+    split_by_time(left)
+    in_train = {e.candidate for e in left if e.split == "train"}
+    kept = [e for e in left if e.candidate in in_train]
+    rows_of = rows_of_ids(in_train)
+    query_rows = rows_of_ids([event.query for event in events])
+    items = vocabulary([e.candidate for e in left if e.split == "train" and e.label])
+    for split in ("train", "validation", "test"):
+        expected = []
+        for event in (event for event in kept if event.split == split):
+            past = [row_of(item, items) for item in history(event, kept, LENGTH)]
+            keys = [query_rows[event.query], rows_of[event.candidate], event.second, event.label]
+            expected.append((*keys, *past + [0] * (LENGTH - len(past))))
+        names = ("query_row", "candidate_row", "timestamp_s", "label", "history")
+        actual = [
+            tuple(value for name in names for value in record[name])
+            for record in read_records(world.output, f"examples/{split}-*")
+        ]
+        assert sorted(actual) == sorted(expected)
+        assert expected
+    filtered = dict(manifest["counts"]["filtered"])
+    num_contradicted = len(events) - len(without_contradicted(events, "shown", 7200))
+    assert filtered.pop("negative_beside_positive") == num_contradicted
+    assert filtered.pop("duplicate") == len(events) - num_contradicted - len(merged)
+    assert filtered.pop("rare_candidate") == _rare(merged, candidates)
+    assert filtered.pop("candidate_not_in_train", 0) == len(left) - len(kept)
+    assert filtered == {"rare_query": len(merged) - len(left) - _rare(merged, candidates)}
+    assert manifest["audit"]["violations"] == {"history": 0, "split": 0, "train_counts": 0}
+
+
+def _rare(events, candidates):
+    return sum(event.candidate not in candidates for event in events)
+
+
+def test_a_candidate_of_the_file_stays_in_the_corpus_when_its_events_are_filtered(world):
+    rows = "".join(f"u{n},a,{n}\n" for n in range(9)) + "u0,rare,3\n"
+    world.write("interactions.csv", "user_id,item_id,t\n" + rows)
+    world.write("candidates.csv", "item_id\na\nrare\n")
+
+    manifest = world.prepare("columns: {timestamp: t}\nfilters: {min_per_candidate: 2}")
+
+    assert manifest["counts"]["filtered"] == {"rare_candidate": 1}
+    assert (manifest["corpus_size"], manifest["num_queries"]) == (2, 9)
+
+
+def test_filters_that_leave_nothing_are_told(world):
+    world.write("interactions.csv", "user_id,item_id,t\nu,a,1\nv,b,2\n")
+
+    with pytest.raises(UserError, match="no positive event is in the train part.*`filters`"):
+        world.prepare("columns: {timestamp: t}\nfilters: {min_per_query: 2}")
+
+
+def test_a_sequence_holds_the_train_positives_of_a_query_in_their_order(prepared):
+    by_query = {}
+    ordered = sorted(prepared.events, key=lambda event: event.key)
+    for example in expected_examples(ordered)["train"]:
+        if example["label"] == [1]:
+            by_query.setdefault(example["query_row"][0], []).append(example)
+    of_position = ("candidate_row", "timestamp_s", "label", "weight", "device", "moment")
+
+    actual = {
+        record["query_row"][0]: record
+        for record in read_records(prepared.output, "sequences/train-*")
+    }
+
+    assert actual.keys() == by_query.keys()
+    for query_row, own in by_query.items():
+        record = actual[query_row]
+        assert record.keys() == {*of_position, "query_row", "user", "country", "age"}
+        assert (record["user"], record["country"]) == (own[0]["user"], own[0]["country"])
+        for name in of_position:
+            assert record[name] == [value for example in own for value in example[name]], name
+
+
+def test_the_sequences_are_read_as_ragged_arrays(prepared):
+    data = PreparedData(prepared.output, parse_config(CONFIG, "c"))
+    positives = [e for e in prepared.events if e.split == "train" and e.label]
+
+    [batch] = data.sequences().batch(100)
+
+    assert len(batch["query_row"]) == len({event.query for event in positives})
+    assert batch["candidate_row"].values.shape == [len(positives)]
+    assert batch["moment"].values.shape == [len(positives), 2]
 
 
 def test_candidates_are_encoded_once_each_in_the_order_of_their_ids(prepared):
@@ -315,6 +434,7 @@ def test_data_without_times_get_histories_that_leave_the_target_out(world):
         "  candidate: {item: {kind: id}}\n"
     )
 
+    assert not (world.output / "sequences").exists()
     items = (world.output / "vocabularies/item.txt").read_text().split()
     for record in read_records(world.output, "examples/train-*"):
         past = {items[row - 2] for row in record["history"] if row}
@@ -548,7 +668,7 @@ def test_the_command_line_closes_with_a_table(world, capsys):
     assert code == 0
     shown = capsys.readouterr().out
     assert "5 queries, 3 candidates in all" in shown
-    assert "1970-01-01 00:01:39" in shown
+    assert "1970-01-01 00:01" in shown
 
 
 @pytest.mark.slow

@@ -18,6 +18,7 @@ ROOT = Path(__file__).parents[2]
 CONFIG = """
 columns: {timestamp: t, value: stars}
 labels: {positive_from: 3}
+filters: {duplicates: last, min_per_query: 9, min_per_candidate: 20, k_core: true}
 features:
   query: {user_id: {kind: id}, age: {kind: number}, history: {kind: history, length: 5}}
   context: {device: {kind: categorical}, dwell: {kind: number}}
@@ -50,6 +51,7 @@ def contents(folder):
             split: read_bytes_of_records(folder, f"examples/{split}-*")
             for split in ("train", "validation", "test")
         },
+        "sequences": read_bytes_of_records(folder, "sequences/train-*"),
         "candidates": read_bytes_of_records(folder, "candidates-*.tfrecord.gz"),
         **{
             name: sorted(map(repr, read_rows(folder, f"{name}-*.parquet")))

@@ -85,6 +85,22 @@ def test_the_last_event_tests_and_the_one_before_validates():
     assert splits == [0, 0, 1, 2, 0, 0, 0, 0, 1, 2]
 
 
+def test_the_last_share_of_each_query_tests_and_the_share_before_validates():
+    rule = Split(by="temporal_user", validation=0.2, test=0.3)
+
+    # Of 10 events floor(3.0) test and floor(2.0) validate, of 4 one tests and none validates.
+    splits = assign(rule, [0] * 10 + [1] * 4 + [2] * 3)
+
+    assert splits == [0] * 5 + [1] * 2 + [2] * 3 + [0, 0, 0, 2] + [0] * 3
+
+
+def test_a_share_of_a_query_is_exact_where_binary_fractions_are_not():
+    # 0.29 * 100 is 28.999... in floating point.
+    splits = assign(Split(by="temporal_user", validation=0.0, test=0.29), [0] * 100)
+
+    assert splits.count(TEST) == 29
+
+
 def test_given_splits_are_kept_but_for_the_held_out_share_of_train():
     given = np.array([TRAIN] * 1000 + [VALIDATION, TEST], np.int8)
 
