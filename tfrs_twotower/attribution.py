@@ -1,17 +1,27 @@
 """Where recall is lost: for every relevant candidate that is not answered, who missed it."""
 
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from tfrs_twotower.index import CandidateIndex
+from tfrs_twotower.index import CandidateIndex, Measures, ScannIndex
 from tfrs_twotower.keras import tf
+from tfrs_twotower.models_folder import (
+    RETRIEVAL,
+    latest_version,
+    read_candidates,
+    read_model_manifest,
+)
 from tfrs_twotower.protocols import EvaluationSet
 from tfrs_twotower.ranking import Pairs, Ranking
+from tfrs_twotower.schema import UserError
+from tfrs_twotower.schema.config import Index as IndexConfig
 
 Ints = npt.NDArray[np.int64]
 QUERIES_AT_ONCE = 256
+SAME_EMBEDDINGS = 1e-5
 
 
 class Attribution(NamedTuple):
@@ -88,3 +98,30 @@ def answered_by(
         found = np.nonzero(is_answered)[0]
         answers.append(Pairs(start + found, rows[is_answered]))
     return Pairs(*(np.concatenate(parts) for parts in zip(*answers, strict=True)))
+
+
+def exported_index(
+    models: Path, embeddings: npt.NDArray[np.float32], config: IndexConfig
+) -> ScannIndex:
+    """The index of the newest `retrieval`, built again from its manifest: the same, bit for bit.
+
+    Args:
+        models: The models folder.
+        embeddings: `[corpus_size, embedding_dim]` of the run, by row.
+        config: `index` of the run's config.
+
+    Raises:
+        UserError: If there are no models, or they hold other embeddings.
+    """
+    version = latest_version(models)
+    stored = np.stack(read_candidates(models, version, ["embedding"])["embedding"].to_list())
+    if stored.shape != embeddings.shape or np.abs(stored - embeddings).max() > SAME_EMBEDDINGS:
+        raise UserError(
+            f"version {version} in {models} was not exported from this run and its data: export it "
+            "(`twotower export`), or name the models that belong to it"
+        )
+    parameters = read_model_manifest(models, RETRIEVAL, version)["index"]
+    measures = None
+    if set(Measures._fields) <= parameters.keys():
+        measures = Measures(**{name: parameters[name] for name in Measures._fields})
+    return ScannIndex(embeddings, config, measures)

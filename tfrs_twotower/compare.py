@@ -11,11 +11,12 @@ import pandas as pd
 import pyarrow as pa
 
 from tfrs_twotower import metrics
-from tfrs_twotower.evaluate import HEADLINE, LIST_LENGTH, evaluation_name
+from tfrs_twotower.evaluate import evaluation_name
 from tfrs_twotower.intervals import Interval, bootstrap, paired_p_value
 from tfrs_twotower.runs import CONFIG_FILE, EVALUATION, MADE_BY
-from tfrs_twotower.schema import UserError, differences, load_config
+from tfrs_twotower.schema import UsageError, UserError, differences, load_config
 from tfrs_twotower.schema.folders import read_manifest
+from tfrs_twotower.summaries import HEADLINE, LIST_LENGTH
 
 SEED = 1
 SIGNIFICANT = 0.05
@@ -72,28 +73,21 @@ class Comparison:
         }
 
 
-def compare(
-    runs: Sequence[str | Path], *, split: str = "test", unit: str = "user", protocol: str = "full"
-) -> Comparison:
+def compare(runs: Sequence[str | Path], *, evaluation: str = evaluation_name("test")) -> Comparison:
     """Compares evaluated runs on the queries that all of them were asked.
 
     Args:
-        runs: Run folders, two or more, each evaluated with these settings.
-        split: See `evaluate`.
-        unit: See `evaluate`.
-        protocol: See `evaluate`, by its name in the files: full, sampled-100, given.
+        runs: Run folders, two or more, each evaluated.
+        evaluation: Which evaluation of the runs, as its files are named.
 
     Raises:
         UserError: If a run is not evaluated so, the runs share no query, or the queries have
             different relevant candidates.
     """
     if len(runs) < 2:
-        raise UserError("comparing takes two runs or more")
+        raise UsageError("comparing takes two runs or more")
     names = _names([Path(run) for run in runs])
-    name = evaluation_name(split, protocol, unit)
-    evaluated = {
-        run: _read(Path(path), name) for run, path in zip(names, runs, strict=True)
-    }
+    evaluated = {run: _read(Path(path), evaluation) for run, path in zip(names, runs, strict=True)}
     first, *others = names
     shared = _shared(evaluated)
     clusters = np.unique(shared[first].index.get_level_values(0), return_inverse=True)[1]
@@ -186,11 +180,11 @@ def _overlap(first: pd.DataFrame, other: pd.DataFrame) -> float:
     lists = [table["top_candidate_ids"].explode() for table in (first, other)]
     codes = pd.factorize(pd.concat(lists))[0]  # An empty list is one missing value: -1.
     ends = np.cumsum([len(part) for part in lists])
-    as_rows = [
+    own, others = (
         _as_rows(part, table)
         for part, table in zip(np.split(codes, ends[:1]), (first, other), strict=True)
-    ]
-    return float(np.nanmean(metrics.overlap_at_k(*as_rows, LIST_LENGTH)))
+    )
+    return float(np.nanmean(metrics.overlap_at_k(own, others, LIST_LENGTH)))
 
 
 def _as_rows(codes: npt.NDArray[np.int64], table: pd.DataFrame) -> npt.NDArray[np.int64]:

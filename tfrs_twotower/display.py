@@ -10,13 +10,13 @@ from rich.table import Table
 
 from tfrs_twotower.schema import UserError
 
-
 # Tables in a log file are as wide as they need to be.
 LOG_WIDTH = 120
 SHOWN_METRICS = (
     *("recall_at_10", "recall_at_100", "hit_rate_at_10", "ndcg_at_10", "mrr"),
     "coverage_at_10",
 )
+ATTRIBUTED = ("found", "missed_by_model", "missed_by_index", "missed_by_rule")
 
 
 def print_table(
@@ -68,6 +68,41 @@ def print_slices(report: dict[str, Any]) -> None:
     ]
     headings = ["slice", "queries", *map(_heading, names), f"95 % of {_heading(names[0])}"]
     print_table("the model, by part", headings, rows)
+
+
+def print_attribution(report: dict[str, Any]) -> None:
+    """Prints what became of the relevant candidates, where models were evaluated too."""
+    rows = [
+        [f"first {row['k']}", *(row[name] for name in ATTRIBUTED)]
+        for row in report.get("attribution", ())
+    ]
+    print_table("where the loss is", ["", *(name.replace("_", " ") for name in ATTRIBUTED)], rows)
+
+
+def print_comparison(comparison: dict[str, Any]) -> None:
+    """Prints a comparison (`Comparison.as_dict`)."""
+    first, *others = comparison["runs"]
+    title = f"{comparison['num_queries']:,} queries; differences from {first}, * where p < 0.05"
+    rows = []
+    for run in comparison["runs"]:
+        for name, found in comparison["metrics"][run].items():
+            value = [run, _heading(name), found["value"], _interval(found["interval"])]
+            if run == first:
+                rows.append([*value, "", "", ""])
+                continue
+            star = "*" if found["is_significant"] else ""
+            change = f"{found['difference']:+.4f}{star}"
+            bounds = _interval(found["difference_interval"])
+            rows.append([*value, change, bounds, f"{found['p_value']:.4f}"])
+    headings = ["run", "metric", "value", "95 %", "difference", "95 %", "p"]
+    print_table(title, headings, rows, left=2)
+    for run in others:
+        print(
+            f"{run}: {comparison['overlap_at_10'][run]:.1%} of the ten best in common with {first}"
+        )
+        if changed := comparison["config_differences"][run]:
+            rows = [[path, str(old), str(new)] for path, old, new in changed]
+            print_table("different in the config", ["key", first, run], rows, left=3)
 
 
 def print_users(users: Sequence[dict[str, Any]]) -> None:

@@ -110,16 +110,25 @@ def write_projector(
     pd.DataFrame(embeddings).to_csv(
         folder / VECTORS_FILE, sep="\t", header=False, index=False, float_format="%.6g"
     )
-    shown = attributes.to_pandas()
-    for name in shown.select_dtypes(["object", "str"]):
-        shown[name] = shown[name].map(_one_line)
-    shown.to_csv(folder / METADATA_FILE, sep="\t", index=False, lineterminator="\n", quoting=3)
+    vectors = [field.name for field in attributes.schema if _is_vector(field.type)]
+    shown = attributes.drop_columns(vectors)
+    columns = [[_one_line(value) for value in column.to_pylist()] for column in shown.columns]
+    rows = [*zip(*columns, strict=True)]
+    if len(columns) > 1:  # The projector takes the first line of a single column for a value.
+        rows.insert(0, tuple(shown.column_names))
+    text = "".join("\t".join(row) + "\n" for row in rows)
+    (folder / METADATA_FILE).write_text(text, encoding="utf-8")
     (folder / "projector_config.pbtxt").write_text(PROJECTOR_CONFIG, encoding="utf-8")
+
+
+def _is_vector(kind: pa.DataType) -> bool:
+    is_list = pa.types.is_list(kind) or pa.types.is_fixed_size_list(kind)
+    return is_list and pa.types.is_floating(kind.value_type)
 
 
 def _one_line(value: object) -> str:
     """Text without what ends a field or a line; the projector knows no quotes."""
     if value is None:
         return ""
-    values = value if isinstance(value, list | np.ndarray) else [value]
+    values = value if isinstance(value, list) else [value]
     return " ".join(" | ".join(str(one) for one in values).split())

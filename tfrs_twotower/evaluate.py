@@ -9,11 +9,12 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from tfrs_twotower import baselines, insights, metrics
+from tfrs_twotower import baselines, insights, metrics, operations
+from tfrs_twotower.attribution import answered_by, attribute, exported_index
 from tfrs_twotower.data import Arrays, Corpus, PreparedData
-from tfrs_twotower.intervals import Interval, bootstrap
 from tfrs_twotower.keras import keras
 from tfrs_twotower.model import TwoTowerModel
+from tfrs_twotower.moments import moment_overlap, morning_and_evening
 from tfrs_twotower.protocols import (
     FULL,
     EvaluationSet,
@@ -22,30 +23,22 @@ from tfrs_twotower.protocols import (
     parse_protocol,
     under_protocol,
 )
-from tfrs_twotower.ranking import Ranking, rank
+from tfrs_twotower.ranking import Ranking, rank, rank_scores
 from tfrs_twotower.runs import EVALUATION, load_run
 from tfrs_twotower.schema import UserError
 from tfrs_twotower.schema.folders import write_json
 from tfrs_twotower.slices import ALL, COLD, WARM, Slice, slices_of
+from tfrs_twotower.summaries import HEADLINE, LIST_LENGTH, Intervals, Values, summaries
 
 MODEL = "model"
-LIST_LENGTH = 10
-CUTS = (5, 10, 20, 100)
-METRICS = (
-    *(f"{name}_at_{k}" for name in ("recall", "hit_rate", "precision", "ndcg", "map") for k in CUTS),
-    "mrr",
-)
-# With an interval in every slice.
-HEADLINE = ("recall_at_10", "recall_at_100", "hit_rate_at_10", "ndcg_at_10", "mrr")
-COVERAGE = f"coverage_at_{LIST_LENGTH}"
+ATTRIBUTED_AT = (10, 100)
+OPERATIONS_FILE = "operations.json"
 CURVE_CUTS = (1, 2, 3, 5, 7, 10, 15, 20, 30, 50, 70, 100, 150, 200, 300, 500, 700, 1000)
 # How many queries are asked again with a feature changed.
 MOVED_QUERIES = 2000
 EMBED_BATCH = 4096
 
 Floats = npt.NDArray[np.float32]
-Values = dict[str, float | None]
-Intervals = dict[str, Interval]
 
 
 @dataclass(frozen=True)
@@ -110,8 +103,12 @@ def evaluate(
     relevant_from: float = 0.0,
     ranked_lists: Mapping[str, str | Path] | None = None,
     users: Sequence[str] = (),
+    models: str | Path | None = None,
 ) -> Evaluation:
     """Evaluates a run and writes `evaluation/` of the run folder.
+
+    Beside the aggregates and the ranks by query stand, in `operations.json`, the times that this
+    machine took.
 
     Args:
         run: What `twotower train` wrote.
@@ -122,6 +119,8 @@ def evaluate(
         relevant_from: See `evaluation_set`.
         ranked_lists: Further baselines: name -> Parquet file; see `baselines.ranked_lists`.
         users: Ids of users to look at closely; none: a few of them.
+        models: A models folder exported from the run: tells apart what the model, the index and
+            the rules miss, and how long the models take to load.
 
     Raises:
         UserError: If a folder does not serve; see `load_run` and `evaluation_set`.
@@ -147,12 +146,30 @@ def evaluate(
         ranked_lists=ranked_lists,
         detailed=True,
     )
-    evaluation.details.update(_details(loaded.model, loaded.data, corpus, asked, evaluation, users))
+    details = _details(loaded.model, loaded.data, corpus, asked, evaluation, users)
+    candidates = embed(loaded.model.candidate_tower, corpus.features)
+    has_scorer = getattr(loaded.model, "scorer", None) is not None
+    if models is not None and asked.listed is None and not has_scorer:
+        index = exported_index(Path(models), candidates, loaded.config.index)
+        queries = embed(loaded.model.query_tower, asked.features)
+        details["attribution"] = [
+            attribute(
+                evaluation.rankings[MODEL],
+                answered_by(index, queries, asked.excluded, k),
+                asked,
+                len(corpus),
+                k,
+            )._asdict()
+            for k in ATTRIBUTED_AT
+        ]
+    evaluation.details.update(details)
     folder = loaded.folder / EVALUATION
     folder.mkdir(exist_ok=True)
     name = evaluation_name(split, parsed.name, unit, relevant_from)
     evaluation.per_query.to_parquet(folder / f"{name}.parquet", index=False)
     write_json(folder / f"{name}.json", evaluation.as_dict())
+    costs = operations.measure(loaded, candidates, asked, Path(models) if models else None)
+    write_json(folder / OPERATIONS_FILE, costs)
     return evaluation
 
 
@@ -205,8 +222,8 @@ def evaluate_model(
     slices = slices_of(data, corpus, asked)
     if not detailed:
         slices = {name: slices[name] for name in (ALL, WARM, COLD)}
-    summaries = {
-        part: _summaries(rankings, asked, chosen, corpus, candidates, seed if detailed else None)
+    found_in = {
+        part: summaries(rankings, asked, chosen, corpus, candidates, seed if detailed else None)
         for part, chosen in slices.items()
     }
     return Evaluation(
@@ -221,10 +238,10 @@ def evaluate_model(
         num_known=asked.num_known,
         corpus_size=len(corpus),
         systems={
-            name: {part: found[0][name] for part, found in summaries.items()} for name in rankings
+            name: {part: found[0][name] for part, found in found_in.items()} for name in rankings
         },
         intervals={
-            name: {part: found[1][name] for part, found in summaries.items() if found[1]}
+            name: {part: found[1][name] for part, found in found_in.items() if found[1]}
             for name in rankings
         },
         recall_curve={
@@ -235,16 +252,12 @@ def evaluate_model(
             ]
             for name, ranking in rankings.items()
         },
-        per_query=_per_query(
-            query_ids, corpus.candidate_ids, asked, rankings[MODEL], slices[WARM]
-        ),
+        per_query=_per_query(query_ids, corpus.candidate_ids, asked, rankings[MODEL], slices[WARM]),
         rankings=rankings,
     )
 
 
-def rank_model(
-    model: TwoTowerModel, corpus: Corpus, asked: EvaluationSet, k: int = 0
-) -> Ranking:
+def rank_model(model: TwoTowerModel, corpus: Corpus, asked: EvaluationSet, k: int = 0) -> Ranking:
     """Where the model ranks the relevant candidates of an evaluation set.
 
     Args:
@@ -276,17 +289,20 @@ def embed(tower: keras.Model, encoded: Arrays) -> Floats:
     return embeddings
 
 
-def _rank_model(
-    model: TwoTowerModel, candidates: Floats, asked: EvaluationSet, k: int
-) -> Ranking:
-    return rank(
-        embed(model.query_tower, asked.features),
-        candidates,
-        asked.positives,
-        asked.excluded,
-        k=k,
-        listed=asked.listed,
-    )
+def _rank_model(model: TwoTowerModel, candidates: Floats, asked: EvaluationSet, k: int) -> Ranking:
+    queries = embed(model.query_tower, asked.features)
+    scorer = getattr(model, "scorer", None)
+    if scorer is not None:
+        return rank_scores(
+            lambda start, end: scorer.matrix(queries[start:end], candidates),
+            len(queries),
+            len(candidates),
+            asked.positives,
+            asked.excluded,
+            k=k,
+            listed=asked.listed,
+        )
+    return rank(queries, candidates, asked.positives, asked.excluded, k=k, listed=asked.listed)
 
 
 def _details(
@@ -309,7 +325,10 @@ def _details(
         name: rank_some(insights.shuffled(some, name, config.training.seed))
         for name in config.query_features
     }
+    moments = morning_and_evening(config)
+    overlap = moment_overlap(rank_some, some, data, *moments) if moments else None
     return {
+        "morning_and_evening": overlap._asdict() if overlap else None,
         "data": insights.data_facts(data),
         "popularity": insights.popularity_profile(evaluation.rankings, asked, corpus),
         "sensitivity": insights.sensitivity(
@@ -332,62 +351,6 @@ def _further_baselines(
     return rankings
 
 
-def _summaries(
-    rankings: Mapping[str, Ranking],
-    asked: EvaluationSet,
-    chosen: Slice,
-    corpus: Corpus,
-    candidates: Floats,
-    seed: int | None,
-) -> tuple[dict[str, Values], dict[str, Intervals]]:
-    """The metrics of each system over a slice and, given a seed, their intervals."""
-    if not chosen.is_positive.any():
-        empty: Values = dict.fromkeys((*METRICS, COVERAGE) if chosen.is_of_queries else METRICS)
-        return {name: dict(empty) for name in rankings}, {}
-    kept, queries = np.unique(asked.positives.queries[chosen.is_positive], return_inverse=True)
-    relevant_rows = asked.positives.candidate_rows[chosen.is_positive]
-    means: dict[str, Values] = {}
-    columns = []
-    for name, ranking in rankings.items():
-        ranks = ranking.ranks[chosen.is_positive]
-        of_query = {metric: metrics.by_name(metric, queries, ranks) for metric in METRICS}
-        means[name] = {metric: float(values.mean()) for metric, values in of_query.items()}
-        if chosen.is_of_queries:
-            top_rows = ranking.top_rows[kept]
-            means[name] |= _of_lists(top_rows, corpus, candidates, queries, relevant_rows)
-        columns += [of_query[metric] for metric in HEADLINE]
-    if seed is None:
-        return means, {}
-    drawn = iter(bootstrap(np.stack(columns, axis=1), asked.query_rows[kept], seed))
-    return means, {name: {metric: next(drawn) for metric in HEADLINE} for name in rankings}
-
-
-def _of_lists(
-    top_rows: npt.NDArray[np.int64],
-    corpus: Corpus,
-    candidates: Floats,
-    queries: npt.NDArray[np.int64],
-    relevant_rows: npt.NDArray[np.int64],
-) -> Values:
-    """What the lists themselves are like; None where no list is long enough to tell."""
-    counts = corpus.train_counts
-    found = {
-        COVERAGE: metrics.coverage_at_k(top_rows, len(corpus)),
-        f"novelty_at_{LIST_LENGTH}": _mean(metrics.novelty_at_k(top_rows, counts)),
-        f"popularity_ratio_at_{LIST_LENGTH}": metrics.popularity_ratio_at_k(
-            top_rows, counts, queries, relevant_rows
-        ),
-        f"diversity_at_{LIST_LENGTH}": _mean(metrics.diversity_at_k(top_rows, candidates)),
-    }
-    return {name: value if np.isfinite(value) else None for name, value in found.items()}
-
-
-def _mean(values: npt.NDArray[np.float64]) -> float:
-    """Over the queries that have a value."""
-    there = values[~np.isnan(values)]
-    return float(there.mean()) if len(there) else float("nan")
-
-
 def _per_query(
     query_ids: npt.NDArray[np.str_],
     candidate_ids: npt.NDArray[np.str_],
@@ -397,7 +360,7 @@ def _per_query(
 ) -> pd.DataFrame:
     queries, rows = asked.positives
     firsts = np.searchsorted(queries, np.arange(len(query_ids)))
-    lists = np.append(candidate_ids.astype(object), None)[ranking.top_rows]
+    lists = np.append(candidate_ids, "").astype(object)[ranking.top_rows]
     lengths = (ranking.top_rows >= 0).sum(1)
     return pd.DataFrame(
         {
@@ -405,8 +368,6 @@ def _per_query(
             "is_warm": warm.is_positive[firsts],
             "candidate_rows": np.split(rows, firsts[1:]),
             "ranks": np.split(ranking.ranks, firsts[1:]),
-            "top_candidate_ids": [
-                ids[:length] for ids, length in zip(lists, lengths, strict=True)
-            ],
+            "top_candidate_ids": [ids[:length] for ids, length in zip(lists, lengths, strict=True)],
         }
     )

@@ -1,4 +1,4 @@
-"""What metrics do not say: the data behind them, whom the lists favour, what moves them, and people.
+"""What metrics do not say: the data behind them, whom lists favour, what moves them, and people.
 
 All of it is plain values, as the evaluation's JSON holds them and the report draws them.
 """
@@ -24,16 +24,24 @@ TITLE = "title"
 NUM_BINS = 10
 NUM_USERS, NUM_SHOWN = 6, 10
 DATA_FACTS = (
-    ("corpus_size", "num_queries", "time_ranges", "cutoffs", "warm_cold", "vocabulary_sizes")
-    + ("schema_fingerprint", "code_version")
-)
+    "corpus_size",
+    "num_queries",
+    "time_ranges",
+    "cutoffs",
+    "warm_cold",
+    "vocabulary_sizes",
+) + ("schema_fingerprint", "code_version")
 
 
 def data_facts(data: PreparedData) -> dict[str, Any]:
     """What the data is: sizes, time ranges, split, rejects, as its manifest says."""
     manifest = data.manifest
     facts = {name: manifest[name] for name in DATA_FACTS if name in manifest}
-    return {**facts, "counts": manifest["counts"], "split": data.config.split.model_dump(mode="json")}
+    return {
+        **facts,
+        "counts": manifest["counts"],
+        "split": data.config.split.model_dump(mode="json"),
+    }
 
 
 def popularity_profile(
@@ -135,7 +143,7 @@ def users(
         is_warm = np.isin(asked.query_rows, data.known_positives()[0])
         of_interest = np.flatnonzero(is_warm) if is_warm.any() else np.arange(len(query_ids))
         places = of_interest[spread(len(of_interest), NUM_USERS)]
-    titles = _titles(data)
+    titles = candidate_titles(data)
     histories = _histories(data, query_ids[places].tolist())
 
     def shown(candidate_id: str, **more: object) -> dict[str, object]:
@@ -176,7 +184,8 @@ def _place(query_ids: npt.NDArray[np.str_], query_id: str) -> int:
     return int(places[0])
 
 
-def _titles(data: PreparedData) -> dict[str, str]:
+def candidate_titles(data: PreparedData) -> dict[str, str]:
+    """Title by candidate id, for those that have one."""
     files = sorted(data.folder.glob(f"{layout.CANDIDATE_ATTRIBUTES}-*.parquet"))
     attributes = ds.dataset(files)
     if TITLE not in attributes.schema.names:

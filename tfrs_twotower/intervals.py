@@ -98,5 +98,5 @@ def paired_p_value(differences: Floats, clusters: Ints, seed: int) -> float:
 def _by_cluster(values: Floats, clusters: Ints) -> tuple[Floats, Floats]:
     """Sums `[num_clusters, num_metrics]` and sizes `[num_clusters]`."""
     members, sizes = np.unique(clusters, return_inverse=True, return_counts=True)[1:]
-    sums = np.stack([np.bincount(members, weights=column) for column in values.T], axis=1)
-    return sums, sizes.astype(np.float64)
+    sums = [np.bincount(members, weights=column).astype(np.float64) for column in values.T]
+    return np.stack(sums, axis=1), sizes.astype(np.float64)

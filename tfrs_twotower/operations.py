@@ -4,6 +4,7 @@ Measurements of this machine at this moment; the only part of an evaluation that
 time to the next.
 """
 
+import functools
 import statistics
 import time
 from collections.abc import Callable
@@ -11,9 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
-from tfrs_twotower.data import Corpus
-from tfrs_twotower.evaluate import embed
 from tfrs_twotower.index import register_scann_ops
 from tfrs_twotower.keras import tf
 from tfrs_twotower.models_folder import MODELS, RETRIEVAL, latest_version
@@ -27,13 +27,16 @@ SCORED_QUERIES = 512
 
 
 def measure(
-    run: Run, corpus: Corpus, asked: EvaluationSet, models: Path | None = None
+    run: Run,
+    candidates: npt.NDArray[np.float32],
+    asked: EvaluationSet,
+    models: Path | None = None,
 ) -> dict[str, Any]:
     """Measures a run, and how long its exported models take to load.
 
     Args:
         run: The trained model.
-        corpus: Its candidates.
+        candidates: `[corpus_size, embedding_dim]` embeddings of its candidates.
         asked: Some queries.
         models: The models folder; None: nothing is loaded.
 
@@ -48,23 +51,27 @@ def measure(
     for size in (1, BATCH):
         places = np.arange(size) % len(asked.query_rows)
         batch = {name: tf.constant(values[places]) for name, values in asked.features.items()}
-        seconds = _median_s(lambda batch=batch: tower(batch).numpy())
+        seconds = _median_s(functools.partial(_embed, tower, batch))
         query_ms[f"batch_{size}"] = 1e3 * seconds / size
-    candidates = embed(run.model.candidate_tower, corpus.features)
-    queries = candidates[np.arange(SCORED_QUERIES) % len(corpus)]
+    queries = candidates[np.arange(SCORED_QUERIES) % len(candidates)]
     nothing = Pairs(*np.zeros([2, 0], np.int64))
     positives = Pairs(np.arange(SCORED_QUERIES), np.zeros(SCORED_QUERIES, np.int64))
     ranking_s = _median_s(lambda: rank(queries, candidates, positives, nothing, k=0))
     vector_bytes = candidates.itemsize * candidates.shape[1]
     return {
         "query_embedding_ms": query_ms,
-        "candidates_scored_per_s": SCORED_QUERIES * len(corpus) / ranking_s,
+        "candidates_scored_per_s": SCORED_QUERIES * len(candidates) / ranking_s,
         "embedding_bytes": {
-            "candidates": len(corpus) * vector_bytes,
+            "candidates": len(candidates) * vector_bytes,
             "queries": int(run.data.manifest["num_queries"]) * vector_bytes,
         },
         "model_load_s": _load_times(models) if models else {},
     }
+
+
+def _embed(tower: Callable[..., tf.Tensor], batch: dict[str, tf.Tensor]) -> None:
+    """Waits for the result, which a GPU else computes later."""
+    tower(batch).numpy()
 
 
 def _median_s(call: Callable[[], object]) -> float:

@@ -76,6 +76,67 @@ def test_chance_is_decided_by_its_seed():
     assert first != other
 
 
+# --- what was popular last ------------------------------------------------------------------
+
+
+def test_only_the_last_tenth_of_the_train_positives_counts_as_recent():
+    # 20 positives at seconds 0..19 and one explicit negative: the last two positives count.
+    train = {
+        "label": np.array([1] * 20 + [0]),
+        "timestamp_s": np.array([*range(20), 30]),
+        "candidate_row": np.array([0] * 18 + [2, 1, 0]),
+    }
+
+    assert baselines.recent_counts(train, 4).tolist() == [0, 1, 1, 0]
+
+
+def test_events_of_the_second_in_which_the_last_tenth_begins_count():
+    train = {
+        "label": np.ones(10, np.int64),
+        "timestamp_s": np.array([1, 1, 1, 1, 1, 1, 5, 5, 5, 5]),
+        "candidate_row": np.array([0, 0, 0, 0, 0, 0, 1, 1, 2, 2]),
+    }
+
+    assert baselines.recent_counts(train, 3).tolist() == [0, 2, 2]
+
+
+# --- neighbours -----------------------------------------------------------------------------
+
+
+def dense_knn(had, num_neighbours):
+    """Scores by the definition, one candidate at a time."""
+    lengths = np.sqrt(np.maximum(had.sum(0), 1))
+    cosines = (had.T @ had) / np.outer(lengths, lengths)
+    np.fill_diagonal(cosines, 0.0)
+    for row in cosines:
+        row[sorted(range(len(row)), key=lambda c: (-row[c], c))[num_neighbours:]] = 0.0
+    return had @ cosines
+
+
+@pytest.mark.parametrize("num_neighbours", [2, 100])
+def test_neighbours_are_those_of_the_definition(monkeypatch, num_neighbours):
+    monkeypatch.setattr(baselines, "NUM_NEIGHBOURS", num_neighbours)
+    monkeypatch.setattr(baselines, "NEIGHBOUR_ELEMENTS", 7 * 3)
+    had = (np.random.default_rng(1).random([12, 7]) < 0.4).astype(np.float64)
+    everybody = pairs(*((query, query % 7) for query in range(12)))
+
+    found = baselines.item_knn(asked(12, everybody), np.nonzero(had), 12, 7, k=7)
+
+    scores = np.round(dense_knn(had, num_neighbours), 5)
+    expected = [sorted(range(7), key=lambda c: (-row[c], c)) for row in scores]
+    ranks = [order.index(query % 7) + 1 for query, order in enumerate(expected)]
+    assert np.mean(found.ranks == ranks) > 0.9  # Equal in the fifth digit may differ beyond.
+
+
+def test_a_query_without_a_past_gets_the_order_of_ids():
+    known = (np.array([0, 0, 1]), np.array([1, 2, 2]))
+
+    found = baselines.item_knn(asked(3, pairs((2, 1)), pairs()), known, 3, 4, k=4)
+
+    assert found.ranks.tolist() == [2]
+    assert found.top_rows[0].tolist() == [1, 2, 0, 3]
+
+
 # --- lists from elsewhere -------------------------------------------------------------------
 
 

@@ -223,3 +223,73 @@ def test_a_model_below_popularity_is_said_so(model, data):
     assert evaluation.is_below_popularity
     ours["recall_at_10"] = 0.2
     assert not evaluation.is_below_popularity
+
+
+# --- in detail ------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def detailed(run, data):
+    return evaluate(run, data.folder)
+
+
+def test_dearer_baselines_stand_beside_the_model(detailed):
+    assert set(detailed.systems) == {
+        *("model", "popularity", "recent popularity", "item-kNN", "random")
+    }
+
+
+def test_an_interval_holds_its_metric_in_every_slice_that_is_not_empty(detailed):
+    for system, parts in detailed.intervals.items():
+        assert {part for part, count in detailed.num_queries.items() if count} == set(parts)
+        for part, of_metric in parts.items():
+            for metric, (low, high) in of_metric.items():
+                assert low <= detailed.systems[system][part][metric] + 1e-9
+                assert high >= detailed.systems[system][part][metric] - 1e-9
+
+
+def test_a_slice_of_candidates_counts_those_relevant_ones_only(detailed):
+    """Recall over known and new candidates, weighted by how many there are, is that over all."""
+    per_query = detailed.per_query
+    hits = sum((ranks <= 10).sum() for ranks in per_query["ranks"])
+    parts = detailed.systems["model"]
+    found = 0.0
+    for part in ("head", "tail"):
+        assert "coverage_at_10" not in parts[part]
+        precision, count = parts[part]["precision_at_10"], detailed.num_queries[part]
+        found += 10 * precision * count
+
+    assert found == pytest.approx(hits)
+
+
+def test_the_curve_of_recall_goes_through_the_metrics(detailed):
+    curve = detailed.as_dict()["recall_curve"]
+
+    assert curve["k"][-1] <= detailed.corpus_size
+    assert curve["model"][curve["k"].index(10)] == detailed.systems["model"]["all"]["recall_at_10"]
+
+
+def test_the_lists_of_each_query_are_kept_by_id(run, detailed, data):
+    stored = pd.read_parquet(run / "evaluation" / "test-full.parquet")
+
+    ids = data.corpus().candidate_ids
+    top_rows = detailed.rankings["model"].top_rows
+    assert [list(ids_of) for ids_of in stored["top_candidate_ids"]] == [
+        ids[row[row >= 0]].tolist() for row in top_rows
+    ]
+
+
+@pytest.mark.parametrize("protocol", ["sampled:4", "popular:4"])
+def test_a_sampled_protocol_is_named_in_the_results_and_their_files(run, data, protocol):
+    evaluation = evaluate(run, data.folder, protocol=protocol)
+
+    name = protocol.replace(":", "-")
+    aggregates = json.loads((run / "evaluation" / f"test-{name}.json").read_text())
+    assert (aggregates["protocol"], aggregates["is_full_ranking"]) == (name, False)
+    longest = 4 + max(map(len, evaluation.per_query["ranks"]))
+    assert max(ranks.max() for ranks in evaluation.per_query["ranks"]) <= longest
+
+
+def test_an_empty_split_is_told(run, data):
+    with pytest.raises(UserError, match="no positive of weight 99.0 or more"):
+        evaluate(run, data.folder, relevant_from=99.0)

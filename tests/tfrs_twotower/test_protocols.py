@@ -1,11 +1,23 @@
 """What an evaluation asks: who, what counts as right, and what is not eligible."""
 
+from collections import Counter
+from pathlib import Path
+
 import numpy as np
+import pandas as pd
 import pytest
 
 from tests.prepared_folder import Example, write_prepared_folder
 from tfrs_twotower.data import PreparedData
-from tfrs_twotower.protocols import EvaluationSet, evaluation_set
+from tfrs_twotower.protocols import (
+    EvaluationSet,
+    Protocol,
+    draw_others,
+    evaluation_set,
+    parse_protocol,
+    under_protocol,
+)
+from tfrs_twotower.ranking import Pairs
 from tfrs_twotower.schema import Config, UsageError, UserError, parse_config
 
 QUERIES = ["ann", "bob", "eve"]
@@ -23,10 +35,10 @@ def config() -> Config:
     )
 
 
-def event(query: str, candidate: str, time: int, *, label: int = 1) -> Example:
+def event(query: str, candidate: str, time: int, *, label: int = 1, weight: float = 1.0) -> Example:
     """An event whose mood is its time."""
     encoded = {"user": 2 + QUERIES.index(query), "mood": float(time)}
-    return Example(query, candidate, encoded, timestamp_s=time, label=label)
+    return Example(query, candidate, encoded, timestamp_s=time, label=label, weight=weight)
 
 
 def folder_of(folder, **examples) -> PreparedData:
@@ -165,3 +177,186 @@ def test_a_split_with_nothing_to_find_is_told_and_not_a_metric_of_zero(tmp_path,
 
     with pytest.raises(UserError, match="the test split has no positive that its query did not"):
         evaluation_set(data, "test", unit=unit)
+
+
+def test_only_positives_of_enough_weight_are_relevant(tmp_path):
+    data = folder_of(
+        tmp_path / "prepared",
+        train=[event("ann", "a", 1)],
+        test=[
+            event("ann", "b", 5, weight=0.5),
+            event("ann", "c", 6, weight=2.0),
+            event("bob", "d", 7, weight=0.5),
+        ],
+    )
+
+    assert by_query(evaluation_set(data, "test", relevant_from=1.0)) == [("ann", "c", "a")]
+    assert by_query(evaluation_set(data, "test", relevant_from=0.5)) == [
+        ("ann", "bc", "a"),
+        ("bob", "d", ""),
+    ]
+    with pytest.raises(UserError, match="no positive of weight 3.0 or more that its query did not"):
+        evaluation_set(data, "test", relevant_from=3.0)
+
+
+# --- among fewer candidates -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("full", Protocol("full")),
+        ("sampled:100", Protocol("sampled", num_sampled=100)),
+        ("popular:7", Protocol("popular", num_sampled=7)),
+        ("given:a/b.parquet", Protocol("given", lists=Path("a/b.parquet"))),
+    ],
+)
+def test_a_protocol_is_read_from_its_name(text, expected):
+    assert parse_protocol(text) == expected
+
+
+@pytest.mark.parametrize(
+    "text", ["sampled", "sampled:0", "sampled:-3", "popular:x", "given", "given:", "all", "full:3"]
+)
+def test_a_protocol_that_does_not_exist_is_told_with_those_that_do(text):
+    with pytest.raises(UsageError, match="expected full, sampled:N .* popular:N .* or given:FILE"):
+        parse_protocol(text)
+
+
+def question(num_queries: int, positives: Pairs, excluded: Pairs) -> EvaluationSet:
+    features = {"number": np.arange(num_queries)}
+    return EvaluationSet(features, np.arange(num_queries), positives, excluded, num_known=0)
+
+
+def some_question(num_queries: int, corpus_size: int) -> EvaluationSet:
+    """Each query has one relevant candidate and two that are excluded."""
+    queries = np.arange(num_queries)
+    twice = np.repeat(queries, 2)
+    return question(
+        num_queries,
+        Pairs(queries, queries % corpus_size),
+        Pairs(twice, (twice + 1 + np.tile([0, 1], num_queries)) % corpus_size),
+    )
+
+
+def test_drawn_candidates_are_distinct_and_neither_relevant_nor_excluded():
+    asked = some_question(700, 40)
+
+    drawn = draw_others(asked, np.ones(40, np.int64), 30, seed=1)
+
+    pairs = list(zip(*drawn, strict=True))
+    assert len(set(pairs)) == len(pairs) == 700 * 30
+    assert not set(pairs) & set(zip(*asked.positives, strict=True))
+    assert not set(pairs) & set(zip(*asked.excluded, strict=True))
+
+
+def test_a_small_corpus_gives_all_that_is_left():
+    drawn = draw_others(some_question(3, 10), np.ones(10, np.int64), 100, seed=1)
+
+    assert Counter(drawn.queries.tolist()) == {0: 7, 1: 7, 2: 7}
+
+
+def test_every_candidate_is_drawn_alike():
+    nothing = Pairs(*np.zeros([2, 0], np.int64))
+    asked = question(6000, Pairs(np.arange(6000), np.zeros(6000, np.int64)), nothing)
+
+    drawn = draw_others(asked, np.ones(21, np.int64), 5, seed=2)
+
+    # 5 of 20: a quarter each, standard deviation 0.0056.
+    shares = np.bincount(drawn.candidate_rows, minlength=21) / 6000
+    assert shares[0] == 0.0
+    np.testing.assert_allclose(shares[1:], 0.25, atol=0.025)
+
+
+def test_the_first_popular_candidate_is_drawn_in_proportion_to_its_count():
+    nothing = Pairs(*np.zeros([2, 0], np.int64))
+    asked = question(8000, Pairs(np.arange(8000), np.zeros(8000, np.int64)), nothing)
+
+    drawn = draw_others(asked, np.array([50, 6, 3, 1, 0]), 1, seed=3)
+
+    shares = np.bincount(drawn.candidate_rows, minlength=5) / 8000
+    np.testing.assert_allclose(shares, [0.0, 0.6, 0.3, 0.1, 0.0], atol=0.02)
+
+
+def test_the_seed_decides_what_is_drawn():
+    asked, weights = some_question(300, 40), np.ones(40, np.int64)
+
+    first, again, other = (draw_others(asked, weights, 9, seed) for seed in (1, 1, 2))
+
+    np.testing.assert_array_equal(first, again)
+    assert (np.stack(first) != np.stack(other)).any()
+
+
+def test_a_sampled_list_holds_the_relevant_candidates_and_those_drawn():
+    asked = some_question(5, 30)
+
+    sampled = under_protocol(
+        asked,
+        parse_protocol("sampled:8"),
+        query_ids=np.array(list("vwxyz")),
+        candidate_ids=np.arange(30).astype(str),
+        train_counts=np.ones(30, np.int64),
+        seed=1,
+    )
+
+    listed = set(zip(*sampled.listed, strict=True))
+    assert Counter(query for query, _ in listed) == dict.fromkeys(range(5), 9)
+    assert set(zip(*asked.positives, strict=True)) < listed
+    assert sampled.protocol == "sampled-8"
+    assert (np.diff(sampled.listed.queries) >= 0).all()
+
+
+@pytest.fixture
+def given_lists(tmp_path):
+    def under(lists, asked):
+        table = pd.DataFrame({"query_id": list(lists), "candidate_ids": list(lists.values())})
+        table.to_parquet(tmp_path / "given.parquet")
+        return under_protocol(
+            asked,
+            parse_protocol(f"given:{tmp_path / 'given.parquet'}"),
+            query_ids=np.array(["ann", "bob", "eve"]),
+            candidate_ids=np.array(CANDIDATES),
+            train_counts=np.ones(6, np.int64),
+            seed=1,
+        )
+
+    return under
+
+
+def test_given_lists_say_themselves_what_is_eligible(given_lists):
+    asked = question(
+        3,
+        Pairs(np.array([0, 0, 1, 2]), np.array([0, 1, 2, 3])),
+        Pairs(np.array([2]), np.array([4])),
+    )
+
+    given = given_lists({"eve": ["f", "d", "e", "nobody"], "ann": ["b", "c"], "bob": ["a"]}, asked)
+
+    # Ann's a is in no list of hers, bob's list lacks his c: he is not asked.
+    assert given.query_rows.tolist() == [0, 2]
+    assert given.features["number"].tolist() == [0, 2]
+    assert list(zip(*given.positives, strict=True)) == [(0, 1), (1, 3)]
+    assert list(zip(*given.listed, strict=True)) == [(0, 1), (0, 2), (1, 3), (1, 4), (1, 5)]
+    assert not len(given.excluded.queries)
+
+
+def test_given_lists_of_another_world_are_told(given_lists):
+    asked = question(
+        3,
+        Pairs(np.arange(3), np.arange(3)),
+        Pairs(*np.zeros([2, 0], np.int64)),
+    )
+
+    with pytest.raises(UserError, match="no list holds a relevant candidate of its query: are"):
+        given_lists({"ann": ["f"], "zoe": ["a"]}, asked)
+
+
+def test_some_of_the_queries_keep_what_is_theirs():
+    asked = some_question(5, 30)._replace(listed=Pairs(np.array([0, 3, 4]), np.array([9, 8, 7])))
+
+    part = asked.take(np.array([1, 3]))
+
+    assert part.query_rows.tolist() == part.features["number"].tolist() == [1, 3]
+    assert list(zip(*part.positives, strict=True)) == [(0, 1), (1, 3)]
+    assert list(zip(*part.excluded, strict=True)) == [(0, 2), (0, 3), (1, 4), (1, 5)]
+    assert list(zip(*part.listed, strict=True)) == [(1, 8)]

@@ -176,3 +176,66 @@ def test_pairs_of_a_range_of_queries_are_counted_from_its_start():
 
     assert part.queries.tolist() == [0, 0]
     assert part.candidate_rows.tolist() == [5, 6]
+
+
+def test_ranks_without_lists_are_the_same():
+    queries, candidates, positives, excluded = random_case(5)
+
+    with_lists = rank(queries, candidates, positives, excluded, k=4)
+    without = rank(queries, candidates, positives, excluded, k=0)
+
+    np.testing.assert_array_equal(without.ranks, with_lists.ranks)
+    assert without.top_rows.shape == (len(queries), 0)
+
+
+def test_one_relevant_candidate_a_query_is_ranked_as_among_several():
+    """That case takes another way through the code."""
+    queries, candidates, _, excluded = random_case(6)
+    hidden = set(zip(*excluded, strict=True))
+    one = pairs(*((q, next(c for c in (3, 5, 7, 9) if (q, c) not in hidden)) for q in range(9)))
+
+    found = rank(queries, candidates, one, excluded, k=1)
+
+    assert found.ranks.tolist() == by_sorting(queries @ candidates.T, one, excluded, 1)[0]
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 10_000))
+def test_only_listed_candidates_are_ranked(seed):
+    queries, candidates, positives, _ = random_case(seed)
+    generator = np.random.default_rng(seed + 1)
+    is_listed = generator.random([len(queries), len(candidates)]) < 0.4
+    is_listed[positives] = True
+    listed = Pairs(*np.nonzero(is_listed))
+    others = Pairs(*np.nonzero(~is_listed))
+
+    found = rank(queries, candidates, positives, NOTHING, k=5, listed=listed)
+    expected = rank(queries, candidates, positives, others, k=5)
+
+    np.testing.assert_array_equal(found.ranks, expected.ranks)
+    np.testing.assert_array_equal(found.top_rows, expected.top_rows)
+
+
+def test_the_order_of_the_corpus_changes_nothing_where_scores_differ():
+    generator = np.random.default_rng(8)
+    queries = generator.normal(size=[40, 32]).astype(np.float32)
+    candidates = generator.normal(size=[500, 32]).astype(np.float32)
+    positives = Pairs(np.arange(40), generator.integers(0, 500, 40))
+    order = generator.permutation(500)
+    place = np.argsort(order)
+
+    found = rank(queries, candidates, positives, NOTHING, k=10)
+    moved = positives._replace(candidate_rows=place[positives.candidate_rows])
+    again = rank(queries, candidates[order], moved, NOTHING, k=10)
+
+    np.testing.assert_array_equal(again.ranks, found.ranks)
+    np.testing.assert_array_equal(order[again.top_rows], found.top_rows)
+
+
+def test_pairs_of_some_queries_are_counted_by_their_place_among_them():
+    given = pairs((0, 7), (1, 5), (1, 6), (4, 2))
+
+    part = given.of(np.array([1, 3, 4]))
+
+    assert part.queries.tolist() == [0, 0, 2]
+    assert part.candidate_rows.tolist() == [5, 6, 2]

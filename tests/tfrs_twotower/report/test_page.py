@@ -1,0 +1,238 @@
+"""The report: whole, harmless, and drawn in a real browser."""
+
+import functools
+import http.server
+import json
+import re
+import shutil
+import subprocess
+import threading
+
+import numpy as np
+import pytest
+
+from tests import small_shop
+from tfrs_twotower.evaluate import evaluate
+from tfrs_twotower.report import write_report
+from tfrs_twotower.report.figures import embedding_map, index_trials
+from tfrs_twotower.schema import UserError
+
+SECTIONS = (
+    *("data", "training", "metrics", "slices", "popularity", "sensitivity", "attribution"),
+    *("index", "map", "users", "operations", "reproduce"),
+)
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory):
+    """A run that is evaluated and exported."""
+    shop = small_shop.make(tmp_path_factory.mktemp("report"))
+    evaluate(shop.run, shop.prepared, protocol="sampled:3")
+    evaluate(shop.run, shop.prepared, models=shop.models)
+    return shop
+
+
+@pytest.fixture(scope="module")
+def page(shop):
+    return write_report(shop.run, shop.run.parent / "out" / "report.html", models=shop.models)
+
+
+def test_the_page_has_every_section_and_the_metrics_of_the_evaluation(page, shop):
+    text = page.read_text()
+    found = json.loads((shop.run / "evaluation" / "test-full.json").read_text())
+
+    for section in SECTIONS:
+        assert f'<section id="{section}">' in text
+    assert f"{found['metrics']['model']['all']['recall_at_10']:.4f}" in text
+    assert "test-sampled-3" in text
+    assert found["users"][0]["query_id"] in text
+
+
+def test_the_page_asks_no_network(page):
+    # What Bokeh's own library says about itself is not fetched.
+    markup = re.sub(r"<script.*?</script>", "", page.read_text(), flags=re.DOTALL)
+
+    assert not re.findall(r"""(?:src|href)\s*=\s*["'](?!data:)[^"']+""", markup)
+    assert "@import" not in markup
+    assert "url(" not in markup
+
+
+def test_what_people_wrote_is_text_and_never_markup(page):
+    text = page.read_text()
+
+    assert small_shop.HOSTILE not in text
+    assert "&lt;/script&gt;&lt;script&gt;" in text
+
+
+def test_without_models_the_page_does_without_their_sections(shop, tmp_path):
+    text = write_report(shop.run, tmp_path / "report.html").read_text()
+
+    assert '<section id="map">' not in text
+    assert '<section id="index">' not in text
+    assert '<section id="users">' in text
+
+
+def test_a_sampled_evaluation_is_labelled_as_such(shop, tmp_path):
+    text = write_report(shop.run, tmp_path / "report.html", evaluation="test-sampled-3").read_text()
+
+    assert "Ranked among the candidates of sampled-3 only" in text
+
+
+def test_a_run_that_is_not_evaluated_is_told(shop, tmp_path):
+    shutil.copytree(shop.run, tmp_path / "run")
+    shutil.rmtree(tmp_path / "run" / "evaluation")
+
+    with pytest.raises(
+        UserError, match="run has no evaluation test-full: make it with `twotower ev"
+    ):
+        write_report(tmp_path / "run", tmp_path / "report.html")
+    assert not (tmp_path / "report.html").exists()
+
+
+def test_models_that_are_not_there_are_told(shop, tmp_path):
+    with pytest.raises(UserError, match="no models in .*nowhere"):
+        write_report(shop.run, tmp_path / "report.html", models=tmp_path / "nowhere")
+
+
+# --- figures --------------------------------------------------------------------------------
+
+
+def test_the_map_keeps_the_plane_of_the_largest_variance():
+    # Twice as far along the second axis as along the first, nothing else: all is kept.
+    embeddings = np.zeros([4, 5], np.float32)
+    embeddings[:, 1], embeddings[:, 3] = [-2, -2, 2, 2], [-1, 1, -1, 1]
+
+    drawing, kept = embedding_map(embeddings, list("abcd"), ["x", "x", "y", "y"])
+
+    assert kept == pytest.approx(1.0)
+    drawn = {
+        name: (abs(x), abs(y))
+        for renderer in drawing.renderers
+        for name, x, y in zip(
+            *(renderer.data_source.data[c] for c in ("name", "x", "y")), strict=True
+        )
+    }
+    assert drawn == {name: pytest.approx((2.0, 1.0), abs=1e-5) for name in "abcd"}
+
+
+def test_rare_groups_of_the_map_are_drawn_together_and_nobody_is_lost():
+    groups = [f"g{place % 14}" for place in range(40)]
+
+    drawing, _ = embedding_map(np.eye(40, dtype=np.float32), groups, groups)
+
+    assert len(drawing.renderers) == 10
+    assert sum(len(renderer.data_source.data["x"]) for renderer in drawing.renderers) == 40
+
+
+def test_a_corpus_of_one_is_a_map_of_one_point():
+    drawing, _ = embedding_map(np.ones([1, 1], np.float32), ["a"], [""])
+
+    assert len(drawing.renderers[0].data_source.data["x"]) == 1
+
+
+def test_the_settings_that_an_export_tried_are_drawn():
+    trial = {
+        "num_leaves": 9,
+        "leaves_to_search": 2,
+        "reorder": 50,
+        "recall": 0.9,
+        "latency_ms": 1.5,
+    }
+    other = {**trial, "recall": 0.97, "latency_ms": 2.5}
+
+    drawing = index_trials(
+        {"at": 100, "target_recall": 0.95, "chosen": other, "trials": [trial, other]}
+    )
+
+    assert drawing.renderers[0].data_source.data["recall"] == [0.9, 0.97]
+
+
+# --- in a browser ---------------------------------------------------------------------------
+
+PROBE = """\
+<!doctype html><html><body style="margin:0"><pre id="found"></pre><script>
+const widths = [390, 1280];
+const found = [];
+async function look(width) {
+  const frame = document.createElement("iframe");
+  frame.style = `width:${width}px;height:900px;border:0`;
+  frame.src = "report.html";
+  document.body.append(frame);
+  await new Promise(resolve => frame.onload = resolve);
+  await new Promise(resolve => setTimeout(resolve, 4000));
+  const page = frame.contentDocument;
+  const canvases = [];
+  (function walk(node) {
+    for (const child of node.querySelectorAll("*")) {
+      if (child.tagName === "CANVAS" && child.width > 0) canvases.push(child);
+      if (child.shadowRoot) walk(child.shadowRoot);
+    }
+  })(page);
+  const boxes = [...page.querySelectorAll("section")].map(
+    section => [section.id, section.getBoundingClientRect().height]);
+  found.push({width, scroll: page.documentElement.scrollWidth, title: page.title,
+    figures: canvases.length, sections: Object.fromEntries(boxes),
+    empty: [...page.querySelectorAll("[data-root-id]")].filter(
+      root => !(root.firstElementChild?.getBoundingClientRect().height > 50)).length});
+}
+(async () => { for (const width of widths) await look(width);
+  document.getElementById("found").textContent = JSON.stringify(found); })();
+</script></body></html>
+"""
+
+
+@pytest.fixture
+def chromium():
+    found = next(
+        filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+    )
+    if found is None:
+        pytest.skip("no Chromium on the path: apt-get install chromium")
+    return found
+
+
+@pytest.fixture
+def served(page):
+    """The page beside a probe that opens it as wide as a phone and as a desk."""
+    (page.parent / "probe.html").write_text(PROBE)
+    handler = functools.partial(QuietHandler, directory=str(page.parent))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/probe.html"
+        server.shutdown()
+
+
+class QuietHandler(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *_):
+        pass
+
+
+@pytest.mark.slow
+def test_a_browser_draws_every_section_without_an_error_at_either_width(chromium, served, tmp_path):
+    done = subprocess.run(
+        [
+            chromium,
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--enable-logging=stderr",
+            "--v=0",
+        ]
+        + [f"--user-data-dir={tmp_path}", "--virtual-time-budget=30000", "--dump-dom", served],
+        capture_output=True,
+        text=True,
+        timeout=180,
+        check=True,
+    )
+
+    said = [line for line in done.stderr.splitlines() if ":CONSOLE" in line]
+    assert [line for line in said if "[bokeh" not in line] == []
+    shown = re.search(r'<pre id="found">(.*?)</pre>', done.stdout, re.DOTALL)
+    phone, desk = json.loads(shown.group(1).replace("&amp;", "&").replace("&lt;", "<"))
+    for found in (phone, desk):
+        assert found["scroll"] <= found["width"], "the page scrolls sideways"
+        assert set(found["sections"]) == set(SECTIONS)
+        assert min(found["sections"].values()) > 60
+        assert found["figures"] >= 8
+        assert found["empty"] == 0
+        assert found["title"] == "run: two-tower report"

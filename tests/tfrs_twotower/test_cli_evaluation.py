@@ -1,0 +1,106 @@
+"""What the commands of an evaluation print, and what they refuse."""
+
+import json
+import shutil
+
+import pytest
+
+from tfrs_twotower.cli import main
+
+
+@pytest.fixture(scope="module")
+def evaluated(tiny_run, tmp_path_factory):
+    """A run with an evaluation of its validation split."""
+    folder = tmp_path_factory.mktemp("evaluated") / "run"
+    shutil.copytree(tiny_run[0], folder)
+    assert main(_evaluate(folder, tiny_run[1])) == 0
+    return folder, tiny_run[1]
+
+
+def _evaluate(run, data, *more: str) -> list[str]:
+    return ["evaluate", "--run", str(run), "--data", str(data), "--split", "validation", *more]
+
+
+def assert_said(capsys, *parts: str) -> None:
+    """At most two lines on stderr, which hold all the parts."""
+    said = capsys.readouterr().err
+    assert len(said.strip().splitlines()) <= 2, said
+    for part in parts:
+        assert part in said
+
+
+def test_evaluate_shows_systems_parts_and_named_users(evaluated, capsys):
+    assert main(_evaluate(*evaluated, "--user", "user-3")) == 0
+
+    said = capsys.readouterr().out
+    for text in ("model", "popularity", "item-kNN", "warm", "tail", "user user-3"):
+        assert text in said
+
+
+def test_a_sampled_protocol_says_so_above_its_numbers(evaluated, capsys):
+    assert main(_evaluate(*evaluated, "--protocol", "sampled:5")) == 0
+
+    assert "among the candidates of sampled-5 only, not the corpus" in capsys.readouterr().out
+
+
+def test_evaluate_prints_json_for_machines(evaluated, capsys):
+    assert main(_evaluate(*evaluated, "--json", "-")) == 0
+
+    assert json.loads(capsys.readouterr().out)["protocol"] == "full"
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "message"),
+    [
+        pytest.param(["--protocol", "some"], 2, "expected full, sampled:N", id="protocol"),
+        pytest.param(["--protocol", "given:none.parquet"], 2, "cannot read ranked", id="lists"),
+        pytest.param(["--user", "nobody"], 1, "user 'nobody' is not among", id="user"),
+        pytest.param(["--unit", "day"], 2, "expected user or event", id="unit"),
+        pytest.param(["--models", "nowhere"], 1, "no models in nowhere", id="models"),
+    ],
+)
+def test_evaluate_answers_a_mistake_with_a_line(evaluated, capsys, options, code, message):
+    assert main(_evaluate(*evaluated, *options)) == code
+
+    assert_said(capsys, message)
+
+
+def test_compare_of_a_run_with_itself_finds_nothing(evaluated, tmp_path, capsys):
+    shutil.copytree(evaluated[0], tmp_path / "again")
+    runs = [str(evaluated[0]), str(tmp_path / "again")]
+
+    assert main(["compare", *runs, "--evaluation", "validation-full"]) == 0
+    assert "100.0% of the ten best in common" in capsys.readouterr().out
+
+    assert main(["compare", *runs, "--evaluation", "validation-full", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)["metrics"]["again"]
+    assert {metric["p_value"] for metric in found.values()} == {1.0}
+
+
+def test_compare_answers_a_mistake_with_a_line(evaluated, capsys):
+    assert main(["compare", str(evaluated[0])]) == 2
+    assert_said(capsys, "takes two runs or more")
+
+    assert main(["compare", str(evaluated[0]), "nowhere", "--evaluation", "validation-full"]) == 1
+    assert_said(capsys, "nowhere")
+
+
+def test_report_writes_a_page_or_says_what_is_missing(evaluated, tmp_path, capsys):
+    page = tmp_path / "report.html"
+    arguments = ["report", "--run", str(evaluated[0]), "--output", str(page)]
+
+    assert main(arguments) == 1
+    assert_said(capsys, "has no evaluation test-full: make it with `twotower evaluate")
+
+    assert main([*arguments, "--evaluation", "validation-full"]) == 0
+    assert page.read_text(encoding="utf-8").startswith("<!doctype html>")
+
+
+def test_embeddings_are_written_with_their_size_told(evaluated, tmp_path, capsys):
+    run, data = evaluated
+    arguments = ["embeddings", "--run", str(run), "--data", str(data)]
+
+    assert main([*arguments, "--output", str(tmp_path / "store")]) == 0
+
+    assert "20 embeddings of 8" in capsys.readouterr().out
+    assert (tmp_path / "store" / "candidates.parquet").exists()
