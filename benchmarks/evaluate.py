@@ -41,9 +41,7 @@ def factorized_top_k(
     return float(metric.result()[KS.index(K)])
 
 
-def ours(
-    queries: np.ndarray, candidates: np.ndarray, positives: np.ndarray, *, k: int
-) -> float:
+def ours(queries: np.ndarray, candidates: np.ndarray, positives: np.ndarray, *, k: int) -> float:
     """Recall@k as this project computes it."""
     nothing = Pairs(*np.zeros([2, 0], np.int64))
     pairs = Pairs(np.arange(len(queries)), positives)
@@ -54,8 +52,8 @@ def ours(
 def _rounded(values: np.ndarray) -> np.ndarray:
     """To multiples of 1/64: their dot products are exact in any order.
 
-    `FactorizedTopK` computes the score of the relevant candidate twice, in two orders, and where the
-    last bits differ it counts the candidate ahead of itself.
+    `FactorizedTopK` computes the score of the relevant candidate twice, in two orders, and where
+    the last bits differ it counts the candidate ahead of itself.
     """
     return (np.round(values * 64) / 64).astype(np.float32)
 
@@ -77,7 +75,9 @@ def measure(corpus_size: int, num_queries: int, rounds: int) -> list[Measurement
     recalls = {name: run() for name, run in contestants.items()}
     if max(recalls.values()) - min(recalls.values()) > LARGEST_DIFFERENCE:
         raise SystemExit(f"recall@{K} differs: {recalls}")
-    seconds = {name: np.array(one) for name, one in alternate(contestants, rounds, warm_up=0).items()}
+    seconds = {
+        name: np.array(one) for name, one in alternate(contestants, rounds, warm_up=0).items()
+    }
     corpus = f", corpus {corpus_size:,}"
     found = [Measurement(f"recall@{K}{corpus}", recalls[COUNTING], "by each of them")]
     for name, own in seconds.items():

@@ -40,7 +40,9 @@ def measure(batch_size: int, rounds: int) -> list[Measurement]:
     known = np.sort(rng.choice(CORPUS_SIZE, [batch_size, NUM_KNOWN], p=q), axis=1)
     known_positives = tf.RaggedTensor.from_tensor(tf.constant(known, tf.int32))
     queries, candidates = (
-        tf.math.l2_normalize(tf.constant(rng.normal(size=[batch_size, EMBEDDING_DIM]), tf.float32), 1)
+        tf.math.l2_normalize(
+            tf.constant(rng.normal(size=[batch_size, EMBEDDING_DIM]), tf.float32), 1
+        )
         for _ in range(2)
     )
     plain = tfrs.tasks.Retrieval(temperature=TEMPERATURE)

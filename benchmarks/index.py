@@ -1,0 +1,254 @@
+"""Search alone, at equal recall@100: our SavedModels beside faiss IVF and hnswlib.
+
+Candidates of 64 dimensions lie in clusters of Zipf-distributed size, as those of trained towers do;
+queries lie between two clusters. Every approximate index is set to the cheapest setting that finds
+the wanted share of the exact 100 best on 1,000 queries, and measured on others. The SavedModels
+are called as the embedded server calls them, through a TensorFlow session, ids looked up and all;
+faiss and hnswlib are called bare and give rows. Batches are of 1,000 queries, on all cores.
+
+Needs `pip install faiss-cpu hnswlib`; what is not installed is left out.
+"""
+
+import importlib.util
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from _harness import Measurement, alternate, benchmark
+
+from serving.loading import load
+from tfrs_twotower.encoding import Encoder
+from tfrs_twotower.index import CandidateIndex, ExactIndex
+from tfrs_twotower.retrieval import Retriever, ServedTower
+from tfrs_twotower.saved_models import save
+from tfrs_twotower.schema.config import Index
+from tfrs_twotower.schema.features import Vector
+from tfrs_twotower.tuning import tune
+
+Floats = npt.NDArray[np.float32]
+Ints = npt.NDArray[np.int64]
+
+EMBEDDING_DIM, K, NUM_QUERIES = 64, 100, 1000
+SPREAD, ZIPF_EXPONENT = 0.8, 0.7
+SIZES, TARGETS = (100_000, 1_000_000), (0.90, 0.95, 0.99)
+QUICK_SIZES, QUICK_TARGETS = (100_000,), (0.95,)
+LARGEST_HNSW = 100_000
+SINGLES, BATCHES, QUICK_SINGLES, QUICK_BATCHES = 200, 9, 60, 3
+EXACT, OURS, FAISS, HNSW = "exact SavedModel", "ScaNN SavedModel", "faiss IVF", "hnswlib"
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """One way to search; `find` gives the rows of the best 100, `[num_queries, 100]`."""
+
+    name: str
+    find: Callable[[Floats], Ints]
+    build_s: float
+    num_bytes: int
+
+
+@benchmark()
+def main(quick: bool) -> list[Measurement]:
+    found = []
+    for size in QUICK_SIZES if quick else SIZES:
+        candidates, tuning, queries = world(size)
+        truth = exact_rows(candidates, queries)
+        tuning_truth = exact_rows(candidates, tuning)
+        exact = exact_saved_model(candidates)
+        for target in QUICK_TARGETS if quick else TARGETS:
+            contestants = [exact, scann_saved_model(candidates, tuning, target)]
+            if importlib.util.find_spec("faiss"):
+                contestants.append(faiss_ivf(candidates, tuning, tuning_truth, target))
+            if importlib.util.find_spec("hnswlib") and size <= LARGEST_HNSW:
+                contestants.append(hnsw(candidates, tuning, tuning_truth, target))
+            label = f"{size:,} at {target:.2f}: "
+            found += list(measured(label, contestants, queries, truth, quick))
+    return found
+
+
+def world(size: int) -> tuple[Floats, Floats, Floats]:
+    """Candidates, queries to tune on, queries to measure on."""
+    draw = np.random.default_rng(0)
+    num_clusters = int(4 * size**0.5)
+    centres = unit(draw.standard_normal((num_clusters, EMBEDDING_DIM), dtype=np.float32))
+    share = np.arange(1, num_clusters + 1) ** -ZIPF_EXPONENT
+    share /= share.sum()
+
+    def noise(num_rows: int) -> Floats:
+        rows = draw.standard_normal((num_rows, EMBEDDING_DIM), dtype=np.float32)
+        return rows * np.float32(SPREAD / EMBEDDING_DIM**0.5)
+
+    def near(num_rows: int) -> Floats:
+        return centres[draw.choice(num_clusters, num_rows, p=share)]
+
+    candidates = unit(near(size) + noise(size))
+    tuning, queries = (
+        unit(near(NUM_QUERIES) + 0.5 * near(NUM_QUERIES) + noise(NUM_QUERIES)) for _ in range(2)
+    )
+    return candidates, tuning, queries
+
+
+def unit(rows: Floats) -> Floats:
+    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+
+
+def exact_rows(candidates: Floats, queries: Floats) -> Ints:
+    """The rows of the exact 100 best, in any order."""
+    best = [
+        np.argpartition(-(queries[first : first + 50] @ candidates.T), K, axis=1)[:, :K]
+        for first in range(0, len(queries), 50)
+    ]
+    return np.concatenate(best).astype(np.int64)
+
+
+def recall(found: Ints, truth: Ints) -> float:
+    shares = [np.isin(mine, right).mean() for mine, right in zip(found, truth, strict=True)]
+    return float(np.mean(shares))
+
+
+class Passing:
+    """A query tower that hands the embedding through: the index alone is measured."""
+
+    variables = ()
+
+    def __call__(self, encoded: Any, *, training: bool) -> Any:
+        """The embedding, as the query gave it."""
+        return encoded["embedding"]
+
+
+def exact_saved_model(candidates: Floats) -> Contestant:
+    started = time.perf_counter()
+    return saved_model(EXACT, ExactIndex(candidates), started)
+
+
+def scann_saved_model(candidates: Floats, tuning: Floats, target: float) -> Contestant:
+    started = time.perf_counter()
+    index, _ = tune(candidates, tuning, Index(target_recall=target, at=K, brute_force_below=0))
+    return saved_model(OURS, index, started)
+
+
+def saved_model(name: str, index: CandidateIndex, started: float) -> Contestant:
+    """Exports an index as `twotower export` does, and loads it as the server does."""
+    encoder = Encoder({"embedding": Vector(dimension=EMBEDDING_DIM)}, "none")
+    ids = [f"{row:09}" for row in range(index.num_candidates)]
+    retriever = Retriever(ServedTower(encoder, Passing()), index, ids, default_k=K, max_k=K)
+    folder = Path(tempfile.mkdtemp()) / "1"
+    manifest = save(
+        retriever,
+        retriever.signatures(),
+        folder,
+        model_name="retrieval",
+        facts={},
+        searcher_bytes=index.searcher_bytes,
+    )
+    build_s = time.perf_counter() - started
+    servable = load(folder, "retrieval", 1)
+    shutil.rmtree(folder.parent)
+
+    def find(queries: Floats) -> Ints:
+        answer = servable.run("serving_default", {"embedding": queries})
+        return answer["candidate_ids"].astype(np.int64)
+
+    return Contestant(name, find, build_s, int(manifest["memory_bytes"]))
+
+
+def faiss_ivf(candidates: Floats, tuning: Floats, truth: Ints, target: float) -> Contestant:
+    import faiss
+
+    started = time.perf_counter()
+    num_lists = int(4 * len(candidates) ** 0.5)
+    index = faiss.index_factory(EMBEDDING_DIM, f"IVF{num_lists},Flat", faiss.METRIC_INNER_PRODUCT)
+    index.train(candidates)
+    index.add(candidates)
+    build_s = time.perf_counter() - started
+
+    def find(queries: Floats) -> Ints:
+        return index.search(queries, K)[1]
+
+    def set_probes(probes: int) -> None:
+        index.nprobe = probes
+
+    cheapest(set_probes, find, tuning, truth, target, num_lists)
+    return Contestant(FAISS, find, build_s, faiss.serialize_index(index).nbytes)
+
+
+def hnsw(candidates: Floats, tuning: Floats, truth: Ints, target: float) -> Contestant:
+    import hnswlib
+
+    started = time.perf_counter()
+    index = hnswlib.Index(space="ip", dim=EMBEDDING_DIM)
+    index.init_index(max_elements=len(candidates), M=24, ef_construction=200, random_seed=0)
+    index.add_items(candidates)
+    build_s = time.perf_counter() - started
+
+    def find(queries: Floats) -> Ints:
+        return index.knn_query(queries, K)[0].astype(np.int64)
+
+    cheapest(index.set_ef, find, tuning, truth, target, 4000, least=K)
+    return Contestant(HNSW, find, build_s, index.index_file_size())
+
+
+def cheapest(
+    set_effort: Callable[[int], None],
+    find: Callable[[Floats], Ints],
+    queries: Floats,
+    truth: Ints,
+    target: float,
+    most: int,
+    least: int = 1,
+) -> None:
+    """Sets the lowest effort that meets the target."""
+    while least < most:
+        middle = (least + most) // 2
+        set_effort(middle)
+        if recall(find(queries), truth) >= target:
+            most = middle
+        else:
+            least = middle + 1
+    set_effort(least)
+
+
+def measured(
+    label: str, contestants: list[Contestant], queries: Floats, truth: Ints, quick: bool
+) -> Iterator[Measurement]:
+    for one in contestants:
+        yield Measurement(f"{label}{one.name}, recall@{K}", recall(one.find(queries), truth), "")
+    place = iter(range(10**9))
+
+    def single(one: Contestant) -> Callable[[], object]:
+        def run() -> object:
+            first = next(place) % NUM_QUERIES
+            return one.find(queries[first : first + 1])
+
+        return run
+
+    def batch(one: Contestant) -> Callable[[], object]:
+        return lambda: one.find(queries)
+
+    alone = alternate({c.name: single(c) for c in contestants}, QUICK_SINGLES if quick else SINGLES)
+    together = alternate(
+        {c.name: batch(c) for c in contestants}, QUICK_BATCHES if quick else BATCHES, warm_up=1
+    )
+    latency = {name: 1e3 * float(np.median(seconds)) for name, seconds in alone.items()}
+    qps = {name: NUM_QUERIES / float(np.median(seconds)) for name, seconds in together.items()}
+    pairs = [(one.name, EXACT) for one in contestants[1:]]
+    pairs += [(OURS, one.name) for one in contestants[2:]]
+    for name, other in [(EXACT, None), *pairs]:
+        versus = None if other is None else f"{label}{other}"
+        ratio = None if other is None else latency[other] / latency[name]
+        yield Measurement(f"{label}{name}, one query", latency[name], "ms", versus, ratio=ratio)
+        ratio = None if other is None else qps[name] / qps[other]
+        yield Measurement(f"{label}{name}, batched", qps[name], "queries/s", versus, ratio=ratio)
+    for one in contestants:
+        yield Measurement(f"{label}{one.name}, build", one.build_s, "s")
+        yield Measurement(f"{label}{one.name}, memory", one.num_bytes / 1e6, "MB")
+
+
+if __name__ == "__main__":
+    main()
