@@ -219,7 +219,9 @@ def test_recommend_fills_in_profile_and_history_of_a_known_user(world):
 def test_recommend_without_a_server_answers_as_with_one(world, target):
     alone = api.recommend(world.models, {"user": "u7"}, k=4, exclude_ids=["i1"])
 
-    assert alone == api.recommend(world.models, {"user": "u7"}, target=target, k=4, exclude_ids=["i1"])
+    assert alone == api.recommend(
+        world.models, {"user": "u7"}, target=target, k=4, exclude_ids=["i1"]
+    )
     assert len(alone.candidate_ids) == 4
 
 

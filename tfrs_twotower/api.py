@@ -3,17 +3,31 @@
 A composition root like the command line: it alone joins the packages, and imports them late.
 """
 
-from collections.abc import Mapping, Sequence
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tfrs_twotower.schema import Config, UsageError, load_config
+from tfrs_twotower.schema import Config, UsageError, UserError, dump_config, load_config
+from tfrs_twotower.schema.folders import read_manifest
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from pipelines.sources import Chunk
     from serving.client import Recommendations
+    from tfrs_twotower.compare import Comparison
+    from tfrs_twotower.embedding_store import EmbeddingStore
     from tfrs_twotower.evaluate import Evaluation
+    from tfrs_twotower.explain import Explanation
     from tfrs_twotower.export import Export
+    from tfrs_twotower.moments import MomentOverlap
+    from tfrs_twotower.refresh import Refresh
+    from tfrs_twotower.release import Gate
+    from tfrs_twotower.search import Trial
     from tfrs_twotower.train import Training
 
 StrPath = str | Path
@@ -34,9 +48,31 @@ def prepare(
     """
     from pipelines import prepare as job
 
-    return job.prepare(
-        _config(config), str(dataset), str(output), overwrite=overwrite, beam_args=beam_args
-    )
+    config = _config(config)
+    if _is_notebook():
+        return _prepare_apart(config, dataset, output, overwrite, beam_args)
+    return job.prepare(config, str(dataset), str(output), overwrite=overwrite, beam_args=beam_args)
+
+
+def _is_notebook() -> bool:
+    python = sys.modules.get("IPython")
+    return python is not None and python.get_ipython() is not None
+
+
+def _prepare_apart(
+    config: Config, dataset: StrPath, output: StrPath, overwrite: bool, beam_args: Sequence[str]
+) -> dict[str, Any]:
+    """Runs the job in a process of its own: within IPython, Beam 2.77 fails on pandas 3."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "twotower.yaml"
+        path.write_text(dump_config(config), encoding="utf-8")
+        words = ["--config", str(path), "--dataset", str(dataset), "--output", str(output)]
+        words += [*(["--overwrite"] if overwrite else []), *beam_args]
+        command = [sys.executable, "-m", "pipelines.prepare", *words]
+        done = subprocess.run(command, check=False, capture_output=True, text=True)
+    if done.returncode:
+        raise UserError(done.stderr.strip().rpartition("error: ")[2])
+    return read_manifest(output, kind="prepared", made_by="pipelines.prepare")
 
 
 def train(config: Config | StrPath, data: StrPath, output: StrPath, **options: Any) -> "Training":
@@ -49,6 +85,16 @@ def train(config: Config | StrPath, data: StrPath, output: StrPath, **options: A
     return training.train(config, data, output, **options)
 
 
+def tune(config: Config | StrPath, data: StrPath, output: StrPath, **options: Any) -> "list[Trial]":
+    """Searches for better settings; see `tfrs_twotower.search.search`."""
+    from tfrs_twotower.progress import EpochProgress
+    from tfrs_twotower.search import search
+
+    config = _config(config)
+    options.setdefault("callbacks", [EpochProgress(config.training)])
+    return search(config, data, output, **options)
+
+
 def evaluate(run: StrPath, data: StrPath, **options: Any) -> "Evaluation":
     """Evaluates a run beside the baselines; see `tfrs_twotower.evaluate.evaluate`."""
     from tfrs_twotower import evaluate as evaluation
@@ -56,11 +102,104 @@ def evaluate(run: StrPath, data: StrPath, **options: Any) -> "Evaluation":
     return evaluation.evaluate(run, data, **options)
 
 
+def report(run: StrPath, output: StrPath, **options: Any) -> Path:
+    """Writes the report of an evaluated run; see `tfrs_twotower.report.write_report`."""
+    from tfrs_twotower.report import write_report
+
+    return write_report(run, output, **options)
+
+
+def compare(runs: Sequence[StrPath], **options: Any) -> "Comparison":
+    """Compares evaluated runs on the same queries; see `tfrs_twotower.compare.compare`."""
+    from tfrs_twotower import compare as comparing
+
+    return comparing.compare(runs, **options)
+
+
+def embeddings(run: StrPath, data: StrPath, output: StrPath, **options: Any) -> "EmbeddingStore":
+    """Writes embeddings to files; see `tfrs_twotower.embedding_store.write_embeddings`."""
+    from tfrs_twotower.embedding_store import write_embeddings
+
+    return write_embeddings(run, data, output, **options)
+
+
+def user_embeddings(models: StrPath, output: StrPath, **options: Any) -> int:
+    """Embeds known users ahead; see `tfrs_twotower.user_embeddings.write_user_embeddings`."""
+    from tfrs_twotower.user_embeddings import write_user_embeddings
+
+    return write_user_embeddings(models, output, **options)
+
+
+def explain(
+    run: StrPath, data: StrPath, query: Mapping[str, Any], candidate_id: str
+) -> "Explanation":
+    """Says why a candidate is recommended; see `tfrs_twotower.explain.explain`."""
+    from tfrs_twotower import explain as explaining
+
+    return explaining.explain(run, data, query, candidate_id)
+
+
+def sensitivity(run: StrPath, data: StrPath, **options: Any) -> "MomentOverlap":
+    """Compares two moments; see `tfrs_twotower.context_sensitivity.sensitivity`."""
+    from tfrs_twotower import context_sensitivity
+
+    return context_sensitivity.sensitivity(run, data, **options)
+
+
 def export(run: StrPath, data: StrPath, output: StrPath, **options: Any) -> "Export":
     """Publishes the next version of every model; see `tfrs_twotower.export.export`."""
     from tfrs_twotower import export as exporting
 
     return exporting.export(run, data, output, **options)
+
+
+def refresh(models: StrPath, candidates: Sequence[StrPath]) -> "Refresh":
+    """Publishes a version with other candidates; see `tfrs_twotower.refresh.refresh`.
+
+    Args:
+        models: The models folder.
+        candidates: Files of the whole new corpus, with the columns of the candidates file.
+
+    Raises:
+        UserError: If a file cannot be read, or a candidate of it cannot be used.
+    """
+    from tfrs_twotower import refresh as refreshing
+    from tfrs_twotower.models_folder import latest_version, read_config
+
+    config = read_config(Path(models), latest_version(Path(models)))
+    return refreshing.refresh(models, _candidate_tables(config, candidates))
+
+
+def promote(
+    models: StrPath, version: int | None = None, *, label: str = "stable", force: bool = False
+) -> "Gate":
+    """Gives a label to a version that the release gate lets through.
+
+    Args:
+        models: The models folder.
+        version: Default: the newest.
+        label: "stable" or "canary".
+        force: Whether to go on where the gate says no-go.
+
+    Returns:
+        What the gate found.
+
+    Raises:
+        UserError: If there is no such version, or it is a no-go.
+    """
+    from tfrs_twotower import release, versions
+    from tfrs_twotower.models_folder import latest_version
+
+    version = latest_version(Path(models)) if version is None else version
+    versions.check(Path(models), version, label)
+    gate = release.release_gate(models, version)
+    if not gate.is_go and not force:
+        raise UserError(
+            f"version {version} is a no-go: {'; '.join(gate.reasons)}\n"
+            "Mend it, or pass --force to release it all the same."
+        )
+    versions.set_label(models, version, label)
+    return gate
 
 
 def recommend(
@@ -87,18 +226,28 @@ def recommend(
     from serving.client import RetrievalClient
     from serving.model_config import ModelConfig
     from serving.server import ModelServer
-    from tfrs_twotower.models_folder import RETRIEVAL, complete_query, latest_version
+    from tfrs_twotower.models_folder import (
+        RETRIEVAL,
+        asked_model,
+        complete_query,
+        latest_version,
+    )
 
     if models is None and target is None:
         raise UsageError("name a models folder or the target of a running server")
+    model = RETRIEVAL
     if models is not None:
-        query = complete_query(Path(models), latest_version(Path(models)), query)
+        version = latest_version(Path(models))
+        query, model = (
+            complete_query(Path(models), version, query),
+            asked_model(Path(models), version),
+        )
     with ExitStack() as stack:
         if target is None:
-            served = ModelConfig(RETRIEVAL, Path(str(models)).resolve() / RETRIEVAL)
+            served = ModelConfig(model, Path(str(models)).resolve() / model)
             server = stack.enter_context(ModelServer([served], rest_port=None))
             target = f"127.0.0.1:{server.port}"
-        client = stack.enter_context(RetrievalClient(target))
+        client = stack.enter_context(RetrievalClient(target, model=model))
         unknown = dict.fromkeys(client.query_features())
         return client.recommend({**unknown, **query}, k=k, exclude_ids=exclude_ids)[0]
 
@@ -111,6 +260,43 @@ def titles(models: StrPath) -> dict[str, str]:
     if TITLE not in candidates:
         return {}
     return dict(candidates[["candidate_id", TITLE]].dropna().itertuples(index=False))
+
+
+def _candidate_tables(config: Config, files: Sequence[StrPath]) -> "Iterator[pa.Table]":
+    """Candidates as the models folder holds them, read and checked as `prepare` does."""
+    import numpy as np
+
+    from pipelines import candidates, read, sources, validate
+
+    for chunk in _candidate_chunks(config, files):
+        columns = list(sources.needed_columns(config, sources.CANDIDATES))
+        for batch in read.read_chunk(chunk, columns, validate.numeric_columns(config)):
+            checked = validate.validate_entities(batch.table, config, "candidate")
+            reasons = [reject.reason for reject in batch.rejects]
+            reasons += [validate.REASONS[code] for code in checked.reasons if code >= 0]
+            if reasons:
+                raise UserError(
+                    f"{chunk.name}: {len(reasons)} of {batch.num_read} candidates cannot be used, "
+                    f"the first for {reasons[0]}: mend or remove them"
+                )
+            rows = np.arange(len(checked.table))
+            table = candidates.candidate_attributes(config, checked.table, rows)
+            yield table.drop_columns(["candidate_row"])
+
+
+def _candidate_chunks(config: Config, files: Sequence[StrPath]) -> "Iterator[Chunk]":
+    from pipelines import sources
+
+    for path in map(Path, files):
+        if not sources.FILE_NAME.search(path.name):
+            raise UserError(f"{path}: expected a .csv, .jsonl or .parquet file (text also as .gz)")
+        try:
+            size = path.stat().st_size
+        except OSError as error:
+            raise UserError(f"cannot read {path}: {error.strerror}") from error
+        whole = sources._whole_file(str(path), str(path.parent), sources.CANDIDATES, size)
+        header = sources._check_columns(whole, config)
+        yield from sources._cut(whole._replace(header=header), sources.MAX_CHUNK_BYTES)
 
 
 def _config(config: Config | StrPath) -> Config:

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 
 from tfrs_twotower import server_config
 from tfrs_twotower.evaluate import embed
+from tfrs_twotower.halves import JoinedTower
 from tfrs_twotower.indexes import write_indexes
 from tfrs_twotower.keras import keras
 from tfrs_twotower.models_folder import (
@@ -31,7 +32,7 @@ from tfrs_twotower.models_folder import (
 from tfrs_twotower.retrieval import ServedTower
 from tfrs_twotower.runs import METRICS_FILE, Run, load_run
 from tfrs_twotower.saved_models import save
-from tfrs_twotower.schema import SPLITS, Config, dump_config
+from tfrs_twotower.schema import SPLITS, Config, UsageError, dump_config
 from tfrs_twotower.schema import prepared as layout
 from tfrs_twotower.schema.config import Index
 from tfrs_twotower.schema.features import Id
@@ -74,16 +75,14 @@ def export(
             is now.
 
     Raises:
+        UsageError: If a target is out of range.
         UserError: If the run does not serve, the folder cannot be written, memory is too small, or
             the target cannot be met.
     """
     loaded = load_run(run, data)
     models = Path(output)
-    given = {"target_recall": target_recall, "at": at}
-    index = {name: value for name, value in given.items() if value is not None}
-    config = loaded.config.model_copy(
-        update={"index": Index.model_validate({**loaded.config.index.model_dump(), **index})}
-    )
+    index = _with_target(loaded.config.index, target_recall, at)
+    config = loaded.config.model_copy(update={"index": index})
     with staging_folder(models) as staging:
         manifests = _write_version(loaded, config, staging)
         version = publish(models, staging)
@@ -92,24 +91,37 @@ def export(
     return Export(models, version, manifests)
 
 
+def _with_target(index: Index, target_recall: float | None, at: int | None) -> Index:
+    if target_recall is not None and not 0.0 < target_recall < 1.0:
+        raise UsageError(f"--target-recall {target_recall}: expected a share between 0 and 1")
+    if at is not None and at < 1:
+        raise UsageError(f"--at {at}: expected 1 or more")
+    given = {"target_recall": target_recall, "at": at}
+    return index.model_copy(update={name: v for name, v in given.items() if v is not None})
+
+
 def _write_version(loaded: Run, config: Config, staging: Path) -> dict[str, dict[str, Any]]:
     """Writes every folder of a version; returns the manifests of the models."""
     data, model = loaded.data, loaded.model
-    query_tower = ServedTower(data.query_encoder(), model.query_tower)
+    encoder = data.query_encoder()
+    query_tower = ServedTower(encoder, model.query_tower)
     candidate_tower = ServedTower(data.candidate_encoder(), model.candidate_tower)
     facts = {
         "schema_fingerprint": config.fingerprint(),
         "towers_digest": _digest([model.query_tower, model.candidate_tower]),
         "origin": "export",
     }
+    joined_tower = None
+    if config.context_mode == "trilinear":
+        joined_tower = JoinedTower(encoder, model.query_tower, config)
+        query_tower.joined_tower = joined_tower  # Saved with it.
+    halves = joined_tower.signatures() if joined_tower else {}
     manifests = {}
-    for name, tower, output in (
-        (QUERY_TOWER, query_tower, QUERY_EMBEDDING),
-        (CANDIDATE_TOWER, candidate_tower, "candidate_embedding"),
+    for name, tower, signatures in (
+        (QUERY_TOWER, query_tower, {**query_tower.signatures(QUERY_EMBEDDING), **halves}),
+        (CANDIDATE_TOWER, candidate_tower, candidate_tower.signatures("candidate_embedding")),
     ):
-        manifests[name] = save(
-            tower, tower.signatures(output), staging / name, model_name=name, facts=facts
-        )
+        manifests[name] = save(tower, signatures, staging / name, model_name=name, facts=facts)
     config_path = staging / CANDIDATE_TOWER / EXTRA_ASSETS / TWOTOWER_CONFIG
     config_path.write_text(dump_config(config), encoding="utf-8")
     metrics = json.loads((loaded.folder / METRICS_FILE).read_text(encoding="utf-8"))
@@ -121,6 +133,8 @@ def _write_version(loaded: Run, config: Config, staging: Path) -> dict[str, dict
         _held_out(loaded),
         config,
         {**facts, "metrics": metrics["validation"]},
+        scorer=getattr(model, "scorer", None),
+        joined_tower=joined_tower,
     )
     _write_queries(loaded, staging / QUERIES)
     return manifests

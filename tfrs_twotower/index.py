@@ -344,11 +344,12 @@ class ScannIndex(CandidateIndex):
         measures = self._measures
         # What suits k = `at` suits a smaller one, and grows with a larger one.
         reorder = tf.maximum(measures.reorder, -(-measures.reorder * k // self._config.at))
+        least = tf.where(k > self._config.at, OVERSAMPLING * k, k)
         leaf_size = self.num_candidates // measures.num_leaves
         leaves = tf.clip_by_value(
             OVERSAMPLING * k // leaf_size, measures.leaves_to_search, measures.num_leaves
         )
-        return self._find_by_scann(queries, k, leaves, tf.maximum(reorder, k))
+        return self._find_by_scann(queries, k, leaves, tf.maximum(reorder, least))
 
     def _find_by_scann(
         self, queries: tf.Tensor, k: tf.Tensor, leaves: tf.Tensor, reorder: tf.Tensor
@@ -381,7 +382,7 @@ class ScannIndex(CandidateIndex):
             wide = tf.pad(rows, [[0, 0], [0, k - tf.shape(rows)[1]]])
             return tf.tensor_scatter_nd_update(wide, short, exact)
 
-        return tf.cond(tf.reduce_any(is_short), complete, lambda: rows)
+        return tf.cond(tf.reduce_any(is_short), rarely(complete), lambda: rows)
 
 
 def in_chunks(
@@ -419,7 +420,16 @@ def in_chunks(
             lambda x: tf.reshape(x, [num_chunks * chunk, tf.shape(x)[2]])[:num_rows], results
         )
 
-    return tf.cond(num_rows == chunk, lambda: function(*inputs), chunk_by_chunk)
+    return tf.cond(num_rows == chunk, lambda: function(*inputs), rarely(chunk_by_chunk))
+
+
+def rarely(branch: Callable[[], Any]) -> Callable[[], Any]:
+    """A branch of `tf.cond` that is one node of the graph until it is taken.
+
+    Otherwise a call visits every node of a branch that it does not take, to mark it as dead: with
+    many rules that no request uses, most of its time.
+    """
+    return tf.function(branch, autograph=False, experimental_attributes={"_noinline": True})
 
 
 def _without_garbage(tensor: tf.Tensor) -> tf.Tensor:

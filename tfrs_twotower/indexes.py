@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tfrs_twotower.attributes import CandidateAttributes
+from tfrs_twotower.context import ScoringLayer
 from tfrs_twotower.index import CandidateIndex, ExactIndex, ScannIndex, has_tree
 from tfrs_twotower.memory import check_build
 from tfrs_twotower.models_folder import (
@@ -28,6 +29,7 @@ from tfrs_twotower.retrieval import QueryTower, Retriever
 from tfrs_twotower.saved_models import save
 from tfrs_twotower.schema import Config, UserError
 from tfrs_twotower.schema.prepared import CANDIDATE_ID
+from tfrs_twotower.scored_index import ScoredIndex
 from tfrs_twotower.tuning import measured_recall, tune
 
 Floats = npt.NDArray[np.float32]
@@ -42,6 +44,9 @@ def write_indexes(
     held_out: Floats,
     config: Config,
     facts: Mapping[str, Any],
+    *,
+    scorer: ScoringLayer | None = None,
+    joined_tower: QueryTower | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Writes the three folders of a version that depend on the corpus.
 
@@ -54,9 +59,11 @@ def write_indexes(
         held_out: `[num_queries, embedding_dim]` query embeddings to measure recall on.
         config: Index, rules, export.
         facts: For the manifests; see `saved_models.save`.
+        scorer: What scores pairs in place of the dot product.
+        joined_tower: See `Retriever`.
 
     Returns:
-        Manifests by model.
+        Manifests by model; without `retrieval` where the config wants none.
 
     Raises:
         UserError: If there is too little memory, or the target recall cannot be met.
@@ -73,6 +80,7 @@ def write_indexes(
             default_k=config.export.default_k,
             max_k=config.export.max_k,
             attributes=attributes,
+            joined_tower=joined_tower,
         )
         return save(
             retriever,
@@ -90,10 +98,12 @@ def write_indexes(
         )
 
     # One index after the other, so that only one is in memory beside the embeddings.
-    manifests = {RETRIEVAL_EXACT: write(RETRIEVAL_EXACT, ExactIndex(embeddings), {})}
-    manifests[RETRIEVAL] = write(RETRIEVAL, *_scann(embeddings, held_out, config))
-    queries = pa.table({QUERY_EMBEDDING: vectors(held_out)})
-    pq.write_table(queries, staging / RETRIEVAL / EXTRA_ASSETS / HELD_OUT_QUERIES)
+    exact = ScoredIndex(embeddings, scorer) if scorer else ExactIndex(embeddings)
+    manifests = {RETRIEVAL_EXACT: write(RETRIEVAL_EXACT, exact, {})}
+    if config.export.retrieval:
+        manifests[RETRIEVAL] = write(RETRIEVAL, *_scann(embeddings, held_out, config))
+        queries = pa.table({QUERY_EMBEDDING: vectors(held_out)})
+        pq.write_table(queries, staging / RETRIEVAL / EXTRA_ASSETS / HELD_OUT_QUERIES)
     (staging / CANDIDATES).mkdir()
     stored = candidates.add_column(1, EMBEDDING, vectors(embeddings))
     pq.write_table(stored, staging / CANDIDATES / PART)

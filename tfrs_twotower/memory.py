@@ -63,12 +63,12 @@ def check_build(num_candidates: int, embedding_dim: int, config: IndexConfig) ->
     if available is not None and forecast > available:
         raise UserError(
             f"an index of {num_candidates:,} candidates of {embedding_dim} dimensions takes about "
-            f"{gigabytes(forecast)} to build, {gigabytes(available)} are free: lower "
+            f"{readable(forecast)} to build, {readable(available)} are free: lower "
             "`towers.embedding_dim`, or export on a larger machine"
         )
     return forecast
 
 
-def gigabytes(num_bytes: float) -> str:
+def readable(num_bytes: float) -> str:
     """A size for people."""
-    return f"{num_bytes / 1e9:.1f} GB"
+    return f"{num_bytes / 1e9:.1f} GB" if num_bytes >= 1e9 else f"{num_bytes / 1e6:.0f} MB"

@@ -24,7 +24,7 @@ import pandas as pd
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
-from tfrs_twotower.schema import UserError
+from tfrs_twotower.schema import Config, UserError, load_config
 from tfrs_twotower.schema.folders import MANIFEST
 
 EXTRA_ASSETS = "assets.extra"
@@ -82,14 +82,39 @@ def publish(models: Path, staging: Path) -> int:
     """
     version = next_version(models)
     for name in PUBLISHED_IN_ORDER:
-        (models / name).mkdir(exist_ok=True)
-        (staging / name).rename(models / name / str(version))
+        if (staging / name).exists():  # A config may want no `retrieval`.
+            (models / name).mkdir(exist_ok=True)
+            (staging / name).rename(models / name / str(version))
     return version
 
 
 def extra_asset(models: Path, name: str, version: int, file_name: str) -> Path:
     """A file beside the graph of a model's version."""
     return models / name / str(version) / EXTRA_ASSETS / file_name
+
+
+def read_config(models: Path, version: int) -> Config:
+    """The config that a version was exported with.
+
+    Raises:
+        UserError: If the version does not have it.
+    """
+    path = extra_asset(models, CANDIDATE_TOWER, version, TWOTOWER_CONFIG)
+    if not path.exists():
+        raise UserError(f"{path} is missing: make a version that has it with `twotower export`")
+    return load_config(path)
+
+
+def folders_of(models: Path, version: int) -> tuple[str, ...]:
+    """The folders that a version must have; a config may want no `retrieval`."""
+    path = extra_asset(models, CANDIDATE_TOWER, version, TWOTOWER_CONFIG)
+    has_retrieval = not path.exists() or load_config(path).export.retrieval
+    return tuple(name for name in PUBLISHED_IN_ORDER if has_retrieval or name != RETRIEVAL)
+
+
+def models_of(models: Path, version: int) -> tuple[str, ...]:
+    """The models among `folders_of`."""
+    return tuple(name for name in folders_of(models, version) if name in MODELS)
 
 
 def read_model_manifest(models: Path, name: str, version: int) -> dict[str, Any]:
@@ -127,10 +152,19 @@ def latest_version(models: Path) -> int:
     Raises:
         UserError: If there is none.
     """
-    found = versions(models / RETRIEVAL)
+    found = versions(models / RETRIEVAL) or [
+        version
+        for version in versions(models / RETRIEVAL_EXACT)
+        if not read_config(models, version).export.retrieval
+    ]
     if not found:
         raise UserError(f"no models in {models}: make them with `twotower export`")
     return found[-1]
+
+
+def asked_model(models: Path, version: int) -> str:
+    """The model that answers requests: `retrieval`, or where a config wants none, the exact one."""
+    return RETRIEVAL if version in versions(models / RETRIEVAL) else RETRIEVAL_EXACT
 
 
 def read_candidates(models: Path, version: int, columns: list[str] | None = None) -> pd.DataFrame:

@@ -15,10 +15,11 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-import tensorflow as tf
 
 from tfrs_twotower import server_config
+from tfrs_twotower.halves import JOIN
 from tfrs_twotower.indexes import EMBEDDING, matrix, write_indexes
+from tfrs_twotower.loaded_models import LoadedModel, LoadedQueryTower, embed_candidates
 from tfrs_twotower.memory import check_build
 from tfrs_twotower.models_folder import (
     CANDIDATE_TOWER,
@@ -29,15 +30,14 @@ from tfrs_twotower.models_folder import (
     QUERY_EMBEDDING,
     QUERY_TOWER,
     RETRIEVAL,
-    TWOTOWER_CONFIG,
     extra_asset,
     latest_version,
     publish,
+    read_config,
     read_model_manifest,
     staging_folder,
 )
-from tfrs_twotower.raw_candidates import embed_candidates, load_candidate_tower
-from tfrs_twotower.schema import Config, UserError, load_config
+from tfrs_twotower.schema import UserError
 from tfrs_twotower.schema.prepared import CANDIDATE_ID
 
 Floats = npt.NDArray[np.float32]
@@ -61,41 +61,6 @@ class Refresh:
     manifests: dict[str, dict[str, Any]]
 
 
-class LoadedQueryTower(tf.Module):
-    """A query tower read back from its SavedModel, to be a part of another one."""
-
-    def __init__(self, folder: Path) -> None:
-        """Loads the tower.
-
-        Args:
-            folder: A version of `query_tower`.
-        """
-        super().__init__()
-        self._loaded = tf.saved_model.load(str(folder))
-        self._signature = self._loaded.signatures["serving_default"]
-
-    @property
-    def inputs(self) -> dict[str, tf.TensorSpec]:
-        """The raw features by name."""
-        return dict(self._signature.structured_input_signature[1])
-
-    def __call__(self, raw: dict[str, tf.Tensor]) -> tf.Tensor:
-        """Embeds a batch; see `retrieval.ServedTower`."""
-        return self._signature(**{name: raw[name] for name in self.inputs})[QUERY_EMBEDDING]
-
-
-def read_config(models: Path, version: int) -> Config:
-    """The config that a version was exported with.
-
-    Raises:
-        UserError: If the version does not have it.
-    """
-    path = extra_asset(models, CANDIDATE_TOWER, version, TWOTOWER_CONFIG)
-    if not path.exists():
-        raise UserError(f"{path} is missing: make a version that has it with `twotower export`")
-    return load_config(path)
-
-
 def refresh(models: str | Path, candidates: Iterable[pa.Table]) -> Refresh:
     """Publishes a version with other candidates and the towers of the newest version.
 
@@ -114,13 +79,22 @@ def refresh(models: str | Path, candidates: Iterable[pa.Table]) -> Refresh:
     models = Path(models)
     base = latest_version(models)
     config = read_config(models, base)
+    if not config.export.retrieval:
+        raise UserError(
+            f"version {base} of {models} has no {RETRIEVAL}, by `export.retrieval`: with other "
+            "candidates it has to be exported again"
+        )
+    query_tower = LoadedQueryTower(models / QUERY_TOWER / str(base))
+    joined_tower = None
+    if config.context_mode == "trilinear":
+        joined_tower = LoadedQueryTower(models / QUERY_TOWER / str(base), JOIN)
     table = _in_order(candidates)
     stored = pq.read_table(models / CANDIDATES / str(base) / PART)
     _check_columns(table, stored)
     check_build(len(table), stored.schema.field(EMBEDDING).type.list_size, config.index)
-    embed = load_candidate_tower(models / CANDIDATE_TOWER / str(base))
+    tower = LoadedModel(models / CANDIDATE_TOWER / str(base))
     embeddings, known, is_same = _kept(
-        embed_candidates(embed, config.candidate_features, table), table, stored
+        embed_candidates(tower, config.candidate_features, table), table, stored
     )
     manifest = read_model_manifest(models, RETRIEVAL, base)
     facts = {name: manifest[name] for name in KEPT_FACTS if name in manifest}
@@ -130,12 +104,13 @@ def refresh(models: str | Path, candidates: Iterable[pa.Table]) -> Refresh:
             shutil.copytree(models / name / str(base), staging / name)
         manifests = write_indexes(
             staging,
-            LoadedQueryTower(models / QUERY_TOWER / str(base)),
+            query_tower,
             table,
             embeddings,
             matrix(held_out, QUERY_EMBEDDING),
             config,
             {**facts, "origin": "refresh", "base_version": base},
+            joined_tower=joined_tower,
         )
         version = publish(models, staging)
     server_config.write(models, server_config.read_labels(models))
@@ -162,9 +137,7 @@ def _in_order(candidates: Iterable[pa.Table]) -> pa.Table:
 
 
 def _check_columns(table: pa.Table, stored: pa.Table) -> None:
-    missing = [
-        name for name in stored.column_names if name not in (*table.column_names, EMBEDDING)
-    ]
+    missing = [name for name in stored.column_names if name not in (*table.column_names, EMBEDDING)]
     if missing:
         raise UserError(f"the candidates lack {', '.join(missing)}, which the version before has")
 

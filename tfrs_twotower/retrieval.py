@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from tfrs_twotower.attributes import CandidateAttributes
 from tfrs_twotower.encoding import Encoder
-from tfrs_twotower.index import CandidateIndex
+from tfrs_twotower.index import CandidateIndex, rarely
 from tfrs_twotower.rules import (
     NO_ID,
     NO_SCORE,
@@ -143,6 +143,7 @@ class Retriever(tf.Module):
         default_k: int,
         max_k: int,
         attributes: CandidateAttributes | None = None,
+        joined_tower: QueryTower | None = None,
     ) -> None:
         """Joins the parts.
 
@@ -153,6 +154,7 @@ class Retriever(tf.Module):
             default_k: How many candidates `serving_default` answers.
             max_k: The largest `k` a request may ask.
             attributes: What rules read of the corpus, in the order of its rows.
+            joined_tower: Query embeddings of vectors computed ahead, for `recommend_joined`.
         """
         super().__init__()
         if len(candidate_ids) != index.num_candidates:
@@ -160,17 +162,25 @@ class Retriever(tf.Module):
                 "`candidate_ids` must be one a row of `index`: expected "
                 f"{index.num_candidates}, got {len(candidate_ids)}."
             )
-        self._query_tower = query_tower
+        self._query_tower, self._joined_tower = query_tower, joined_tower
         self._index = index
         self._ids = CandidateIds(candidate_ids)
         self._rules = Rules(self._ids, attributes, max_k=max_k)
         self._default_k = default_k
 
     def signatures(self) -> dict[str, Signature]:
-        """`serving_default`, `recommend` and `score`."""
+        """`serving_default`, `recommend` and `score`; `recommend_joined` where it can be."""
         features = self._query_tower.inputs
         candidate_ids = tf.TensorSpec([None, None], tf.string, "candidate_ids")
+        joined = {}
+        if self._joined_tower is not None:
+            joined["recommend_joined"] = Signature(
+                self.recommend_joined,
+                {**self._joined_tower.inputs, **self._rules.inputs()},
+                self._rules.defaults(self._default_k),
+            )
         return {
+            **joined,
             "serving_default": Signature(self.serving_default, features),
             "recommend": Signature(
                 self.recommend,
@@ -211,7 +221,22 @@ class Retriever(tf.Module):
             `candidate_ids` `[batch, largest k]` string, `scores` of the same shape, float32, and
             `valid_count` `[batch]` int32: slots from there on hold "" and the float32 minimum.
         """
-        queries = self._query_tower(inputs)
+        return self._recommend(self._query_tower(inputs), inputs)
+
+    def recommend_joined(self, inputs: Tensors) -> dict[str, tf.Tensor]:
+        """`recommend` for user embeddings computed ahead.
+
+        Args:
+            inputs: `user_embedding` `[batch, embedding_dim]`, as the signature `user` of
+                `query_tower` gives it, the context features, and the inputs of the rules.
+
+        Returns:
+            See `recommend`.
+        """
+        assert self._joined_tower is not None
+        return self._recommend(self._joined_tower(inputs), inputs)
+
+    def _recommend(self, queries: tf.Tensor, inputs: Tensors) -> dict[str, tf.Tensor]:
         request = self._rules.read(inputs, tf.shape(queries)[0])
         # Of the input: an answer to no query has a width as well.
         width = _largest(inputs["k"])
@@ -228,12 +253,12 @@ class Retriever(tf.Module):
         is_short = ranked.num_sure < enough
         ranked = tf.cond(
             tf.reduce_any(is_short),
-            lambda: self._completed(ranked, queries, request, is_short),
+            rarely(lambda: self._completed(ranked, queries, request, is_short)),
             lambda: ranked,
         )
         rows, scores = tf.cond(
             tf.reduce_any(request.mmr_lambda < 1.0),
-            lambda: choose_for_variety(self._index, request, ranked, num_needed, width),
+            rarely(lambda: choose_for_variety(self._index, request, ranked, num_needed, width)),
             lambda: (ranked.candidate_rows[:, :width], ranked.scores[:, :width]),
         )
         return self._answer(rows, scores, tf.minimum(request.k, ranked.count))
@@ -285,7 +310,7 @@ class Retriever(tf.Module):
             lambda: (_no_candidates(queries), tf.fill(tf.shape(size), tf.float32.max)),
         )
         of_list = tf.cond(
-            tf.reduce_any(request.has_allow_list), listed, lambda: _no_candidates(queries)
+            tf.reduce_any(request.has_allow_list), rarely(listed), lambda: _no_candidates(queries)
         )
         outside = tf.where(is_searched, outside, tf.float32.max)
         outside = tf.where(request.has_allow_list, NO_SCORE, outside)

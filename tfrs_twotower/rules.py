@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from tfrs_twotower.attributes import CandidateAttributes, is_among
-from tfrs_twotower.index import CandidateIndex, in_chunks
+from tfrs_twotower.index import CandidateIndex, in_chunks, rarely
 from tfrs_twotower.texts import NO_ROW, Texts
 
 # Stands where there is no score; REST cannot print an infinity.
@@ -166,7 +166,7 @@ class Rules(tf.Module):
             now_s = each("now_s", inputs["now_s"])
             is_timed = (half_life_s == 0) | (now_s > 0)
             message = "`now_s` (Unix seconds) must be given with `half_life_s`"
-            with tf.control_dependencies([tf.debugging.Assert(tf.reduce_all(is_timed), [message])]):
+            with tf.control_dependencies([assert_all(is_timed, [message])]):
                 now_s = tf.identity(now_s)
         most = constant(0, tf.int32)
         if self._categories is not None:
@@ -223,31 +223,25 @@ class Rules(tf.Module):
         Returns:
             `[batch, n]` bool.
         """
-        is_eligible = tf.ones_like(candidate_rows, tf.bool)
+        is_filtered = tf.constant(False)
+        for wanted in request.filters.values():
+            is_filtered |= tf.reduce_any(wanted.is_restricted)
+            is_filtered |= tf.reduce_any(wanted.none_of != NO_ROW)
+        passes = tf.cond(
+            is_filtered,
+            rarely(lambda: self._passes_filters(request, candidate_rows)),
+            lambda: tf.ones_like(candidate_rows, tf.bool),
+        )
+        return passes & ~is_among(candidate_rows, request.excluded)
+
+    def _passes_filters(self, request: Request, candidate_rows: tf.Tensor) -> tf.Tensor:
+        passes = tf.ones_like(candidate_rows, tf.bool)
         for name, wanted in request.filters.items():
             attribute = self._filters[name]
-
-            def has_wanted(
-                attribute: Any = attribute, wanted: Filter = wanted, now: tf.Tensor = is_eligible
-            ) -> tf.Tensor:
-                has_any = attribute.has_one_of(candidate_rows, wanted.any_of)
-                return now & (has_any | ~wanted.is_restricted[:, tf.newaxis])
-
-            is_eligible = tf.cond(
-                tf.reduce_any(wanted.is_restricted), has_wanted, lambda now=is_eligible: now
-            )
-
-            def lacks_unwanted(
-                attribute: Any = attribute, wanted: Filter = wanted, now: tf.Tensor = is_eligible
-            ) -> tf.Tensor:
-                return now & ~attribute.has_one_of(candidate_rows, wanted.none_of)
-
-            is_eligible = tf.cond(
-                tf.reduce_any(wanted.none_of != NO_ROW),
-                lacks_unwanted,
-                lambda now=is_eligible: now,
-            )
-        return is_eligible & ~is_among(candidate_rows, request.excluded)
+            has_any = attribute.has_one_of(candidate_rows, wanted.any_of)
+            passes &= has_any | ~wanted.is_restricted[:, tf.newaxis]
+            passes &= ~attribute.has_one_of(candidate_rows, wanted.none_of)
+        return passes
 
     def rank(
         self, request: Request, pool: Pool, width: tf.Tensor, best_outside: tf.Tensor
@@ -299,7 +293,9 @@ class Rules(tf.Module):
         newest_s = tf.constant(self._attributes.newest_s, tf.int64)
         half_life_s, now_s = request.half_life_s, request.now_s
 
-        def aged(scores: tf.Tensor, born_s: tf.Tensor, half: tf.Tensor, now: tf.Tensor) -> tf.Tensor:
+        def aged(
+            scores: tf.Tensor, born_s: tf.Tensor, half: tf.Tensor, now: tf.Tensor
+        ) -> tf.Tensor:
             age_s = tf.cast(tf.maximum(now - born_s, 0), tf.float32)
             # Rounding may leave a cosine a little below -1.
             decayed = tf.maximum(1.0 + scores, 0.0) * tf.pow(2.0, -age_s / half) - 1.0
@@ -316,7 +312,9 @@ class Rules(tf.Module):
             return Pool(rows, scores, is_eligible), outside
 
         return tf.cond(
-            tf.reduce_any(half_life_s > 0), reordered, lambda: (pool, tf.identity(best_outside))
+            tf.reduce_any(half_life_s > 0),
+            rarely(reordered),
+            lambda: (pool, tf.identity(best_outside)),
         )
 
     def _thinned(self, request: Request, pool: Pool) -> Pool:
@@ -338,7 +336,7 @@ class Rules(tf.Module):
             stays = (num_before < most) | ~has_category | (most == 0)
             return Pool(rows, scores, is_eligible & stays)
 
-        return tf.cond(tf.reduce_any(most > 0), thinned, lambda: pool)
+        return tf.cond(tf.reduce_any(most > 0), rarely(thinned), lambda: pool)
 
 
 def choose_for_variety(
@@ -360,7 +358,9 @@ def choose_for_variety(
     is_in = tf.range(pool_width) < tf.minimum(ranked.count, num_needed)[:, tf.newaxis]
     embeddings = tf.convert_to_tensor(index.embeddings)
 
-    def choose(rows: tf.Tensor, scores: tf.Tensor, is_in: tf.Tensor, weight: tf.Tensor) -> tf.Tensor:
+    def choose(
+        rows: tf.Tensor, scores: tf.Tensor, is_in: tf.Tensor, weight: tf.Tensor
+    ) -> tf.Tensor:
         vectors = tf.gather(embeddings, rows)
         relevance = weight * scores
         places = tf.TensorArray(tf.int32, width)
@@ -411,16 +411,22 @@ def for_each_query(name: str, values: tf.Tensor, num_queries: tf.Tensor) -> tf.T
     num_rows = tf.shape(values)[0]
     fits = (num_rows == 1) | (num_rows == num_queries)
     message = [f"`{name}` must have one row or one a query, got", num_rows, "for", num_queries]
-    with tf.control_dependencies([tf.debugging.Assert(fits, message)]):
+    with tf.control_dependencies([assert_all(fits, message)]):
         shape = tf.concat([[num_queries], tf.shape(values)[1:]], axis=0)
     return tf.broadcast_to(values, shape)
+
+
+def assert_all(conditions: tf.Tensor, message: list[Any]) -> tf.Operation:
+    """Fails with a message unless all conditions hold; one node, unlike `tf.debugging.Assert`."""
+    data = [tf.convert_to_tensor(part) for part in message]
+    return tf.raw_ops.Assert(condition=tf.reduce_all(conditions), data=data)
 
 
 def _checked(
     name: str, values: tf.Tensor, is_legal: tf.Tensor, expected: str, num_queries: tf.Tensor
 ) -> tf.Tensor:
     message = [f"`{name}` must be {expected}, got", values]
-    with tf.control_dependencies([tf.debugging.Assert(tf.reduce_all(is_legal), message)]):
+    with tf.control_dependencies([assert_all(is_legal, message)]):
         return for_each_query(name, tf.identity(values), num_queries)
 
 

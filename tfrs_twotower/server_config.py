@@ -11,7 +11,13 @@ from pathlib import Path
 from google.protobuf import text_format
 from tensorflow_serving.config import model_server_config_pb2
 
-from tfrs_twotower.models_folder import CONFIG_FILE, MODELS, RETRIEVAL, STOCK_CONFIG_FILE
+from tfrs_twotower.models_folder import (
+    CONFIG_FILE,
+    MODELS,
+    RETRIEVAL,
+    RETRIEVAL_EXACT,
+    STOCK_CONFIG_FILE,
+)
 from tfrs_twotower.schema import UserError
 
 PLATFORM = "tensorflow"
@@ -50,7 +56,9 @@ def write(models: Path, labels: Mapping[str, int], base_path: str | None = None)
     """
     base_path = base_path or _written_base_path(models) or str(models.resolve())
     stock = tuple(name for name in MODELS if name != RETRIEVAL)
-    for file_name, names in ((STOCK_CONFIG_FILE, stock), (CONFIG_FILE, MODELS)):
+    is_exact_alone = (models / RETRIEVAL_EXACT).is_dir() and not (models / RETRIEVAL).is_dir()
+    served = stock if is_exact_alone else MODELS
+    for file_name, names in ((STOCK_CONFIG_FILE, stock), (CONFIG_FILE, served)):
         beside = models / f"{file_name}.tmp"
         beside.write_text(render(base_path, names, labels), encoding="utf-8")
         beside.replace(models / file_name)
@@ -70,8 +78,8 @@ def read_labels(models: Path) -> dict[str, int]:
 
 
 def _written_base_path(models: Path) -> str | None:
-    paths = [config.base_path for config in _read(models) if config.name == RETRIEVAL]
-    return paths[0].removesuffix(f"/{RETRIEVAL}") if paths else None
+    paths = [config.base_path for config in _read(models) if config.name == RETRIEVAL_EXACT]
+    return paths[0].removesuffix(f"/{RETRIEVAL_EXACT}") if paths else None
 
 
 def _read(models: Path) -> list[model_server_config_pb2.ModelConfig]:

@@ -256,10 +256,10 @@ def _unmet(target: float, at: int, num_queries: int, trials: list[Trial]) -> str
     if not trials:
         return f"recall {target} at {at}: no setting could be tried, `index` fixes all of them"
     best = max(trials, key=lambda trial: trial.at_least)
+    setting = ", ".join(f"{name} {value}" for name, value in best.measures._asdict().items())
     return (
         f"recall {target} at {at} cannot be met: the best that was reached is {best.recall:.4f}, "
         f"at least {best.at_least:.4f} with {CONFIDENCE:.0%} confidence on {num_queries} held-out "
-        f"queries ({', '.join(f'{name} {value}' for name, value in best.measures._asdict().items())}"
-        ")\nLower --target-recall, take out what `index` of the config fixes, or raise "
-        "`index.brute_force_below` above the corpus, which is exact."
+        f"queries ({setting})\nLower --target-recall, take out what `index` of the config fixes, "
+        "or raise `index.brute_force_below` above the corpus, which is exact."
     )

@@ -311,7 +311,8 @@ class TestServedTower:
 
         embeddings = tower({name: tf.constant(value) for name, value in raw.items()})
 
-        assert len(np.unique(embeddings, axis=0)) == 1
+        # Dropout would change some of them by far more than rounding does.
+        np.testing.assert_allclose(embeddings, np.repeat(embeddings[:1], 50, axis=0), atol=1e-6)
 
     def test_an_infinite_number_gives_the_vector_zero(self, tower):
         raw = {"user_id": ["bob"], "history": [["i2"]], "age": [float("inf")]}

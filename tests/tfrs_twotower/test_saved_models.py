@@ -118,9 +118,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Models:
     def export(name: str, index: CandidateIndex) -> Exported:
         ids = sorted(f"c{number}" for number in range(NUM_CANDIDATES))
         attributes = CandidateAttributes(RULES, ATTRIBUTES)
-        retriever = Retriever(
-            tower, index, ids, default_k=10, max_k=100, attributes=attributes
-        )
+        retriever = Retriever(tower, index, ids, default_k=10, max_k=100, attributes=attributes)
         # Published as the command does it: written beside, then renamed.
         manifest = save(
             retriever,

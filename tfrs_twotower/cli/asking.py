@@ -1,0 +1,60 @@
+"""Commands that ask served models."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tfrs_twotower.cli.options import (
+    JsonFlag,
+    OverwriteOption,
+    json_object,
+    print_json,
+)
+from tfrs_twotower.display import print_table
+
+app = typer.Typer()
+
+
+@app.command()
+def recommend(
+    query: Annotated[str, typer.Option(help="""JSON, for example '{"user_id": "42"}'.""")],
+    models: Annotated[Path | None, typer.Option(help="The models folder.")] = None,
+    target: Annotated[str | None, typer.Option(help="host:port of a running server.")] = None,
+    k: Annotated[int, typer.Option(help="How many candidates.")] = 10,
+    exclude: Annotated[
+        list[str] | None, typer.Option(help="A candidate not to recommend; repeat for more.")
+    ] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Asks for recommendations over gRPC, of a server or of a models folder."""
+    from tfrs_twotower import api
+
+    values = json_object("--query", query)
+    answer = api.recommend(models, values, target=target, k=k, exclude_ids=exclude or ())
+    if as_json:
+        print_json(answer._asdict())
+        return
+    titles = api.titles(models) if models else {}
+    rows = [
+        [str(rank), candidate_id, titles.get(candidate_id, ""), score]
+        for rank, (candidate_id, score) in enumerate(
+            zip(answer.candidate_ids, answer.scores, strict=True), 1
+        )
+    ]
+    print_table(f"model version {answer.model_version}", ["", "candidate", "title", "score"], rows)
+
+
+@app.command()
+def demo(
+    dataset: Annotated[
+        str, typer.Option(help="sample, movielens-100k, movielens-1m, or a dataset folder.")
+    ] = "sample",
+    source: Annotated[Path | None, typer.Option(help="Folder of the original files.")] = None,
+    workdir: Annotated[Path, typer.Option(help="Where the folders are written.")] = Path("demo"),
+    overwrite: OverwriteOption = False,
+) -> None:
+    """Runs every step, from a log to recommendations over gRPC."""
+    from tfrs_twotower.demo import run_demo
+
+    run_demo(dataset, source, workdir, overwrite=overwrite)

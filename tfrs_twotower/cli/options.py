@@ -1,0 +1,48 @@
+"""What several commands share: options, JSON in and out, a warning."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from tfrs_twotower.display import warn
+from tfrs_twotower.schema import UsageError
+
+if TYPE_CHECKING:
+    from tfrs_twotower.evaluate import Evaluation
+
+ConfigOption = Annotated[Path, typer.Option("--config", help="The config, twotower.yaml.")]
+DataOption = Annotated[Path, typer.Option("--data", help="The prepared folder.")]
+RunOption = Annotated[Path, typer.Option("--run", help="The run folder.")]
+ModelsOption = Annotated[Path, typer.Option("--models", help="The models folder.")]
+OutputOption = Annotated[Path, typer.Option("--output", help="The folder to write.")]
+OverwriteOption = Annotated[
+    bool, typer.Option("--overwrite", help="Replace a finished output folder.")
+]
+JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")]
+
+
+def print_json(value: object) -> None:
+    """Prints a result for machines."""
+    print(json.dumps(value, indent=2, default=lambda other: other.tolist()))
+
+
+def json_object(option: str, text: str) -> dict[str, Any]:
+    """The JSON object that an option was given."""
+    try:
+        values = json.loads(text)
+    except ValueError as error:
+        raise UsageError(f"{option} is not JSON: {error}") from error
+    if not isinstance(values, dict):
+        raise UsageError(f"""{option}: expected an object such as '{{"user_id": "42"}}'""")
+    return values
+
+
+def warn_if_below_popularity(evaluation: "Evaluation") -> None:
+    """Says so where everybody would be served better with what is popular."""
+    if evaluation.is_below_popularity:
+        warn(
+            "the model is below popularity: train longer, change the learning rate or the "
+            "features, and do not serve it as it is"
+        )

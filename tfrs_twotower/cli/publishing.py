@@ -1,0 +1,216 @@
+"""Commands that publish models, and look after what is published."""
+
+import dataclasses
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from tfrs_twotower.cli.options import (
+    DataOption,
+    JsonFlag,
+    ModelsOption,
+    OutputOption,
+    RunOption,
+    print_json,
+)
+from tfrs_twotower.display import print_table
+
+app = typer.Typer()
+
+
+@app.command()
+def export(
+    run: RunOption,
+    data: DataOption,
+    output: OutputOption,
+    target_recall: Annotated[
+        float | None,
+        typer.Option(
+            "--target-recall",
+            help="Share of the exact answer that the index must find; fails where it cannot.",
+        ),
+    ] = None,
+    at: Annotated[
+        int | None, typer.Option(help="For the best how many that holds; default: 100.")
+    ] = None,
+    config_base_path: Annotated[
+        str | None,
+        typer.Option(
+            "--config_base_path", help="Where the server will see the folder; default: here."
+        ),
+    ] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Publishes the next version of every SavedModel, and the server's configs."""
+    publish(
+        run,
+        data,
+        output,
+        as_json,
+        target_recall=target_recall,
+        at=at,
+        config_base_path=config_base_path,
+    )
+
+
+@app.command()
+def refresh(
+    models: ModelsOption,
+    candidates: Annotated[
+        list[Path], typer.Option(help="A file of the whole new corpus; repeat for more.")
+    ],
+    as_json: JsonFlag = False,
+) -> None:
+    """Publishes a version with new, changed and removed candidates; trains nothing."""
+    from tfrs_twotower import api
+
+    made = api.refresh(models, candidates)
+    counts = {
+        "candidates": made.corpus_size,
+        "new": made.num_new,
+        "changed": made.num_changed,
+        "removed": made.num_removed,
+    }
+    if as_json:
+        recall = made.manifests["retrieval"].get("recall")
+        print_json({"version": made.version, **counts, "recall": recall})
+        return
+    print_table(
+        f"version {made.version}, refreshed from {made.base_version}",
+        ["", "count"],
+        list(counts.items()),
+    )
+    _print_index(made.manifests["retrieval"])
+
+
+@app.command()
+def versions(models: ModelsOption, as_json: JsonFlag = False) -> None:
+    """Lists the versions of a models folder and their labels."""
+    from tfrs_twotower.versions import list_versions
+
+    found = list_versions(models)
+    if as_json:
+        print_json([dataclasses.asdict(version) for version in found])
+        return
+    print_table(
+        str(models),
+        ["version", "labels", "made by", "candidates", "recall of the index", "memory, MB"],
+        [
+            [
+                str(version.number),
+                ", ".join(version.labels),
+                version.origin,
+                version.corpus_size,
+                "" if version.recall is None else version.recall,
+                round(version.memory_bytes / 1e6),
+            ]
+            for version in found
+        ],
+        left=3,
+    )
+
+
+@app.command()
+def promote(
+    models: ModelsOption,
+    version: Annotated[int | None, typer.Option(help="Default: the newest.")] = None,
+    label: Annotated[str, typer.Option(help="stable or canary.")] = "stable",
+    force: Annotated[bool, typer.Option("--force", help="Also where the gate says no-go.")] = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Compares a version with the stable one and, if nothing speaks against it, labels it."""
+    from tfrs_twotower import api
+
+    gate = api.promote(models, version, label=label, force=force)
+    if as_json:
+        print_json({**dataclasses.asdict(gate), "label": label, "is_go": gate.is_go})
+        return
+    print_table(
+        f"version {gate.version} is {label} now",
+        ["", f"version {gate.served_version}" if gate.served_version else "", "new", ""],
+        [[check.name, check.served, check.new, check.reason] for check in gate.checks],
+    )
+
+
+@app.command()
+def rollback(models: ModelsOption, as_json: JsonFlag = False) -> None:
+    """Makes the version stable that was so before."""
+    from tfrs_twotower import versions
+
+    version = versions.rollback(models)
+    if as_json:
+        print_json({"version": version, "label": "stable"})
+    else:
+        print(f"version {version} is stable again")
+
+
+@app.command()
+def doctor(
+    export: Annotated[
+        Path | None, typer.Argument(help="A models folder, or a version of a model in it.")
+    ] = None,
+    target: Annotated[
+        str, typer.Option(help="embedded, or an image such as tensorflow/serving:2.20.0.")
+    ] = "embedded",
+    as_json: JsonFlag = False,
+) -> None:
+    """Finds what would go wrong with an export before a server meets it; exit 1 if anything."""
+    from tfrs_twotower.doctor import examine
+
+    findings = examine(export, target)
+    if as_json:
+        print_json([dataclasses.asdict(finding) for finding in findings])
+    else:
+        for found in findings:
+            print(f"{found.level:8} {found.where}: {found.what}")
+            if found.cure:
+                print(f"{'':8} -> {found.cure}")
+    if any(found.level == "error" for found in findings):
+        raise typer.Exit(1)
+
+
+def publish(run: Path, data: Path, output: Path, as_json: bool, **options: Any) -> None:
+    """Exports a run and prints what was published."""
+    from tfrs_twotower import api
+
+    exported = api.export(run, data, output, **options)
+    manifests = exported.manifests
+    manifest = manifests.get("retrieval", manifests["retrieval_exact"])
+    if as_json:
+        print_json(
+            {
+                "models": str(output),
+                "version": exported.version,
+                "index": manifest["index"],
+                "recall": manifest.get("recall"),
+            }
+        )
+    else:
+        print(f"version {exported.version} published in {output}")
+        _print_index(manifest)
+
+
+def _print_index(manifest: dict[str, Any]) -> None:
+    """The measured recall, and where the index was tuned, the settings no other one beats."""
+    recall = manifest.get("recall")
+    if recall is not None:
+        print(
+            f"the index finds {recall['mean']:.4f} of the exact {recall['at']} best (at least "
+            f"{recall['at_least']:.4f}), on {recall['num_queries']} held-out queries"
+        )
+    tuning = manifest.get("tuning")
+    if tuning is None:
+        return
+    rows, best = [], -1.0
+    for trial in tuning["trials"]:  # In the order of cost.
+        if trial["at_least"] > best:
+            best = trial["at_least"]
+            mark = "chosen" if trial == tuning["chosen"] else ""
+            names = ("num_leaves", "dimensions_per_block", "leaves_to_search", "reorder")
+            rows.append([*(str(trial[name]) for name in names), best, trial["latency_ms"], mark])
+    print_table(
+        f"settings on the front of {len(tuning['trials'])} tried",
+        ["leaves", "block", "searched", "rescored", "recall at least", "ms", ""],
+        rows,
+    )

@@ -1,0 +1,89 @@
+"""Finds what would go wrong with an export before a server meets it, and says the cure.
+
+Each check is a function that yields findings; `examine` runs those that suit what it is given.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from tfrs_twotower.doctor.environment import check_environment
+from tfrs_twotower.doctor.findings import EXPORT_AGAIN, Finding
+from tfrs_twotower.doctor.saved_model import EMBEDDED, STOCK, check_saved_model
+from tfrs_twotower.doctor.version import (
+    check_config_file,
+    check_index,
+    check_same_origin,
+    check_swap,
+)
+from tfrs_twotower.models_folder import (
+    CONFIG_FILE,
+    PUBLISHED_IN_ORDER,
+    RETRIEVAL,
+    STOCK_CONFIG_FILE,
+    folders_of,
+    models_of,
+    versions,
+)
+from tfrs_twotower.schema import UsageError, UserError
+
+__all__ = ["Finding", "examine"]
+
+
+def examine(export: str | Path | None, target: str = EMBEDDED) -> list[Finding]:
+    """Examines the environment and, where one is given, an export.
+
+    Args:
+        export: A models folder, or one version of one model in it; None: the environment alone.
+        target: What shall serve it: "embedded", or a stock image such as
+            `tensorflow/serving:2.20.0`.
+
+    Raises:
+        UsageError: If the target is neither.
+        UserError: If there is nothing at the path.
+    """
+    if target != EMBEDDED and not STOCK.fullmatch(target):
+        raise UsageError(
+            f"--target {target}: expected {EMBEDDED} or an image such as tensorflow/serving:2.20.0"
+        )
+    findings = list(check_environment())
+    if export is None:
+        return findings
+    path = Path(export)
+    if not path.is_dir():
+        raise UserError(f"no folder {path}: name a models folder, or a version of a model in it")
+    if is_models_folder(path):
+        return findings + list(_check_models(path, target))
+    return findings + list(check_saved_model(path, target))
+
+
+def is_models_folder(path: Path) -> bool:
+    """Whether a folder is a models folder, not a version of a model."""
+    return any((path / name).is_dir() for name in PUBLISHED_IN_ORDER)
+
+
+def _check_models(models: Path, target: str) -> Iterator[Finding]:
+    """The newest version of every model, how they fit together, and the server's config."""
+    version = max((v for name in PUBLISHED_IN_ORDER for v in versions(models / name)), default=0)
+    if not version:
+        yield Finding("error", str(models), "it has no version", EXPORT_AGAIN)
+        return
+    missing = [n for n in folders_of(models, version) if not (models / n / str(version)).is_dir()]
+    if missing:
+        yield Finding(
+            "error",
+            f"version {version}",
+            f"it has no {', '.join(missing)}: it was not copied whole",
+            f"copy the folders {', '.join(missing)} as well, or {EXPORT_AGAIN}",
+        )
+    config_file = CONFIG_FILE if target == EMBEDDED else STOCK_CONFIG_FILE
+    sound = True
+    for name in models_of(models, version):
+        if name not in missing and (target == EMBEDDED or name != RETRIEVAL):
+            findings = list(check_saved_model(models / name / str(version), target))
+            sound &= all(finding.level != "error" for finding in findings)
+            yield from findings
+    yield from check_config_file(models / config_file, models)
+    if missing or not sound:
+        return
+    for check in (check_same_origin, check_index, check_swap):
+        yield from check(models, version)

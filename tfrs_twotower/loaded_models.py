@@ -1,0 +1,75 @@
+"""SavedModels of a models folder, read back: towers to embed with, retrieval to ask."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import tensorflow as tf
+
+from tfrs_twotower.index import register_scann_ops
+from tfrs_twotower.models_folder import QUERY_EMBEDDING
+from tfrs_twotower.raw_inputs import candidate_inputs
+from tfrs_twotower.schema.features import Feature
+
+# Of one size, so that a candidate's vector does not depend on how many others there are.
+EMBED_BATCH = 4096
+
+Floats = npt.NDArray[np.float32]
+
+
+class LoadedModel(tf.Module):
+    """A SavedModel and one of its signatures."""
+
+    def __init__(self, folder: Path, signature: str = "serving_default") -> None:
+        """Loads it.
+
+        Args:
+            folder: A version of a model.
+            signature: Which to call.
+        """
+        super().__init__()
+        register_scann_ops()
+        # The signature lives no longer than the model.
+        self._loaded = tf.saved_model.load(str(folder))
+        self._signature = self._loaded.signatures[signature]
+
+    @property
+    def inputs(self) -> dict[str, tf.TensorSpec]:
+        """The inputs of the signature by name."""
+        return dict(self._signature.structured_input_signature[1])
+
+    def __call__(self, inputs: Mapping[str, tf.Tensor]) -> Any:
+        """The outputs of the signature by name.
+
+        Args:
+            inputs: At least those of `inputs`.
+        """
+        return self._signature(**{name: inputs[name] for name in self.inputs})
+
+
+class LoadedQueryTower(LoadedModel):
+    """A query tower, to be a part of another model; see `retrieval.QueryTower`."""
+
+    def __call__(self, inputs: Mapping[str, tf.Tensor]) -> tf.Tensor:
+        """`[batch, embedding_dim]` float32."""
+        return super().__call__(inputs)[QUERY_EMBEDDING]
+
+
+def embed_candidates(
+    tower: LoadedModel, features: Mapping[str, Feature], table: pa.Table
+) -> Floats:
+    """Embeddings of candidates, `[num_candidates, embedding_dim]`.
+
+    Args:
+        tower: A candidate tower.
+        features: Of the candidate side, by name.
+        table: Rows of `candidates`.
+    """
+    batches = [
+        tower(candidate_inputs(features, table.slice(first, EMBED_BATCH)))["candidate_embedding"]
+        for first in range(0, len(table), EMBED_BATCH)
+    ]
+    return np.concatenate([batch.numpy() for batch in batches]).astype(np.float32, copy=False)
