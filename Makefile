@@ -14,8 +14,8 @@ demo: $(INSTALLED)  ## from a log to recommendations over gRPC
 test: $(INSTALLED)  ## all tests but the slow ones
 	$(BIN)/python -m pytest -m "not slow" -n 2
 
-test-slow: $(INSTALLED)  ## the slow tests alone
-	$(BIN)/python -m pytest -m slow
+test-slow: $(INSTALLED)  ## the slow tests alone, or those of TESTS
+	$(BIN)/python -m pytest -m slow $(TESTS)
 
 lint: $(INSTALLED)  ## format, lint, types
 	$(BIN)/ruff format --check .
