@@ -4,7 +4,7 @@
         [--side candidate|query] [any Beam option]
 
 Each row of the output is an id and its embedding, `candidate_id` or `query_id` and `embedding`.
-Queries are embedded with their history as of now and without context, which only a request knows.
+Queries are embedded with their history as of now; context, which only a request knows, is refused.
 """
 
 import json
