@@ -54,7 +54,8 @@ def count_partition(
     """Counts what a partition's train part holds.
 
     Vocabularies of context features and of the query's id count train positives, those of
-    profiles queries with a train event; number statistics of context features read train events.
+    profiles queries with a train event; number statistics of context features and of aggregates
+    read train events.
 
     Args:
         config: Names the features.
@@ -73,7 +74,7 @@ def count_partition(
     is_train_positive = is_train & (labels == 1)
     positives = events.filter(pa.array(is_train_positive))
     train = events.filter(pa.array(is_train))
-    for name, feature in config.features.context.items():
+    for name, feature in config.event_features.items():
         if isinstance(feature, WITH_VOCABULARY):
             yield from _count(name, feature, column(positives, FEATURE + name))
         elif isinstance(feature, Number):
@@ -91,7 +92,7 @@ def count_partition(
 
 
 def count_candidates(config: Config, candidates: pa.Table) -> Iterator[CountedPiece]:
-    """Counts the values of the candidates' features, each candidate once.
+    """Counts the values of the candidates' features but aggregates, each candidate once.
 
     Args:
         config: Names the features.
@@ -101,7 +102,7 @@ def count_candidates(config: Config, candidates: pa.Table) -> Iterator[CountedPi
         Key of the quantity and counts of values; the id's come from the train part instead.
     """
     for name, feature in config.features.candidate.items():
-        if not isinstance(feature, Id):
+        if not isinstance(feature, Id) and name not in config.candidate_aggregates:
             yield from _count(name, feature, column(candidates, FEATURE + name))
 
 

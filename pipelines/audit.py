@@ -1,25 +1,34 @@
 """Looks for leaks of the future in what is about to be written: slow, simple and independent.
 
-The job finds histories by sorting and gathering whole partitions. Here the events of a few queries
-are gone through one by one, straight from the definition.
+The job finds histories and aggregates by sorting and searching whole partitions. Here the events of
+a few queries and candidates are gone through one by one, straight from the definition.
 """
 
 from collections import Counter
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
+import pyarrow as pa
 
+from pipelines.aggregates import Events
 from pipelines.examples import Examples
+from pipelines.histories import groups
 from pipelines.split import TEST, TRAIN, VALIDATION, Cutoffs
 from pipelines.tables import column, hash_ids, share
-from pipelines.validate import ORDER, QUERY_ID
+from pipelines.validate import FEATURE, ORDER, QUERY_ID
+from tfrs_twotower.schema.features import Aggregate
 
-SAMPLED_QUERIES = 1000
+SAMPLED_ENTITIES = 1000
+EVENTS_OF_ENTITY = 16
+SECONDS_PER_DAY = 86_400
+SAME_MEAN = 1e-5  # Of the largest value: float32, and sums in another order.
 DIGEST_MODULUS = 2**62
 
-HISTORY, SPLIT, TRAIN_COUNTS = "history", "split", "train_counts"
-CHECKS = (HISTORY, SPLIT, TRAIN_COUNTS)
-"""What is looked at: histories, the sides of the cut-offs, and the counts of the train part."""
+HISTORY, SPLIT, AGGREGATE = "history", "split", "aggregate"
+TRAIN_COUNTS = "train_counts"
+CHECKS = (HISTORY, SPLIT, AGGREGATE, TRAIN_COUNTS)
+"""What is looked at: histories, the sides of the cut-offs, aggregates, and the counts of train."""
 
 
 class Audit(NamedTuple):
@@ -30,10 +39,19 @@ class Audit(NamedTuple):
 
 
 def sampled(examples: Examples, num_queries: int) -> np.ndarray:
-    """Positions of the examples of about `SAMPLED_QUERIES` queries, chosen by hash of the id."""
-    places = share(hash_ids(column(examples.partition.queries, QUERY_ID)))
-    chosen = places * max(num_queries, 1) < SAMPLED_QUERIES
-    return np.flatnonzero(chosen[examples.of_query])
+    """Positions of the examples of the sampled queries, see `is_sampled`."""
+    hashes = hash_ids(column(examples.partition.queries, QUERY_ID))
+    return np.flatnonzero(is_sampled(hashes, num_queries)[examples.of_query])
+
+
+def is_sampled(hashes: np.ndarray, num_entities: int) -> np.ndarray:
+    """`[n]` bool: which ids to look at, about `SAMPLED_ENTITIES` of all.
+
+    Args:
+        hashes: `[n]` uint64 of some ids.
+        num_entities: How many ids there are in all.
+    """
+    return share(hashes) * max(num_entities, 1) < SAMPLED_ENTITIES
 
 
 def audit_examples(
@@ -125,6 +143,104 @@ def _is_on_its_side(
     if rule in ("leave_last_out", "temporal_user"):
         return all(keys[position] <= keys[p] for p in own if int(examples.splits[p]) > split)
     return True
+
+
+def spread(events: Events, entities: np.ndarray) -> np.ndarray:
+    """Positions of up to `EVENTS_OF_ENTITY` events of each of some entities, spread over time."""
+    own = np.flatnonzero(np.isin(events.entities, entities))
+    own = own[np.lexsort([events.timestamps[own], events.entities[own]])]
+    starts = groups(events.entities[own]).starts
+    ends = np.append(starts, len(own))[1:]
+    places = [
+        np.unique(np.linspace(start, end - 1, EVENTS_OF_ENTITY).astype(int))
+        for start, end in zip(starts, ends, strict=True)
+    ]
+    return own[np.concatenate([np.zeros(0, int), *places])]
+
+
+def audit_aggregates(
+    aggregates: Mapping[str, Aggregate], events: Events, positions: np.ndarray, found: pa.Table
+) -> Audit:
+    """Checks aggregates of some events, each against the other events of its entity.
+
+    Args:
+        aggregates: By feature.
+        events: All events of their entities.
+        positions: `[n]` positions of the events to check.
+        found: Among other columns the feature of each aggregate, a row an event.
+
+    Returns:
+        Values checked and violations.
+    """
+    return _audit_moments(
+        aggregates,
+        events,
+        events.entities[positions],
+        events.timestamps[positions],
+        found.take(pa.array(positions)),
+    )
+
+
+def audit_corpus(
+    aggregates: Mapping[str, Aggregate],
+    events: Events,
+    is_train: np.ndarray,
+    last_train_s: int,
+    candidate_rows: np.ndarray,
+    found: pa.Table,
+) -> Audit:
+    """Checks aggregates of candidates at the end of train, of which nothing else may be known.
+
+    Args:
+        aggregates: By feature.
+        events: All events of the candidates, of every split.
+        is_train: `[num_events]` bool.
+        last_train_s: Second of the last train event of the whole log.
+        candidate_rows: `[n]` catalogue rows to check.
+        found: The feature of each aggregate, a row a candidate to check.
+
+    Returns:
+        Values checked and violations.
+    """
+    moments = np.full(len(candidate_rows), last_train_s + 1)
+    return _audit_moments(aggregates, events.where(is_train), candidate_rows, moments, found)
+
+
+def _audit_moments(
+    aggregates: Mapping[str, Aggregate],
+    events: Events,
+    entities: np.ndarray,
+    moments: np.ndarray,
+    found: pa.Table,
+) -> Audit:
+    audit = Audit(Counter(), Counter())
+    values = {name: found.column(FEATURE + name).to_pylist() for name in aggregates}
+    for entity in np.unique(entities).tolist():
+        own = events.where(events.entities == entity)
+        for place in np.flatnonzero(entities == entity).tolist():
+            for name, aggregate in aggregates.items():
+                audit.checked[AGGREGATE] += 1
+                is_right = _is_aggregate(aggregate, own, int(moments[place]), values[name][place])
+                audit.violations[AGGREGATE] += not is_right
+    return audit
+
+
+def _is_aggregate(aggregate: Aggregate, own: Events, moment: int, found: float | None) -> bool:
+    is_before = own.timestamps < moment
+    if aggregate.days is not None:
+        is_before &= moment - own.timestamps <= aggregate.days * SECONDS_PER_DAY
+    if aggregate.what == "mean":
+        values = own.values[is_before & ~np.isnan(own.values)]
+        if found is None or not len(values):
+            return found is None and not len(values)
+        largest = np.nanmax(np.abs(own.values))
+        return abs(found - float(values.mean())) <= SAME_MEAN * float(largest)
+    seconds = own.timestamps[is_before & (own.labels == 1)].tolist()
+    if aggregate.what == "count":
+        return found == len(seconds)
+    if found is None or not seconds:
+        return found is None and not seconds
+    return found == float(np.float32((moment - max(seconds)) / SECONDS_PER_DAY))
 
 
 def train_digest(catalogue_hashes: np.ndarray, counts: np.ndarray) -> int:

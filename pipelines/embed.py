@@ -13,20 +13,19 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import apache_beam as beam
-import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import tensorflow as tf
 from apache_beam.ml.inference.base import KeyedModelHandler, ModelHandler, RunInference
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from pipelines import filesystem
+from pipelines.answers import raw_values
 from pipelines.filesystem import join
 from pipelines.options import EmbedOptions, OutputOptions, beam_options, require
-from pipelines.produce import write_parquet
+from pipelines.shards import write_parquet
 from pipelines.tables import column, from_ipc, to_ipc
-from tfrs_twotower.encoding import missing_value, raw_spec
+from tfrs_twotower.encoding import raw_spec
 from tfrs_twotower.schema import Config, UserError
 from tfrs_twotower.schema import prepared as layout
 from tfrs_twotower.schema.features import Feature, History, Id
@@ -83,7 +82,9 @@ def embed_table(tower: Any, config: Config, side: str, table: pa.Table) -> pa.Ta
     _, id_column, output = SIDES[side]
     features = config.candidate_features if side == "candidate" else config.query_features
     raw = {
-        name: tf.constant(raw_values(feature, name, _source(feature, name, id_column), table))
+        name: tf.constant(
+            raw_values(raw_spec(feature, name), table, _source(feature, name, id_column))
+        )
         for name, feature in features.items()
     }
     embeddings = tower(**raw)[output].numpy()
@@ -96,35 +97,6 @@ def _source(feature: Feature, name: str, id_column: str) -> str:
     if isinstance(feature, Id):
         return id_column
     return layout.HISTORY_NOW if isinstance(feature, History) else name
-
-
-def raw_values(feature: Feature, name: str, source: str, table: pa.Table) -> np.ndarray:
-    """A column as the raw tensor of a feature; missing values where there is no column.
-
-    Args:
-        feature: Says dtype and shape.
-        name: Of the feature.
-        source: The column.
-        table: `n` rows.
-
-    Returns:
-        `[n]` or `[n, m]`, lists padded with the missing value.
-    """
-    spec = raw_spec(feature, name)
-    missing = missing_value(feature)
-    dtype = object if spec.dtype == tf.string else spec.dtype.as_numpy_dtype
-    if source not in table.column_names:
-        shape = [table.num_rows, *(spec.shape[1:].as_list() and [spec.shape[1] or 1])]
-        return np.full(shape, missing, dtype)
-    values = column(table, source)
-    if spec.shape.rank == 1:
-        return pc.fill_null(values, missing).to_numpy(zero_copy_only=False).astype(dtype)
-    lengths = pc.fill_null(pc.list_value_length(values), 0).to_numpy()
-    width = spec.shape[1] or max(1, int(lengths.max(initial=0)))
-    padded = np.full((table.num_rows, width), missing, dtype)
-    flat = pc.fill_null(pc.list_flatten(values), missing)
-    padded[np.arange(width) < lengths[:, np.newaxis]] = flat.to_numpy(zero_copy_only=False)
-    return padded
 
 
 def embed(

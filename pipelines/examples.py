@@ -225,9 +225,9 @@ class ExampleEncoder:
             for name, feature in config.features.query.items()
             if not isinstance(feature, History)
         }
-        self._context = dict(config.features.context)
+        self._of_event = config.event_features
         self._profile_encoder = Encoder(self._profile, vocabulary_dir)
-        self._context_encoder = Encoder(self._context, vocabulary_dir)
+        self._event_encoder = Encoder(self._of_event, vocabulary_dir)
         of_query = [
             Field(layout.QUERY_ROW, INT, 1, int_width(num_queries)),
             *record_fields(self._profile_encoder, self._profile),
@@ -237,7 +237,7 @@ class ExampleEncoder:
             Field(layout.TIMESTAMP_S, INT, 1, int_width(END_OF_TIME_S)),
             Field(layout.LABEL, INT, 1),
             Field(layout.WEIGHT, FLOAT, 1),
-            *record_fields(self._context_encoder, self._context),
+            *record_fields(self._event_encoder, self._of_event),
         ]
         self._sequence_layout = SequenceLayout(of_query, of_position)
         self._of_query = [field.name for field in of_query]
@@ -265,11 +265,11 @@ class ExampleEncoder:
             for name, feature in self._profile.items()
         }
         of_query = encode(self._profile_encoder, self._profile, profile)
-        context = {
+        of_event = {
             name: column(events, FEATURE + name)
             if FEATURE + name in events.column_names
             else column(events, TIMESTAMP_S)
-            for name in self._context
+            for name in self._of_event
         }
         arrays = {
             layout.QUERY_ROW: examples.query_rows[examples.of_query],
@@ -278,7 +278,7 @@ class ExampleEncoder:
             layout.LABEL: examples.labels,
             layout.WEIGHT: column(events, WEIGHT).to_numpy(),
             **{name: values[examples.of_query] for name, values in of_query.items()},
-            **encode(self._context_encoder, self._context, context),
+            **encode(self._event_encoder, self._of_event, of_event),
         }
         for name, feature in config.features.query.items():
             if isinstance(feature, History):

@@ -12,6 +12,7 @@ import pyarrow as pa
 from apache_beam.io.filesystem import CompressionTypes, MatchResult
 from apache_beam.io.filesystems import FileSystems
 
+from pipelines import FULL_DISK
 from tfrs_twotower.schema import UserError
 from tfrs_twotower.schema.folders import MANIFEST, MARKER, claim
 
@@ -111,7 +112,7 @@ def output_folder(path: str, *, overwrite: bool) -> Iterator[str]:
 
     Raises:
         UsageError: If the folder is finished, or holds things that are not ours.
-        UserError: If the folder cannot be written.
+        UserError: If the folder cannot be written, or the disk becomes full in the block.
     """
     staging = join(path, STAGING)
     try:
@@ -122,7 +123,13 @@ def output_folder(path: str, *, overwrite: bool) -> Iterator[str]:
         _write_marker(path)
     except OSError as error:
         raise UserError(f"cannot write {path}: {error}") from error
-    yield staging
+    try:
+        yield staging
+    except Exception as error:
+        # Of a worker's error a runner may keep no more than the text.
+        if FULL_DISK not in str(error):
+            raise
+        raise UserError(f"the disk is full: make room for {path}") from error
     if not FileSystems.exists(join(path, MANIFEST)):
         raise RuntimeError(f"{path} was left without a manifest")
     if FileSystems.exists(staging):

@@ -98,6 +98,24 @@ class Job:
         paths = (self._partition_path(stage, number, name) for name in Partition._fields)
         return Partition(*map(filesystem.read_table, paths))
 
+    def write_aggregates(self, number: int, aggregates: pa.Table) -> None:
+        """Leaves the aggregates of a partition's events, as feature columns."""
+        filesystem.write_table(self._aggregates_path(number), aggregates, self.staging)
+
+    def read_described(self, number: int) -> Partition:
+        """Reads a partition; its events have all their features, aggregates included."""
+        events, queries = self.read_partition(number)
+        if self.config.query_aggregates or self.config.candidate_aggregates:
+            aggregates = filesystem.read_table(self._aggregates_path(number))
+            for name in aggregates.column_names:
+                events = events.append_column(name, aggregates.column(name))
+        return Partition(events, queries)
+
+    @property
+    def corpus_aggregates_path(self) -> str:
+        """Aggregates of each catalogue row at the end of train."""
+        return join(self.staging, "corpus_aggregates.arrow")
+
     def write_candidates(self, number: int, candidates: pa.Table) -> None:
         """Leaves a part of the candidates for the later stages."""
         filesystem.write_table(self._candidates_path(number), candidates, self.staging)
@@ -108,6 +126,9 @@ class Job:
 
     def _partition_path(self, stage: str, number: int, name: str) -> str:
         return join(self.staging, stage, f"{number:05d}-{name}.arrow")
+
+    def _aggregates_path(self, number: int) -> str:
+        return join(self.staging, "aggregates", f"{number:05d}.arrow")
 
     def _candidates_path(self, number: int) -> str:
         return join(self.staging, "candidates", f"{number:05d}.arrow")
@@ -137,6 +158,11 @@ def load_catalogue(job: Job) -> Catalogue:
     return _catalogue(job.catalogue_path, job.run)
 
 
+def load_catalogue_hashes(job: Job) -> np.ndarray:
+    """`[catalogue_size]` uint64 hashes of the known candidate ids; made once a worker and run."""
+    return _catalogue_hashes(job.catalogue_path, job.run)
+
+
 def load_corpus(job: Job) -> Corpus:
     """The corpus; read once a worker and run."""
     return _corpus(job.catalogue_path, job.candidate_counts_path, job.has_candidates, job.run)
@@ -153,6 +179,11 @@ def _catalogue(path: str, run: str) -> Catalogue:
 
 
 @functools.lru_cache(maxsize=1)
+def _catalogue_hashes(path: str, run: str) -> np.ndarray:
+    return hash_ids(_catalogue(path, run).ids)
+
+
+@functools.lru_cache(maxsize=1)
 def _corpus(path: str, counts_path: str, has_candidates: bool, run: str) -> Corpus:
     catalogue = _catalogue(path, run)
     counts = filesystem.read_table(counts_path)
@@ -162,4 +193,4 @@ def _corpus(path: str, counts_path: str, has_candidates: bool, run: str) -> Corp
         in_train = [column(counts, count_column(0, label)).to_numpy() for label in (0, 1)]
         is_member = sum(in_train) > 0
     rows = np.where(is_member, np.cumsum(is_member) - 1, -1)
-    return Corpus(catalogue, hash_ids(catalogue.ids), counts, rows)
+    return Corpus(catalogue, _catalogue_hashes(path, run), counts, rows)

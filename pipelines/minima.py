@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 from apache_beam.metrics.metric import Metrics
 from apache_beam.pvalue import AsList, AsSingleton, PCollection, TaggedOutput
+from apache_beam.typehints.decorators import no_annotations
 
 from pipelines import filesystem
 from pipelines.cutoffs import times_by_span
@@ -49,6 +50,7 @@ class ApplyMinima(beam.PTransform[PCollection[int], Counted]):
         super().__init__()
         self._job = job
 
+    @no_annotations
     def expand(self, numbers: PCollection[int]) -> Counted:
         """Takes the numbers of partitions that are staged as `UNCOUNTED`."""
         core = (

@@ -20,6 +20,7 @@ from pipelines.validate import (
     QUERY_ID,
     SPLIT,
     TIMESTAMP_S,
+    VALUE,
     WEIGHT,
 )
 
@@ -80,8 +81,8 @@ def sort_events(events: pa.Table) -> pa.Table:
     ranked = [key[order] for key in keys]
     if len(order) and np.all([key[1:] == key[:-1] for key in ranked], axis=0).any():
         rest = [
-            column(events, name).to_numpy()
-            for name in (LABEL, WEIGHT, SPLIT)
+            column(events, name).to_numpy(zero_copy_only=False)
+            for name in (LABEL, WEIGHT, SPLIT, VALUE)
             if name in events.column_names
         ]
         order = np.lexsort([_content(events), *rest[::-1], *keys[::-1]])

@@ -4,9 +4,10 @@
 
 One Beam pipeline. Files are read into Arrow batches and cut into partitions by hash of the query
 (`ingest`); partitions are sorted and left in a staging folder, and the cut-offs of the split, the
-rows of queries and candidates follow from what they report (`shuffle`); the train part is counted
-into vocabularies and statistics, and examples are encoded with them (`produce`). Stages meet in
-files below the output folder, which every worker must reach.
+rows of queries and candidates follow from what they report (`shuffle`); where the config has
+aggregates, those of every event are found (`aggregate_stage`); the train part is counted into
+vocabularies and statistics, and examples are encoded with them (`produce`). Stages meet in files
+below the output folder, which every worker must reach.
 """
 
 import json
@@ -22,6 +23,7 @@ from apache_beam.pvalue import AsList, AsSingleton
 from rich.console import Console
 
 from pipelines import filesystem
+from pipelines.aggregate_stage import FindAggregates
 from pipelines.closing import closing_table
 from pipelines.ingest import Pieces, ReadFiles, WriteRejected
 from pipelines.job import Job
@@ -54,7 +56,6 @@ from tfrs_twotower.schema import Config, UserError, load_config
 
 PARTITION_BYTES = 32 << 20  # Of interactions, as text.
 MIN_PARTITIONS = 8
-FULL_DISK = "No space left on device"
 
 
 def build(pipeline: beam.Pipeline, job: Job, dataset: Dataset) -> None:
@@ -83,15 +84,20 @@ def build(pipeline: beam.Pipeline, job: Job, dataset: Dataset) -> None:
         stage = StagePartitions(job, catalogue)
         candidate_parts = pipeline | "OnePart" >> beam.Create([0])
     staged = {EVENTS: events.tables, PROFILES: profiles.tables} | "StagePartitions" >> stage
+    numbers, found = staged.numbers, []
+    if job.config.query_aggregates or job.config.candidate_aggregates:
+        aggregates = FindAggregates(job, staged.cutoffs)
+        numbers, audited = numbers | "FindAggregates" >> aggregates
+        found = [audited]
     counts = [
-        staged.numbers
+        numbers
         | "CountPartition"
         >> beam.ParDo(CountPartition(job), AsSingleton(staged.cutoffs), catalogue)
     ]
     if job.has_candidates:
         counts.append(candidate_parts | "CountCandidates" >> beam.ParDo(CountCandidates(job)))
     counted = counts | "Counts" >> beam.Flatten() | "MergeCounts" >> MergeCounts(job, catalogue)
-    written = staged.numbers | "WritePartition" >> beam.ParDo(
+    written = numbers | "WritePartition" >> beam.ParDo(
         WritePartition(job),
         AsSingleton(staged.cutoffs),
         AsSingleton(staged.num_queries),
@@ -108,7 +114,7 @@ def build(pipeline: beam.Pipeline, job: Job, dataset: Dataset) -> None:
     rejected = [part.rejected for part in (candidates, profiles, events, staged_candidates, staged)]
     _ = rejected | "Rejected" >> beam.Flatten() | "WriteRejected" >> WriteRejected(job)
     _ = (
-        [*reports, *facts, counted, written, described]
+        [*reports, *facts, *found, counted, written, described]
         | "Reports" >> beam.Flatten()
         | "WriteReport" >> WriteReport(job)
     )
@@ -144,7 +150,7 @@ def prepare(
 
     Raises:
         UsageError: If the output folder is finished or not ours.
-        UserError: If the data cannot be used.
+        UserError: If the data cannot be used, or the disk is full.
     """
     files = open_dataset(dataset, config)
     with filesystem.output_folder(output, overwrite=overwrite) as staging:
@@ -158,23 +164,16 @@ def prepare(
         )
         job.write_config(config)
         watch = shown(staging, output, len(files.chunks), job.num_partitions)
-        with watch if progress else nullcontext():
-            _run(job, files, beam_options(beam_args))
+        with (
+            watch if progress else nullcontext(),
+            beam.Pipeline(options=beam_options(beam_args)) as pipeline,
+        ):
+            build(pipeline, job, files)
         report = json.loads(filesystem.read_bytes(job.report_path))
         check_report(report, job, max_rejected_share)
         manifest = make_manifest(report, job, write_statistics(report, job))
         filesystem.write_manifest(output, manifest, staging)
     return manifest
-
-
-def _run(job: Job, dataset: Dataset, options: PipelineOptions) -> None:
-    try:
-        with beam.Pipeline(options=options) as pipeline:
-            build(pipeline, job, dataset)
-    except Exception as error:
-        if FULL_DISK in str(error):
-            raise UserError(f"the disk is full: make room for {job.output}") from error
-        raise
 
 
 def main(argv: Sequence[str] | None = None) -> int:

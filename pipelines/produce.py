@@ -2,40 +2,49 @@
 
 import functools
 import json
-import shutil
-import tempfile
-import zlib
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import apache_beam as beam
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
-import tensorflow as tf
 from apache_beam.metrics.metric import Metrics
 from apache_beam.pvalue import PCollection
 
 from pipelines import analyse, filesystem
-from pipelines.audit import audit_examples, sampled, train_digest
+from pipelines.aggregates import events_of
+from pipelines.audit import (
+    Audit,
+    audit_aggregates,
+    audit_examples,
+    is_sampled,
+    sampled,
+    spread,
+    train_digest,
+)
 from pipelines.candidates import candidate_attributes, candidate_records
 from pipelines.examples import ExampleEncoder, Examples, split_partition
 from pipelines.filesystem import join
-from pipelines.job import ROW, Job, count_column, load_catalogue, load_corpus
+from pipelines.job import (
+    ROW,
+    Job,
+    count_column,
+    load_catalogue,
+    load_catalogue_hashes,
+    load_corpus,
+)
+from pipelines.partitions import QUERY, Partition
+from pipelines.shards import write_framed, write_parquet, write_records
 from pipelines.split import TRAIN, Cutoffs
 from pipelines.statistics import COUNT, VALUE, merge_counts, number_statistics
 from pipelines.summary import Summary, merge
 from pipelines.tables import column, concat, hash_ids, to_ipc
-from pipelines.validate import CANDIDATE_ID
+from pipelines.validate import CANDIDATE_ID, QUERY_ID
 from pipelines.vocabularies import make_vocabulary
 from tfrs_twotower.encoding import Encoder
-from tfrs_twotower.schema import SPLITS
+from tfrs_twotower.schema import SPLITS, Config
 from tfrs_twotower.schema import prepared as layout
 from tfrs_twotower.schema.features import WITH_VOCABULARY, Feature
-
-GZIP_LEVEL = 1  # Twice as fast as the default, for a tenth more bytes.
-GZIP_FORMAT = 31
 
 
 class CountPartition(beam.DoFn):
@@ -50,8 +59,8 @@ class CountPartition(beam.DoFn):
     ) -> Iterator[tuple[str, bytes]]:
         """Takes the number of a partition."""
         config = self._job.config
-        partition = self._job.read_partition(number)
-        hashes = _catalogue_hashes(self._job)
+        partition = self._job.read_described(number)
+        hashes = load_catalogue_hashes(self._job)
         splits = split_partition(config, partition, Cutoffs(*cutoffs), hashes)
         for key, piece in analyse.count_partition(config, partition, splits):
             yield key, to_ipc(piece)
@@ -157,7 +166,10 @@ class WritePartition(beam.DoFn):
         """Takes the number of a partition."""
         job = self._job
         corpus = load_corpus(job)
-        partition = job.read_partition(number)
+        partition = job.read_described(number)
+        if job.config.query_aggregates:
+            of_queries = _audit_of_queries(job.config, partition, num_queries)
+            yield json.dumps({"audit": of_queries._asdict()})
         splits = split_partition(job.config, partition, Cutoffs(*cutoffs), corpus.hashes)
         query_rows = column(filesystem.read_table(job.query_rows_path(number)), ROW).to_numpy()
         examples = Examples(job.config, partition, splits, query_rows, corpus)
@@ -168,9 +180,8 @@ class WritePartition(beam.DoFn):
         arrays = encoder.arrays(examples, history_rows)
         for code, split in enumerate(SPLITS):
             chosen = np.flatnonzero(examples.splits == code)
-            path = join(job.output, layout.EXAMPLES, f"{split}-{number:05d}.tfrecord.gz")
-            if len(chosen):
-                write_records(path, encoder.records(arrays, chosen), job.staging)
+            stem = join(job.output, layout.EXAMPLES, f"{split}-{number:05d}")
+            write_records(stem, encoder.records(arrays, chosen), job.staging)
         positives = np.flatnonzero(examples.is_train_positive)
         if job.config.has_order and len(positives):
             path = join(job.output, layout.SEQUENCES, f"train-{number:05d}.tfrecord.gz")
@@ -208,10 +219,14 @@ class WriteCandidates(beam.DoFn):
         # A worker sees each part once: no need to keep an index of the whole corpus for it.
         places = corpus.catalogue.rows(column(candidates, CANDIDATE_ID))
         rows = corpus.rows[places]
+        if job.config.candidate_aggregates:
+            at_end = filesystem.read_table(job.corpus_aggregates_path).take(pa.array(places))
+            for name in at_end.column_names:
+                candidates = candidates.append_column(name, at_end.column(name))
         encoder = _candidate_encoder(job)
         records = candidate_records(job.config, encoder, candidates, rows, len(corpus))
-        path = join(job.output, f"{layout.CANDIDATES}-{number:05d}.tfrecord.gz")
-        write_records(path, records, job.staging)
+        stem = join(job.output, f"{layout.CANDIDATES}-{number:05d}")
+        write_records(stem, records, job.staging)
         attributes = candidate_attributes(job.config, candidates, rows)
         path = join(job.output, f"{layout.CANDIDATE_ATTRIBUTES}-{number:05d}.parquet")
         write_parquet(path, attributes, job.staging)
@@ -241,34 +256,12 @@ def _write_report(element: tuple[int, Iterable[str]], job: Job) -> None:
     filesystem.write_bytes(job.report_path, json.dumps(report).encode(), job.staging)
 
 
-def write_records(path: str, blocks: Iterable[np.ndarray], staging: str) -> None:
-    """Writes framed records as one gzip file; a block is packed while the next is made."""
-    packed = zlib.compressobj(GZIP_LEVEL, zlib.DEFLATED, GZIP_FORMAT)
-    with filesystem.create(path, staging) as file, ThreadPoolExecutor(1) as packer:
-        packing = packer.submit(bytes)
-        for block in blocks:
-            file.write(packing.result())
-            packing = packer.submit(packed.compress, block.reshape(-1).data)
-        file.write(packing.result())
-        file.write(packed.flush())
-
-
-def write_framed(path: str, records: Iterable[bytes], staging: str) -> None:
-    """Writes records as one gzip file, framed by TensorFlow in a temporary folder first."""
-    options = tf.io.TFRecordOptions("GZIP", compression_level=GZIP_LEVEL)
-    with tempfile.TemporaryDirectory() as folder:
-        local = join(folder, "records")
-        with tf.io.TFRecordWriter(local, options) as writer:
-            for record in records:
-                writer.write(record)
-        with filesystem.create(path, staging) as file, open(local, "rb") as framed:
-            shutil.copyfileobj(framed, file)
-
-
-def write_parquet(path: str, table: pa.Table, staging: str) -> None:
-    """Writes a Parquet file."""
-    with filesystem.create(path, staging) as file:
-        pq.write_table(table, file)
+def _audit_of_queries(config: Config, partition: Partition, num_queries: int) -> Audit:
+    """Looks at the aggregates of some queries."""
+    events = events_of(partition.events, QUERY)
+    hashes = hash_ids(column(partition.queries, QUERY_ID))
+    positions = spread(events, np.flatnonzero(is_sampled(hashes, num_queries)))
+    return audit_aggregates(config.query_aggregates, events, positions, partition.events)
 
 
 def _count(summary: Summary) -> None:
@@ -277,11 +270,6 @@ def _count(summary: Summary) -> None:
             Metrics.counter("examples", f"{split}.{label}").inc(count)
     for rule, count in summary["filtered"].items():
         Metrics.counter("examples", f"filtered.{rule}").inc(count)
-
-
-@functools.lru_cache(maxsize=1)
-def _catalogue_hashes(job: Job) -> np.ndarray:
-    return hash_ids(load_catalogue(job).ids)
 
 
 @functools.lru_cache(maxsize=1)

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from pipelines import filesystem
 from tfrs_twotower.schema import Config, UserError
-from tfrs_twotower.schema.features import History, Id
+from tfrs_twotower.schema.features import History, Id, is_aggregate
 
 INTERACTIONS, CANDIDATES, QUERIES = "interactions", "candidates", "queries"
 CSV, JSONL, PARQUET = "csv", "jsonl", "parquet"
@@ -53,8 +53,14 @@ class Dataset(NamedTuple):
         return [chunk for chunk in self.chunks if chunk.kind == kind]
 
 
-def needed_columns(config: Config, kind: str) -> dict[str, str]:
-    """The columns that a kind of file must have: what names it in the config, by column."""
+def needed_columns(config: Config, kind: str, *, as_of_now: bool = False) -> dict[str, str]:
+    """The columns that a kind of file must have: what names it in the config, by column.
+
+    Args:
+        config: Names the columns.
+        kind: Of the file.
+        as_of_now: Whether the file gives aggregates, too, as there is no log to find them in.
+    """
     columns = config.columns
     if kind == INTERACTIONS:
         roles = ["query_id", "candidate_id", "timestamp", "order", "event", "value"]
@@ -65,14 +71,19 @@ def needed_columns(config: Config, kind: str) -> dict[str, str]:
         roles, side = ["candidate_id", "title", "available_from"], "candidate"
     else:
         roles, side = ["query_id"], "query"
-    needed = {getattr(columns, role): f"columns.{role}" for role in roles}
+    needed = {getattr(columns, role): f"`columns.{role}`" for role in roles}
     for name, feature in getattr(config.features, side).items():
         column = config.column_of(side, name)
-        if not isinstance(feature, Id | History) and column is not None:
-            needed.setdefault(column, f"features.{side}.{name}")
+        if column is None or isinstance(feature, Id | History):
+            continue
+        where = f"`features.{side}.{name}`"
+        if not is_aggregate(feature):
+            needed.setdefault(column, where)
+        elif as_of_now:
+            needed.setdefault(column, f"{where} ({feature.aggregate}, as of now)")
     if kind == CANDIDATES:
         for attribute in config.export.attributes:
-            needed.setdefault(attribute, "export.attributes")
+            needed.setdefault(attribute, "`export.attributes`")
     return {column: where for column, where in needed.items() if column is not None}
 
 
@@ -99,9 +110,9 @@ def open_dataset(folder: str, config: Config) -> Dataset:
         total = sum(size for _, size in files)
         chunk_bytes = min(max(total // CHUNKS_WANTED, MIN_CHUNK_BYTES), MAX_CHUNK_BYTES)
         for path, size in files:
-            whole = _whole_file(path, folder, kind, size)
-            header = _check_columns(whole, config)
-            chunks += _cut(whole._replace(header=header), chunk_bytes)
+            whole = whole_file(path, folder, kind, size)
+            header = check_columns(whole, config)
+            chunks += cut(whole._replace(header=header), chunk_bytes)
             # Text and Parquet pages compress to about a fifth.
             is_packed = whole.is_gzip or whole.format == PARQUET
             num_bytes[kind] += size * 5 if is_packed else size
@@ -122,17 +133,28 @@ def _check_absent(folder: str, config: Config, kind: str) -> None:
             f"no interactions in {folder}: expected interactions*.csv, .jsonl or .parquet "
             "(text also as .gz)"
         )
-    id_role = "columns.candidate_id" if kind == CANDIDATES else "columns.query_id"
+    id_role = "`columns.candidate_id`" if kind == CANDIDATES else "`columns.query_id`"
     needed = {c: where for c, where in needed_columns(config, kind).items() if where != id_role}
     if needed:
         column, where = next(iter(needed.items()))
         raise UserError(
-            f"no {kind}*.csv, .jsonl or .parquet in {folder}, but `{where}` needs its column "
+            f"no {kind}*.csv, .jsonl or .parquet in {folder}, but {where} needs its column "
             f"`{column}`: add the file, or take it out of the config"
         )
 
 
-def _whole_file(path: str, folder: str, kind: str, size: int) -> Chunk:
+def whole_file(path: str, folder: str, kind: str, size: int) -> Chunk:
+    """A file as one chunk, its header still unknown.
+
+    Args:
+        path: Of the file.
+        folder: In which it is, for its name.
+        kind: INTERACTIONS, CANDIDATES or QUERIES.
+        size: In bytes.
+
+    Raises:
+        UserError: If it is a packed Parquet file.
+    """
     found = FILE_NAME.search(path)
     assert found is not None
     name = path.removeprefix(folder + "/")
@@ -142,8 +164,15 @@ def _whole_file(path: str, folder: str, kind: str, size: int) -> Chunk:
     return Chunk(kind, path, name, file_format, is_gzip, (), 0, 0, size)
 
 
-def _check_columns(file: Chunk, config: Config) -> tuple[str, ...]:
-    """Checks that a file has its columns; returns the header of a CSV file."""
+def check_columns(file: Chunk, config: Config, *, as_of_now: bool = False) -> tuple[str, ...]:
+    """Checks that a file has its columns, see `needed_columns`.
+
+    Returns:
+        The header of a CSV file, else nothing.
+
+    Raises:
+        UserError: If the file cannot be read, lacks a column, or has one twice.
+    """
     try:
         present, header = _columns_of(file)
     except (OSError, EOFError, ValueError, pa.ArrowException) as error:
@@ -151,9 +180,9 @@ def _check_columns(file: Chunk, config: Config) -> tuple[str, ...]:
     if not present:
         # An empty file has no row, so nothing is missing from it.
         return header
-    for column, where in needed_columns(config, file.kind).items():
+    for column, where in needed_columns(config, file.kind, as_of_now=as_of_now).items():
         if column not in present:
-            named = f"has no column `{column}`, named by `{where}`"
+            named = f"has no column `{column}`, named by {where}"
             raise UserError(f"{file.path} {named}{_nearest(column, present)}")
     if len(set(header)) < len(header):
         twice = next(column for column in header if header.count(column) > 1)
@@ -203,7 +232,8 @@ def _nearest(column: str, present: Sequence[str]) -> str:
     return f"; did you mean `{near[0]}`?" if near else f": it has {', '.join(present)}"
 
 
-def _cut(file: Chunk, chunk_bytes: int) -> Iterable[Chunk]:
+def cut(file: Chunk, chunk_bytes: int) -> Iterable[Chunk]:
+    """Cuts a whole file into chunks that can be read apart, of about `chunk_bytes` where it can."""
     if file.format == PARQUET:
         with filesystem.open_raw(file.path) as raw:
             num_groups = pq.ParquetFile(raw).num_row_groups

@@ -84,13 +84,18 @@ def partition(
         Number of the partition and its rows, in their order; empty parts are left out.
     """
     of_ids = (hash_ids(ids.dictionary) % np.uint64(num_partitions)).astype(np.int64)
-    of_rows = of_ids[indices(ids)]
-    order = np.argsort(of_rows, kind="stable")
-    ends = np.cumsum(np.bincount(of_rows, minlength=num_partitions))
+    for number, part in pieces_by(table, of_ids[indices(ids)]):
+        yield number, _compact(part)
+
+
+def pieces_by(table: pa.Table, numbers: np.ndarray) -> Iterator[tuple[int, pa.Table]]:
+    """Cuts a table by a number a row: each number that occurs and its rows, in their order."""
+    order = np.argsort(numbers, kind="stable")
+    ends = np.cumsum(np.bincount(numbers))
     start = 0
     for number, end in enumerate(ends.tolist()):
         if end > start:
-            yield number, _compact(table.take(pa.array(order[start:end])))
+            yield number, table.take(pa.array(order[start:end]))
         start = end
 
 

@@ -24,7 +24,7 @@ from pipelines.read import INVALID_UTF8, MALFORMED_LINE
 from pipelines.tables import column, dictionary, indices
 from tfrs_twotower.schema import SPLITS, Config
 from tfrs_twotower.schema.config import Labels
-from tfrs_twotower.schema.features import Feature, History, Id
+from tfrs_twotower.schema.features import Feature, History, Id, is_aggregate
 
 MISSING_ID = "missing_id"
 BAD_TIMESTAMP, TIMESTAMP_NOT_SECONDS = "bad_timestamp", "timestamp_not_seconds"
@@ -52,7 +52,7 @@ REASONS = (
 # Columns of sound events.
 QUERY_ID, CANDIDATE_ID, CANDIDATE_ROW = "query_id", "candidate_id", "candidate_row"
 TIMESTAMP_S, ORDER, SPLIT, LABEL, WEIGHT = "timestamp_s", "order", "split", "label", "weight"
-WINDOW_S = "window_s"
+WINDOW_S, VALUE = "window_s", "value"
 FEATURE = "feature:"  # Prefix of feature columns.
 
 END_OF_TIME_S = 4_102_444_800  # 1 January 2100.
@@ -115,8 +115,8 @@ def validate_events(raw: pa.Table, config: Config, catalogue: Catalogue | None) 
         Events with query_id (dictionary), candidate_row (int32) or, without a catalogue,
         candidate_id (dictionary), timestamp_s (int64, 0 without times), label (int8),
         weight (float32), and where the config has them order (int64), split (int8, position in
-        `SPLITS`), window_s (int64, in which a positive outdoes the negative; 0: none) and the
-        context features.
+        `SPLITS`), window_s (int64, in which a positive outdoes the negative; 0: none), value
+        (float64, where an aggregate reads it) and the context features.
     """
     roles = config.columns
     reasons = _Reasons(raw.num_rows)
@@ -146,13 +146,16 @@ def validate_events(raw: pa.Table, config: Config, catalogue: Catalogue | None) 
     return reasons.keep(columns)
 
 
-def validate_entities(raw: pa.Table, config: Config, side: str) -> Validated:
+def validate_entities(
+    raw: pa.Table, config: Config, side: str, *, as_of_now: bool = False
+) -> Validated:
     """Checks rows of the candidates or queries file.
 
     Args:
         raw: The columns of `sources.needed_columns`, in any type.
         config: Names their roles.
         side: "candidate" or "query".
+        as_of_now: Whether the file gives the aggregates, too.
 
     Returns:
         Entities with candidate_id or query_id (string) and the features of the side; candidates
@@ -174,7 +177,7 @@ def validate_entities(raw: pa.Table, config: Config, side: str) -> Validated:
             columns[AVAILABLE_FROM] = moments
         for name in config.export.attributes:
             columns[ATTRIBUTE + name] = to_attribute(column(raw, name))
-    columns |= _features(raw, config, side, reasons, None)
+    columns |= _features(raw, config, side, reasons, None, as_of_now=as_of_now)
     return reasons.keep({name: _decoded(values) for name, values in columns.items()})
 
 
@@ -211,11 +214,13 @@ def _features(
     side: str,
     reasons: _Reasons,
     timestamps: pa.Array | None,
+    *,
+    as_of_now: bool = False,
 ) -> dict[str, pa.Array]:
     features: dict[str, Feature] = getattr(config.features, side)
     columns = {}
     for name, feature in features.items():
-        if isinstance(feature, Id | History):
+        if isinstance(feature, Id | History) or (is_aggregate(feature) and not as_of_now):
             continue
         source = config.column_of(side, name)
         if timestamps is not None and feature.kind == "timestamp" and _is_time(config, source):
@@ -259,7 +264,7 @@ def _splits(raw: pa.Array, reasons: _Reasons) -> pa.Array:
 
 
 def _labels(raw: pa.Table, config: Config, reasons: _Reasons) -> dict[str, pa.Array]:
-    """Labels (int8), weights (float32) and, where there are some, windows (int64)."""
+    """Labels (int8), weights (float32) and, where wanted, values (float64), windows (int64)."""
     rules, roles = config.labels, config.columns
     windows = np.zeros(raw.num_rows, np.int64)
     label, weight = np.ones(raw.num_rows, np.int8), np.ones(raw.num_rows, np.float32)
@@ -272,12 +277,20 @@ def _labels(raw: pa.Table, config: Config, reasons: _Reasons) -> dict[str, pa.Ar
         weight = np.array([rule.weight if rule else 1.0 for rule in known], np.float32)[codes]
         seconds = [rule.unless_positive_within_s if rule else None for rule in known]
         windows = np.array([second or 0 for second in seconds], np.int64)[codes]
-    if rules.values or rules.positive_from is not None:
-        values = _values(column(raw, str(roles.value)), reasons)
-        _apply_values(values, rules, label, weight, reasons)
-        windows[~np.isnan(values)] = 0
     columns = {LABEL: pa.array(label), WEIGHT: pa.array(weight)}
-    return columns | {WINDOW_S: pa.array(windows)} if rules.has_windows else columns
+    has_value_rules = bool(rules.values) or rules.positive_from is not None
+    if has_value_rules or config.has_means:
+        values = _values(column(raw, str(roles.value)), reasons)
+        if has_value_rules:
+            _apply_values(values, rules, label, weight, reasons)
+            windows[~np.isnan(values)] = 0
+        if config.has_means:
+            # A mean is a float32.
+            reasons.add(np.abs(values) > np.finfo(np.float32).max, BAD_VALUE)
+            columns[VALUE] = pa.array(values, from_pandas=True)
+    if rules.has_windows:
+        columns[WINDOW_S] = pa.array(windows)
+    return columns
 
 
 def _values(raw: pa.Array, reasons: _Reasons) -> np.ndarray:

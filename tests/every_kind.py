@@ -39,7 +39,9 @@ towers:
   embedding_dim: 8
   query: {hidden_units: [16], dropout: 0.2}
   candidate: {hidden_units: [16], dropout: 0.1}
-training: {epochs: 4, batch_size: 32, learning_rate: 0.01, seed: 11, patience: 9}
+loss: {mined_negatives: 2, mine_every: 2, mine_from: 5}
+training:
+  {epochs: 4, batch_size: 32, learning_rate: 0.01, schedule: cosine, seed: 11, patience: 9}
 """
 
 STATISTICS = {

@@ -269,9 +269,9 @@ def _candidate_tables(config: Config, files: Sequence[StrPath]) -> "Iterator[pa.
     from pipelines import candidates, read, sources, validate
 
     for chunk in _candidate_chunks(config, files):
-        columns = list(sources.needed_columns(config, sources.CANDIDATES))
+        columns = list(sources.needed_columns(config, sources.CANDIDATES, as_of_now=True))
         for batch in read.read_chunk(chunk, columns, validate.numeric_columns(config)):
-            checked = validate.validate_entities(batch.table, config, "candidate")
+            checked = validate.validate_entities(batch.table, config, "candidate", as_of_now=True)
             reasons = [reject.reason for reject in batch.rejects]
             reasons += [validate.REASONS[code] for code in checked.reasons if code >= 0]
             if reasons:
@@ -294,9 +294,9 @@ def _candidate_chunks(config: Config, files: Sequence[StrPath]) -> "Iterator[Chu
             size = path.stat().st_size
         except OSError as error:
             raise UserError(f"cannot read {path}: {error.strerror}") from error
-        whole = sources._whole_file(str(path), str(path.parent), sources.CANDIDATES, size)
-        header = sources._check_columns(whole, config)
-        yield from sources._cut(whole._replace(header=header), sources.MAX_CHUNK_BYTES)
+        whole = sources.whole_file(str(path), str(path.parent), sources.CANDIDATES, size)
+        header = sources.check_columns(whole, config, as_of_now=True)
+        yield from sources.cut(whole._replace(header=header), sources.MAX_CHUNK_BYTES)
 
 
 def _config(config: Config | StrPath) -> Config:

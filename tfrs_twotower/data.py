@@ -158,7 +158,9 @@ class PreparedData:
         return np.array(sorted(itertools.chain.from_iterable(ids)), np.str_)
 
     def examples(self, split: str) -> Arrays:
-        """Reads the examples of a split: encoded query features and the keys of the layout.
+        """Reads the examples of a split: encoded features and the keys of the layout.
+
+        The features are those of the query, of the context, and of the candidate its aggregates.
 
         Raises:
             UserError: If the split has no example.
@@ -169,7 +171,7 @@ class PreparedData:
             layout.TIMESTAMP_S: tf.TensorSpec([None], tf.int64),
             layout.LABEL: tf.TensorSpec([None], tf.int64),
             layout.WEIGHT: tf.TensorSpec([None], tf.float32),
-            **_specs(self.config.query_features),
+            **_specs({**self.config.query_features, **self.config.event_features}),
         }
         files = self._files(f"{layout.EXAMPLES}/{split}-*.tfrecord.gz")
         return _read_records(files, specs)
@@ -179,7 +181,8 @@ class PreparedData:
 
         Returns:
             One element a query: `query_row` [] and the query features but the history; the other
-            keys of the layout and the context features as ragged tensors `[positions, ...]`.
+            keys of the layout, the context features and the candidate's aggregates as ragged
+            tensors `[positions, ...]`.
         """
         config = self.config
         once = _specs({n: f for n, f in config.features.query.items() if f is not config.history})
@@ -191,7 +194,7 @@ class PreparedData:
             layout.WEIGHT: tf.float32,
         }
         repeated = {name: tf.TensorSpec([None], dtype) for name, dtype in keys.items()}
-        repeated |= _specs(config.features.context)
+        repeated |= _specs(config.event_features)
         columns: dict[str, Any] = {
             name: tf.io.FixedLenFeature(spec.shape[1:], spec.dtype) for name, spec in once.items()
         }
@@ -284,7 +287,7 @@ def training_batches(
 
     Args:
         examples: Of the train split.
-        corpus: Where the candidate features are gathered by row.
+        corpus: Where the candidate features are gathered by row, but those that the examples hold.
         config: Batch size, seed, id dropout, loss.
         epochs: Which epochs to give, numbered from 0.
         mined: `[num_queries, num_mined]` what `mining.mine` found, where the loss wants some.
@@ -344,7 +347,9 @@ def training_batches(
             if rows is not None:
                 batch[prefix + layout.CANDIDATE_ROW] = rows
                 for name, values in by_candidate.items():
-                    batch[prefix + name] = tf.gather(values, tf.maximum(rows, 0))
+                    # What the example says of its own candidate is of its moment.
+                    if prefix + name not in batch:
+                        batch[prefix + name] = tf.gather(values, tf.maximum(rows, 0))
         known_positives = sampler.known_positives(query_rows)
         if known_positives is not None:
             batch[KNOWN_POSITIVES] = known_positives

@@ -16,7 +16,7 @@ class RowSparseAdam(keras.optimizers.Optimizer):
 
     def __init__(
         self,
-        learning_rate: float = 0.001,
+        learning_rate: float | keras.optimizers.schedules.LearningRateSchedule = 0.001,
         *,
         beta_1: float = 0.9,
         beta_2: float = 0.999,
@@ -69,14 +69,22 @@ class RowSparseAdam(keras.optimizers.Optimizer):
         }
 
 
-def make_optimizer(training: Training) -> keras.optimizers.Optimizer:
-    """The optimizer that the config names."""
+def make_optimizer(training: Training, steps_per_epoch: int) -> keras.optimizers.Optimizer:
+    """The optimizer that the config names.
+
+    Args:
+        training: Names it.
+        steps_per_epoch: How long a schedule takes.
+    """
+    rate = training.learning_rate
+    if training.schedule == "cosine":
+        rate = keras.optimizers.schedules.CosineDecay(rate, training.epochs * steps_per_epoch)
     if training.optimizer == "adam":
-        return RowSparseAdam(training.learning_rate)
+        return RowSparseAdam(rate)
     # Keras' defaults, 0.1 and 1e-7, would swamp the gradients of a mean loss. With these a step
     # does not depend on the scale of the loss: mean and sum learn alike.
     return keras.optimizers.Adagrad(
-        training.learning_rate,
+        rate,
         initial_accumulator_value=1e-9,
         epsilon=1e-12,
         jit_compile=False,

@@ -46,13 +46,14 @@ def plan(config: Config, data: str | Path) -> Plan:
     """
     prepared = PreparedData(data, config)
     model = build_model(prepared)
-    optimizer = make_optimizer(config.training)
-    optimizer.build(model.trainable_variables)
     counts = prepared.manifest["counts"]["examples"]
     of_train = counts["train"]
     num_examples = of_train["positives"]
     if config.loss.kind == "bce":
         num_examples += of_train["negatives"]
+    num_steps = steps_per_epoch(num_examples, config.training.batch_size)
+    optimizer = make_optimizer(config.training, num_steps)
+    optimizer.build(model.trainable_variables)
     # Row numbers, time, label and weight stand beside the features.
     example_bytes = _bytes_an_entry(config.query_features) + 4 + 4 + 8 + 4 + 4
     candidate_bytes = _bytes_an_entry(config.candidate_features)
@@ -64,7 +65,7 @@ def plan(config: Config, data: str | Path) -> Plan:
         weights={variable.name: variable.shape.as_list() for variable in model.variables},
         num_parameters=sum(sizes.values()),
         num_examples=num_examples,
-        steps_per_epoch=steps_per_epoch(num_examples, config.training.batch_size),
+        steps_per_epoch=num_steps,
         max_epochs=config.training.epochs,
         memory_bytes={
             "weights": weights_bytes,

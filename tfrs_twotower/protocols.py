@@ -141,7 +141,7 @@ def evaluation_set(
             "before: give it a larger share in `split` of the config, or evaluate another split"
         )
     entries = first_of_query[asked]
-    skipped = (*keys, layout.LABEL, layout.WEIGHT)
+    skipped = (*keys, layout.LABEL, layout.WEIGHT, *data.config.candidate_aggregates)
     return EvaluationSet(
         features={
             name: values[entries] for name, values in examples.items() if name not in skipped

@@ -78,6 +78,11 @@ class _Inputs:
         """Examples that an epoch steps through."""
         return len(training_examples(self.examples, self.data.config)[layout.LABEL])
 
+    @property
+    def steps_per_epoch(self) -> int:
+        """Batches of an epoch."""
+        return steps_per_epoch(self.num_examples, self.data.config.training.batch_size)
+
 
 def train(
     config: Config,
@@ -122,7 +127,7 @@ def train(
             _begin(folder, inputs.data, earlier)
         with strategy.scope():
             model = build_model(inputs.data)
-            model.compile(optimizer=make_optimizer(config.training))
+            model.compile(optimizer=make_optimizer(config.training, inputs.steps_per_epoch))
         # Each replica reports the loss of the whole batch; Keras would sum them.
         model.distribute_reduction_method = "first"
         keep_best = KeepBest(
@@ -208,7 +213,7 @@ def _fit(
             distributed(strategy, batches),
             epochs=epochs.stop,
             initial_epoch=epochs.start,
-            steps_per_epoch=steps_per_epoch(inputs.num_examples, config.training.batch_size),
+            steps_per_epoch=inputs.steps_per_epoch,
             verbose=0,
             callbacks=[
                 WatchLoss(),

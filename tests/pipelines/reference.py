@@ -23,6 +23,7 @@ class Event:
     order: int = 0
     context: dict = field(default_factory=dict)
     split: str = ""
+    value: float = float("nan")
 
     @property
     def key(self):
@@ -104,6 +105,22 @@ def history(event, events, length):
     before = [e for e in events if e.query == event.query and e.label and e.key < event.key]
     before.sort(key=lambda e: e.key)
     return [e.candidate for e in before][-length:]
+
+
+def aggregate(own, moment, what, days):
+    """What events of one query or candidate, rows of second, label and value, say of a moment.
+
+    None where it is missing.
+    """
+    first = 0 if days is None else moment - days * 86_400
+    before = [row for row in own if first <= row[0] < moment]
+    if what == "mean":
+        values = [value for _, _, value in before if value == value]
+        return sum(values) / len(values) if values else None
+    seconds = [second for second, label, _ in before if label == 1]
+    if what == "count":
+        return len(seconds)
+    return (moment - max(seconds)) / 86_400 if seconds else None
 
 
 def vocabulary(tokens, min_count=1):

@@ -4,7 +4,15 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from pipelines.audit import audit_examples, sampled, train_digest
+from pipelines.aggregates import Events, Log
+from pipelines.audit import (
+    audit_aggregates,
+    audit_corpus,
+    audit_examples,
+    sampled,
+    spread,
+    train_digest,
+)
 from pipelines.examples import Examples
 from pipelines.job import Corpus
 from pipelines.partitions import Partition
@@ -12,6 +20,7 @@ from pipelines.split import NEVER, Cutoffs
 from pipelines.tables import hash_ids
 from pipelines.validate import Catalogue
 from tfrs_twotower.schema import parse_config
+from tfrs_twotower.schema.features import Aggregate
 
 # Query 0 has events at 10 to 60, query 1 at 10 to 30; the third of query 0 is negative.
 SECONDS = [10, 20, 30, 40, 50, 60, 10, 20, 30]
@@ -125,3 +134,119 @@ def test_all_examples_of_small_data_are_looked_at_and_few_of_large():
 
     assert len(sampled(examples, 2)) == 9
     assert len(sampled(examples, 10**12)) == 0
+
+
+DAY = 86_400
+AGGREGATES = {
+    f"{what}_{days}": Aggregate(what=what, days=days)
+    for what in ("count", "recency", "mean")
+    for days in (None, 2)
+}
+# Two entities with an event a day, each fourth of them negative; values are 0.5, 1.5, ...
+EVENTS = Events(
+    np.repeat([0, 1], 12),
+    np.tile(np.arange(12) * DAY + 500, 2),
+    np.tile([1, 1, 1, 0], 6),
+    np.arange(24) + 0.5,
+)
+IS_TRAIN = EVENTS.timestamps < 8 * DAY
+LAST_TRAIN_S = 7 * DAY + 500
+
+
+def found_with(events=EVENTS, entities=EVENTS.entities, moments=EVENTS.timestamps):
+    """What is found of moments in some events."""
+    return pa.table(Log(events).columns(AGGREGATES, entities, moments))
+
+
+def violated(audit):
+    assert audit.checked["aggregate"] > 0
+    return audit.violations["aggregate"]
+
+
+def test_sound_aggregates_pass():
+    audit = audit_aggregates(AGGREGATES, EVENTS, np.arange(24), found_with())
+
+    assert (audit.checked["aggregate"], violated(audit)) == (24 * 6, 0)
+
+
+def planted(name, wrong):
+    """Sound aggregates but one."""
+    sound = found_with()
+    place = sound.column_names.index(f"feature:{name}")
+    return sound.set_column(place, f"feature:{name}", wrong)
+
+
+@pytest.mark.parametrize(
+    ("leaking", "seen_in"),
+    [
+        pytest.param(found_with(moments=EVENTS.timestamps + 1), AGGREGATES, id="the-event-itself"),
+        pytest.param(found_with(moments=EVENTS.timestamps + 2 * DAY), AGGREGATES, id="the-future"),
+        pytest.param(found_with(moments=EVENTS.timestamps - DAY), AGGREGATES, id="too-old"),
+        # Both entities have their positives at the same times.
+        pytest.param(
+            found_with(entities=1 - EVENTS.entities), ["mean_None", "mean_2"], id="another-entity"
+        ),
+        pytest.param(
+            found_with(EVENTS._replace(labels=np.ones(24, int), values=-EVENTS.values)),
+            AGGREGATES,
+            id="other-labels-and-values",
+        ),
+    ],
+)
+def test_a_wrong_aggregate_is_seen(leaking, seen_in):
+    seen = []
+    for name in AGGREGATES:
+        found = planted(name, leaking.column(f"feature:{name}"))
+        if violated(audit_aggregates(AGGREGATES, EVENTS, np.arange(24), found)):
+            seen.append(name)
+
+    assert seen == list(seen_in)
+
+
+@pytest.mark.parametrize("places", [[5], [2, 20]])
+def test_every_single_wrong_value_is_counted(places):
+    counts = found_with().column("feature:count_2").to_pylist()
+    for place in places:
+        counts[place] += 1
+    found = planted("count_2", pa.array(counts, pa.float32()))
+
+    audit = audit_aggregates(AGGREGATES, EVENTS, np.arange(24), found)
+
+    assert violated(audit) == len(places)
+
+
+@pytest.mark.parametrize(
+    ("events", "moment", "is_sound"),
+    [
+        pytest.param(EVENTS.where(IS_TRAIN), LAST_TRAIN_S + 1, True, id="sound"),
+        pytest.param(EVENTS, LAST_TRAIN_S + DAY + 1, False, id="reads-validation"),
+        pytest.param(EVENTS.where(IS_TRAIN), LAST_TRAIN_S, False, id="not-the-last-second"),
+        pytest.param(EVENTS.where(IS_TRAIN), LAST_TRAIN_S + DAY, False, id="of-another-moment"),
+    ],
+)
+def test_a_corpus_of_anything_but_the_end_of_train_is_seen(events, moment, is_sound):
+    rows = np.array([0, 1])
+    found = found_with(events, rows, np.full(2, moment))
+
+    audit = audit_corpus(AGGREGATES, EVENTS, IS_TRAIN, LAST_TRAIN_S, rows, found)
+
+    assert (violated(audit) == 0) == is_sound
+
+
+def test_the_events_looked_at_are_spread_over_those_of_each_chosen_entity():
+    events = Events(
+        np.repeat([2, 5, 9], [100, 3, 50]),
+        np.arange(153)[::-1].copy(),
+        np.ones(153, int),
+        np.full(153, np.nan),
+    )
+
+    chosen = spread(events, np.array([2, 5]))
+
+    of_first = np.sort(chosen[events.entities[chosen] == 2])
+    assert len(of_first) == 16
+    assert (of_first[0], of_first[-1]) == (0, 99)
+    assert np.diff(of_first).max() <= 7
+    assert np.sort(chosen[events.entities[chosen] == 5]).tolist() == [100, 101, 102]
+    assert (events.entities[chosen] != 9).all()
+    assert len(spread(events, np.array([], int))) == 0

@@ -119,7 +119,11 @@ def test_no_event_is_filtered_to_no_event():
     assert kept.events.num_rows == 0
 
 
-def test_events_that_differ_in_their_given_split_alone_have_one_order():
+@pytest.mark.parametrize(
+    ("name", "values", "expected"),
+    [("split", [2, 0], [0, 2]), ("value", [None, 1.5], [1.5, None])],
+)
+def test_events_that_differ_in_one_thing_alone_have_one_order(name, values, expected):
     events = pa.table(
         {
             "query": [0, 0],
@@ -127,10 +131,10 @@ def test_events_that_differ_in_their_given_split_alone_have_one_order():
             "timestamp_s": [5, 5],
             "label": [1, 1],
             "weight": [1.0, 1.0],
-            "split": [2, 0],
+            name: values,
         }
     )
 
     sorted_either_way = [sort_events(part) for part in (events, events.take([1, 0]))]
 
-    assert [table.column("split").to_pylist() for table in sorted_either_way] == [[0, 2], [0, 2]]
+    assert [table.column(name).to_pylist() for table in sorted_either_way] == [expected, expected]

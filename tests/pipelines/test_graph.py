@@ -49,10 +49,11 @@ def graph_of(world, num_features, environment=None, more=""):
     names = [f"feature_{n}" for n in range(num_features)]
     world.write("interactions.csv", ",".join(["user_id", "item_id", "t", *names]) + "\n")
     features = ", ".join(f"{name}: {{kind: categorical}}" for name in names)
+    aggregate = "{kind: number, aggregate: {what: count}}"
     config = parse_config(
         "columns: {timestamp: t}\n"
-        f"features: {{query: {{user_id: {{kind: id}}}}, context: {{{features}}},"
-        f" candidate: {{item_id: {{kind: id}}}}}}\n{more}",
+        f"features: {{query: {{user_id: {{kind: id}}}}, context: {{{features}, seen: {aggregate}}},"
+        f" candidate: {{item_id: {{kind: id}}, plays: {aggregate}}}}}\n{more}",
         "c",
     )
     staging = str(world.output / ".staging")

@@ -1,12 +1,17 @@
 """The whole job on small worlds, against a definition that looks at one row at a time."""
 
+import errno
 import gzip
 import json
 import random
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
+from apache_beam.io.filesystems import FileSystems
 
 from pipelines.prepare import main
 from tests.pipelines.conftest import World
@@ -30,7 +35,9 @@ from tests.pipelines.reference import (
 from tfrs_twotower.data import PreparedData
 from tfrs_twotower.schema import UsageError, UserError, parse_config
 
+ROOT = Path(__file__).parents[2]
 LENGTH = 3
+NO_VIOLATION = {"history": 0, "split": 0, "aggregate": 0, "train_counts": 0}
 CONFIG = """
 columns: {query_id: user, candidate_id: item, timestamp: ts, event: type, value: thumbs,
           title: name, available_from: since}
@@ -222,7 +229,7 @@ def test_filters_keep_what_the_definition_keeps_and_every_rule_is_accounted_for(
     assert filtered.pop("rare_candidate") == _rare(merged, candidates)
     assert filtered.pop("candidate_not_in_train", 0) == len(left) - len(kept)
     assert filtered == {"rare_query": len(merged) - len(left) - _rare(merged, candidates)}
-    assert manifest["audit"]["violations"] == {"history": 0, "split": 0, "train_counts": 0}
+    assert manifest["audit"]["violations"] == NO_VIOLATION
 
 
 def _rare(events, candidates):
@@ -583,6 +590,57 @@ def test_bad_data_end_in_a_sentence_and_leave_no_manifest(world, files, config, 
     assert not (world.output / "manifest.json").exists()
 
 
+@pytest.mark.parametrize(
+    "file",
+    ["twotower.yaml", "catalogue.arrow", "queries.arrow", "train-00003.tfrecord.gz",
+     "statistics.json", "manifest.json"],
+)  # fmt: skip
+def test_a_full_disk_is_told_and_leaves_no_manifest(small_world, monkeypatch, file):
+    create = FileSystems.create
+
+    def full(path, *arguments, **options):
+        if path.endswith(file):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return create(path, *arguments, **options)
+
+    monkeypatch.setattr(FileSystems, "create", staticmethod(full))
+
+    with pytest.raises(UserError) as caught:
+        small_world.prepare(CONFIG)
+
+    assert str(caught.value) == f"the disk is full: make room for {small_world.output}"
+    assert not (small_world.output / "manifest.json").exists()
+    monkeypatch.undo()
+    assert small_world.prepare(CONFIG)["counts"]["read"] == 300
+
+
+@pytest.mark.slow
+def test_a_disk_that_becomes_full_ends_the_command_with_a_line(world, tmp_path):
+    rows = "".join(f"u{n % 997},i{n % 101},{n}\n" for n in range(100_000))
+    world.write("interactions.csv", "user_id,item_id,t\n" + rows)
+    world.write("twotower.yaml", "columns: {timestamp: t}\n")
+    small = tmp_path / "small"
+    small.mkdir()
+    # A disk of its own, which goes with the shell.
+    mount = f"mount -t tmpfs -o size=2m none {small}"
+    if subprocess.run(["unshare", "-rm", "sh", "-c", mount], capture_output=True).returncode:
+        pytest.skip("no disk can be mounted here")
+    command = (
+        f"{sys.executable} -m pipelines.prepare --config {world.dataset}/twotower.yaml"
+        f" --dataset {world.dataset} --output {small}/prepared"
+    )
+
+    done = subprocess.run(
+        ["unshare", "-rm", "sh", "-c", f"{mount} && {command}; echo code $?; ls {small}/prepared"],
+        cwd=ROOT, capture_output=True, text=True,
+    )  # fmt: skip
+
+    assert "code 1\n" in done.stdout
+    assert "manifest.json" not in done.stdout
+    assert f"the disk is full: make room for {small}/prepared\n" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def _header(files):
     data = next(iter(files.values()), "")
     data = data if isinstance(data, bytes) else data.encode()
@@ -638,8 +696,9 @@ def test_a_duplicate_candidate_or_query_is_rejected_for_the_first(world):
 def test_the_manifest_says_what_the_audit_looked_at(prepared):
     audit = prepared.manifest["audit"]
 
-    assert audit["checked"] == {"history": 300, "split": 300, "train_counts": 18}
-    assert audit["violations"] == {"history": 0, "split": 0, "train_counts": 0}
+    checked = {"history": 300, "split": 300, "aggregate": 0, "train_counts": 18}
+    assert audit["checked"] == checked
+    assert audit["violations"] == NO_VIOLATION
 
 
 def test_warm_queries_and_candidates_are_those_with_a_train_positive(prepared):
@@ -682,4 +741,4 @@ def test_a_million_real_events_take_less_than_a_minute(world, public_data):
 
     assert time.monotonic() - start < 60
     assert manifest["counts"]["read"] == 1_000_209
-    assert manifest["audit"]["violations"] == {"history": 0, "split": 0, "train_counts": 0}
+    assert manifest["audit"]["violations"] == NO_VIOLATION

@@ -21,8 +21,16 @@ labels: {positive_from: 3}
 filters: {duplicates: last, min_per_query: 9, min_per_candidate: 20, k_core: true}
 features:
   query: {user_id: {kind: id}, age: {kind: number}, history: {kind: history, length: 5}}
-  context: {device: {kind: categorical}, dwell: {kind: number}}
-  candidate: {item_id: {kind: id}, genre: {kind: categorical}}
+  context:
+    device: {kind: categorical}
+    dwell: {kind: number}
+    idle: {kind: number, aggregate: {what: recency}}
+    mood: {kind: number, aggregate: {what: mean, days: 1}}
+  candidate:
+    item_id: {kind: id}
+    genre: {kind: categorical}
+    plays: {kind: number, aggregate: {what: count, days: 1}}
+    rated: {kind: number, aggregate: {what: mean}}
 """
 
 
@@ -65,11 +73,12 @@ def contents(folder):
     }
 
 
-def test_the_cut_into_chunks_and_partitions_does_not_show(small_world, monkeypatch):
+@pytest.mark.parametrize("num_partitions", [1, 3])
+def test_the_cut_into_chunks_and_partitions_does_not_show(small_world, monkeypatch, num_partitions):
     small_world.prepare(CONFIG)
     expected = contents(small_world.output)
     monkeypatch.setattr(sources, "MIN_CHUNK_BYTES", 10_000)
-    monkeypatch.setattr(job, "MIN_PARTITIONS", 3)
+    monkeypatch.setattr(job, "MIN_PARTITIONS", num_partitions)
 
     small_world.prepare(CONFIG, overwrite=True)
 

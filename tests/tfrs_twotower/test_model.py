@@ -48,11 +48,12 @@ def trained(data, mined=None):
     num_examples = len(training_examples(examples, data.config)["label"])
     training = data.config.training
     model = build_model(data)
-    model.compile(optimizer=make_optimizer(training))
+    num_steps = steps_per_epoch(num_examples, training.batch_size)
+    model.compile(optimizer=make_optimizer(training, num_steps))
     model.fit(
         training_batches(examples, data.corpus(), data.config, range(training.epochs), mined),
         epochs=training.epochs,
-        steps_per_epoch=steps_per_epoch(num_examples, training.batch_size),
+        steps_per_epoch=num_steps,
         verbose=0,
     )
     return model

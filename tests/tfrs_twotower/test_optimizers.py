@@ -76,7 +76,7 @@ def test_no_tensor_of_a_step_has_the_size_of_the_vocabulary(name):
     """The only ops that see the whole table are handles, and what reads or writes rows of it."""
     num_rows = 1_234_567
     variable = tf.Variable(tf.zeros([num_rows, 2]))
-    optimizer = make_optimizer(Training(optimizer=name))
+    optimizer = make_optimizer(Training(optimizer=name), 1)
     optimizer.build([variable])
 
     @tf.function
@@ -136,8 +136,8 @@ def learned(optimizer, scale):
 def test_a_mean_over_4096_examples_learns_like_their_sum(name):
     training = Training(optimizer=name, learning_rate=RATE)
 
-    mean = learned(make_optimizer(training), 1 / 4096)
-    total = learned(make_optimizer(training), 1.0)
+    mean = learned(make_optimizer(training, 1), 1 / 4096)
+    total = learned(make_optimizer(training, 1), 1.0)
 
     np.testing.assert_allclose(mean, total, atol=0.01)
 
@@ -147,3 +147,14 @@ def test_keras_own_adagrad_would_learn_next_to_nothing_from_the_mean():
     mean = learned(keras.optimizers.Adagrad(RATE, jit_compile=False), 1 / 4096)
 
     np.testing.assert_allclose(mean, [[0.3, -0.2], [0.1, 0.4]], atol=0.01)
+
+
+@pytest.mark.parametrize("name", ["adam", "adagrad"])
+def test_the_cosine_schedule_ends_at_nothing_after_the_epochs(name):
+    """Half of the rate in the middle, by cos(pi / 2) = 0."""
+    training = Training(optimizer=name, learning_rate=RATE, schedule="cosine", epochs=4)
+    optimizer = make_optimizer(training, 5)
+
+    rates = [float(optimizer._learning_rate(step)) for step in (0, 10, 20)]
+
+    np.testing.assert_allclose(rates, [RATE, RATE / 2, 0.0], atol=1e-9)

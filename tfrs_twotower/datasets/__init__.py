@@ -1,5 +1,8 @@
 """Data sets to start from: one generated, the public ones from their original files."""
 
+import os
+import shutil
+import tempfile
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -7,7 +10,7 @@ from typing import NamedTuple
 
 from tfrs_twotower.datasets import movielens, ncf, presplit, sample
 from tfrs_twotower.schema import UsageError
-from tfrs_twotower.schema.folders import MANIFEST, output_folder, write_json
+from tfrs_twotower.schema.folders import MANIFEST, claim, output_folder, write_json
 
 Write = Callable[[Path, Path], dict[str, int]]  # folder, source -> counts
 
@@ -74,10 +77,14 @@ def write_dataset(
         raise UsageError(f"no data set {name!r}: expected one of {', '.join(DATASETS)}")
     if name in _PUBLIC and source is None:
         raise UsageError(f"{name} is made from its original files: name their folder by --source")
-    with output_folder(output, overwrite=overwrite) as folder:
+    claim(set(os.listdir(output)) if output.is_dir() else set(), str(output), overwrite=overwrite)
+    # What is replaced stays until the source has shown that it can be read.
+    with tempfile.TemporaryDirectory() as made:
         if source is None or name not in _PUBLIC:
-            counts = sample.write(folder, seed)
+            counts = sample.write(Path(made), seed)
         else:
-            counts = _PUBLIC[name].write(folder, source)
-        write_json(folder / MANIFEST, {"kind": "dataset", "name": name, "counts": counts})
+            counts = _PUBLIC[name].write(Path(made), source)
+        with output_folder(output, overwrite=overwrite) as folder:
+            shutil.copytree(made, folder, dirs_exist_ok=True)
+            write_json(folder / MANIFEST, {"kind": "dataset", "name": name, "counts": counts})
     return counts

@@ -4,6 +4,7 @@ import hashlib
 import json
 import keyword
 import re
+from collections.abc import Mapping
 from datetime import date
 from typing import Any, Literal, Self
 
@@ -17,10 +18,12 @@ from pydantic import (
 )
 
 from tfrs_twotower.schema.features import (
+    Aggregate,
     AnyFeature,
     Feature,
     History,
     Id,
+    Number,
     Strict,
     Timestamp,
 )
@@ -333,6 +336,18 @@ class Loss(Strict):
             return self.explicit_negatives
         return 1 if self.kind in ("margin", "bpr") else 0
 
+    @property
+    def draws_from_corpus(self) -> str | None:
+        """The first kind of negatives that are candidates of the corpus, not of an event."""
+        implicit = self.implicit_negatives
+        counts = {
+            "uniform_negatives": self.uniform_negatives,
+            "implicit_negatives": self.kind != "softmax" if implicit is None else implicit,
+            "explicit_negatives": self.explicit_count,
+            "mined_negatives": self.mined_negatives,
+        }
+        return next((name for name, count in counts.items() if count), None)
+
 
 class Training(Strict):
     """How Keras trains; the best epoch by `metric` on the validation split is kept."""
@@ -341,6 +356,11 @@ class Training(Strict):
     batch_size: int = Field(1024, ge=2)
     optimizer: Literal["adam", "adagrad"] = "adam"
     learning_rate: PositiveFloat = 0.003
+    schedule: Literal["constant", "cosine"] = Field(
+        "constant",
+        description="Of the learning rate; cosine: falls to 0 over `epochs`, which are then as "
+        "many as the training is meant to take.",
+    )
     seed: int = Field(42, ge=0, le=1_000_000_000)
     metric: str = Field("recall_at_10", pattern=r"^(recall|hit_rate|ndcg)_at_[1-9][0-9]*$|^mrr$")
     patience: PositiveInt = Field(3, description="Epochs without a better metric before stopping.")
@@ -454,6 +474,14 @@ def _is_feature_name(name: object) -> bool:
     )
 
 
+def _aggregates(features: Mapping[str, Feature]) -> dict[str, Aggregate]:
+    return {
+        name: feature.aggregate
+        for name, feature in features.items()
+        if isinstance(feature, Number) and feature.aggregate is not None
+    }
+
+
 class Config(Strict):
     """All of `twotower.yaml`."""
 
@@ -504,6 +532,7 @@ class Config(Strict):
         self._check_features()
         self._check_context_mode()
         self._check_rules()
+        self._check_aggregates()
         columns, split, labels = self.columns, self.split, self.labels
         if columns.query_id == columns.candidate_id:
             raise ValueError("`columns.query_id` and `columns.candidate_id` are the same column")
@@ -639,6 +668,29 @@ class Config(Strict):
         if len(set(self.rules.filters)) < len(self.rules.filters):
             raise ValueError("`rules.filters` names an attribute twice")
 
+    def _check_aggregates(self) -> None:
+        for name, feature in self.features.query.items():
+            if isinstance(feature, Number) and feature.aggregate is not None:
+                raise ValueError(
+                    f"`features.query.{name}`: an `aggregate` is of the moment, not of the "
+                    "profile: put it under `features.context`"
+                )
+        found = self.query_aggregates | self.candidate_aggregates
+        if not found:
+            return
+        if self.columns.timestamp is None:
+            raise ValueError(f"the `aggregate` of `{min(found)}` needs `columns.timestamp`")
+        for name, aggregate in found.items():
+            if aggregate.what == "mean" and self.columns.value is None:
+                raise ValueError(f"the `aggregate` of `{name}`, a mean, needs `columns.value`")
+        drawn = self.loss.draws_from_corpus
+        if self.candidate_aggregates and drawn is not None:
+            raise ValueError(
+                f"`loss.{drawn}` are drawn from the corpus, whose aggregates "
+                f"(`features.candidate.{min(self.candidate_aggregates)}`) are of the end of train, "
+                f"later than the example: set `loss.{drawn}: 0`, or take the `aggregate` out"
+            )
+
     @property
     def rules_of_corpus(self) -> Rules:
         """`rules` with the default of `timestamp` resolved."""
@@ -666,6 +718,31 @@ class Config(Strict):
         """Name and feature of the candidate's id, if the candidate tower reads it."""
         named = self.features.candidate.items()
         return next(((name, f) for name, f in named if isinstance(f, Id)), None)
+
+    @property
+    def query_aggregates(self) -> dict[str, Aggregate]:
+        """What is found of the query before each event, by feature."""
+        return _aggregates(self.features.context)
+
+    @property
+    def candidate_aggregates(self) -> dict[str, Aggregate]:
+        """What is found of the candidate before each event, by feature."""
+        return _aggregates(self.features.candidate)
+
+    @property
+    def has_means(self) -> bool:
+        """Whether an aggregate reads `columns.value`."""
+        found = (self.query_aggregates | self.candidate_aggregates).values()
+        return any(aggregate.what == "mean" for aggregate in found)
+
+    @property
+    def event_features(self) -> dict[str, Feature]:
+        """What an event holds beside its ids: the context, and the candidate's aggregates."""
+        candidate = self.features.candidate
+        return {
+            **self.features.context,
+            **{name: candidate[name] for name in self.candidate_aggregates},
+        }
 
     @property
     def context_mode(self) -> str | None:

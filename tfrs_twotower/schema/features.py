@@ -24,6 +24,9 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
+MAX_DAYS = 36_525  # A century; moments end with the year 2099.
+
+
 class Fill(Strict):
     """Stands in for a missing value, before encoding."""
 
@@ -106,10 +109,44 @@ class Text(_Embedded):
     tower_only: ClassVar[frozenset[str]] = frozenset({"embedding_dim"})
 
 
+class Aggregate(Strict):
+    """A number that the log itself gives: what happened before the moment of an event.
+
+    Among `features.context` it reads the earlier events of the event's query, among
+    `features.candidate` those of its candidate, whatever their split; earlier is strictly before
+    the event's second and, with `days`, at most so many days before. Of these events
+
+    * `count` is the number of positives, 0 if there is none;
+    * `recency` the days since the last positive, missing if there is none;
+    * `mean` the mean `columns.value` of those that have one, missing if none has.
+
+    `pipelines.prepare` finds it for every event. The candidates of the corpus hold what the train
+    part says of them one second after its last event. A request, and the candidates of a refresh,
+    give it like any other number, as of now.
+    """
+
+    what: Literal["count", "mean", "recency"]
+    days: PositiveInt | None = Field(None, le=MAX_DAYS)
+
+    def __str__(self) -> str:
+        """What it is, for messages."""
+        of = {
+            "count": "number of positives",
+            "mean": "mean of `columns.value`",
+            "recency": "days since the last positive",
+        }
+        return of[self.what] + (f" in {self.days} days" if self.days else "")
+
+
 class Number(_Feature):
     """A number. Raw and encoded: float32, NaN where missing."""
 
     kind: Literal["number"] = "number"
+    aggregate: Aggregate | None = Field(
+        None,
+        description="In place of a column: `{what: count | mean | recency, days: n}` over the "
+        "query's (context) or the candidate's events before each event; `days: null`: all of them.",
+    )
     normalize: Literal["standard", "log", "none"] = Field(
         "standard",
         description="(x - mean) / std of train; `log` does so on sign(x) * log(1 + |x|).",
@@ -117,6 +154,12 @@ class Number(_Feature):
     missing: Missing = "indicator"
     tower_only: ClassVar[frozenset[str]] = frozenset({"normalize"})
     fill_type: ClassVar[tuple[type, str]] = (float, "a number")
+
+    @model_validator(mode="after")
+    def _of_a_column_or_of_the_log(self) -> Self:
+        if self.aggregate is not None and self.column is not None:
+            raise ValueError("`aggregate` is found in the log, not in a `column`: keep one")
+        return self
 
 
 class Boolean(_Feature):
@@ -152,6 +195,13 @@ class Timestamp(_Embedded):
     @classmethod
     def _sequence(cls, value: object) -> object:
         return tuple(value) if isinstance(value, list) else value
+
+    @field_validator("parts")
+    @classmethod
+    def _distinct(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(value)) < len(value):
+            raise ValueError(f"a part is named twice: {', '.join(value)}")
+        return value
 
     @field_validator("time_zone")
     @classmethod
@@ -194,6 +244,12 @@ class History(_Embedded):
         return self.encoder != "mean"
 
     @model_validator(mode="after")
+    def _has_no_column(self) -> Self:
+        if self.column is not None:
+            raise ValueError("a history is made of the interactions: it has no `column`")
+        return self
+
+    @model_validator(mode="after")
     def _settings_of_the_encoder(self) -> Self:
         if self.encoder != "attention":
             for name in ("blocks", "heads"):
@@ -212,5 +268,11 @@ Feature = (
     Id | Categorical | MultiCategorical | Text | Number | Boolean | Vector | Timestamp | History
 )
 AnyFeature = Annotated[Feature, Field(discriminator="kind")]
+
+
+def is_aggregate(feature: Feature) -> bool:
+    """Whether the log itself gives the feature, and no column of it."""
+    return isinstance(feature, Number) and feature.aggregate is not None
+
 
 WITH_VOCABULARY = (Id, Categorical, MultiCategorical)

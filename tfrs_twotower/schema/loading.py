@@ -133,7 +133,7 @@ def _legal_names(location: Sequence[str]) -> list[str]:
 def _step(annotation: Any, part: str) -> Any:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         field = annotation.model_fields.get(part)
-        return field.annotation if field else None
+        return _unless_null(field.annotation) if field else None
     origin = typing.get_origin(annotation)
     if origin is dict:
         return typing.get_args(annotation)[1]
@@ -147,6 +147,12 @@ def _step(annotation: Any, part: str) -> Any:
             ) == part:
                 return member
     return None
+
+
+def _unless_null(annotation: Any) -> Any:
+    arms = [arm for arm in typing.get_args(annotation) if arm is not type(None)]
+    is_union = typing.get_origin(annotation) in (types.UnionType, typing.Union)
+    return arms[0] if is_union and len(arms) == 1 else annotation
 
 
 def _kind(value: object) -> str:

@@ -17,8 +17,9 @@ vocabulary.
 
 Records are `tf.train.Example`s. Every feature of the config stands under its name in its encoded
 form (`tfrs_twotower.schema.features`), rows and numbers flattened; examples hold the query and
-context features, candidate records the candidate features, sequences the query features but the
-history once and each context feature once a position. Beside them stand the keys below.
+context features and the candidate's aggregates as of the moment, candidate records the candidate
+features, sequences the query features but the history once, and each context feature and aggregate
+once a position. Beside them stand the keys below.
 """
 
 from typing import NamedTuple

@@ -8,7 +8,7 @@ import pytest
 from tests.tfrs_twotower.datasets import originals
 from tfrs_twotower.datasets import DATASETS, write_dataset
 from tfrs_twotower.datasets.heads import read_head
-from tfrs_twotower.schema import UsageError, load_config
+from tfrs_twotower.schema import UsageError, UserError, load_config
 from tfrs_twotower.schema.features import History, Id
 
 SOURCES = {
@@ -118,6 +118,18 @@ def test_a_finished_folder_is_replaced_only_when_asked(tmp_path):
 
     counts = write_dataset("sasrec", tmp_path / "out", source, overwrite=True)
     assert counts["interactions"] == 1
+
+
+def test_a_bad_source_leaves_the_folder_that_was_to_be_replaced(tmp_path):
+    source = originals.write_sasrec(tmp_path / "source")
+    write_dataset("sasrec", tmp_path / "out", source)
+    before = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    (source / "sasrec_tiny.txt").write_text("5 30\n6\n")
+
+    with pytest.raises(UserError, match="sasrec_tiny"):
+        write_dataset("sasrec", tmp_path / "out", source, overwrite=True)
+
+    assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
 
 
 def test_a_failed_attempt_leaves_nothing_that_looks_finished(tmp_path):

@@ -189,6 +189,20 @@ def test_an_empty_file_asks_for_what_the_default_split_needs():
             "Europe/Paris",
             id="unknown-time-zone",
         ),
+        pytest.param(
+            with_features(
+                "{context: {u: {kind: timestamp, parts: [hour, hour]}}, candidate: {i: {kind: id}}}"
+            ),
+            "features.context.u.parts: a part is named twice: hour, hour",
+            id="one-part-twice",
+        ),
+        pytest.param(
+            with_features(
+                "{query: {past: {kind: history, column: bought}}, candidate: {i: {kind: id}}}"
+            ),
+            "features.query.past: a history is made of the interactions: it has no `column`",
+            id="a-history-in-a-column",
+        ),
     ],
 )
 def test_an_impossible_combination_is_refused_with_what_is_missing(text, expected):

@@ -26,6 +26,10 @@ def query_feature(settings: str) -> str:
         ("colums: {}", "colums: unknown key; did you mean `columns`?"),
         ("training: {epoch: 3}", "training.epoch: unknown key; did you mean `epochs`?"),
         (
+            "features: {context: {n: {kind: number, aggregate: {what: count, dayz: 7}}}}",
+            "features.context.n.aggregate.dayz: unknown key; did you mean `days`?",
+        ),
+        (
             "towers: {query: {hidden_unit: [8]}}",
             "towers.query.hidden_unit: unknown key; did you mean `hidden_units`?",
         ),
