@@ -1,6 +1,8 @@
 """A client for the served models: recommend, score and embed over gRPC."""
 
+import itertools
 import json
+import re
 import threading
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Self
@@ -46,6 +48,11 @@ _SERVICE_CONFIG = json.dumps(
     }
 )
 
+
+# What an assertion says, in one line of bracketed parts; the place in the graph follows.
+_ASSERTION = re.compile(r"assertion failed: (\[.*\])$", re.MULTILINE)
+_PART = re.compile(r"\[(.*?)\](?= \[|$)")
+_CONDITION = "Condition "  # Begins what TensorFlow adds of its own.
 
 _LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
 
@@ -312,5 +319,15 @@ class RetrievalClient:
         elif status == grpc.StatusCode.DEADLINE_EXCEEDED:
             message = f"{self._target} did not answer within {self._timeout_s:g} s"
         else:
-            message = details
+            message = _sentence(details)
         return from_status(status, message, model=spec.name)
+
+
+def _sentence(details: str) -> str:
+    """What an assertion of the graph says, without TensorFlow's words around it."""
+    failed = _ASSERTION.search(details)
+    if failed is None:
+        return details
+    parts = _PART.findall(failed.group(1))
+    said = itertools.takewhile(lambda part: not part.startswith(_CONDITION), parts)
+    return " ".join(said) or details

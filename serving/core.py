@@ -3,16 +3,18 @@
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import grpc
 from tensorflow_serving.apis import get_model_metadata_pb2, get_model_status_pb2
 
 from serving.admission import Admission
+from serving.batching import Batcher
 from serving.errors import InvalidRequestError, ServingError
 from serving.loading import Servable
 from serving.metrics import Metrics
-from serving.predict import Limits, predict, run
+from serving.predict import Execute, Limits, predict, run
 from serving.servables import Servables
 from serving.tensors import Array
 
@@ -22,11 +24,18 @@ SIGNATURE_DEF = "signature_def"
 class Core:
     """Predict, GetModelMetadata and GetModelStatus on a set of servables."""
 
-    def __init__(self, servables: Servables, admission: Admission, limits: Limits) -> None:
-        """Answers from `servables`, within `admission` and `limits`."""
+    def __init__(
+        self,
+        servables: Servables,
+        admission: Admission,
+        limits: Limits,
+        batcher: Batcher | None = None,
+    ) -> None:
+        """Answers from `servables`, within `admission` and `limits`, merged by `batcher`."""
         self._servables = servables
         self._admission = admission
         self._limits = limits
+        self._batcher = batcher
         self._metrics = Metrics()
 
     def predict(self, request: Any, timeout_s: float | None) -> Any:
@@ -40,7 +49,7 @@ class Core:
             ServingError: See `serving.predict`; OverloadedError and DeadlineError of `Admission`.
         """
         with self._answering(request.model_spec, "GRPC", timeout_s) as servable:
-            return predict(servable, request, self._limits)
+            return predict(servable, request, self._limits, self._execute(timeout_s))
 
     def predict_arrays(
         self,
@@ -57,7 +66,13 @@ class Core:
         """
         with self._answering(model_spec, "REST", timeout_s) as servable:
             key, inputs = inputs_of(servable)
-            return run(servable, key, inputs, self._limits)
+            return run(servable, key, inputs, self._limits, self._execute(timeout_s))
+
+    def _execute(self, timeout_s: float | None) -> Execute:
+        """What runs a signature, within `timeout_s` from now."""
+        if self._batcher is None:
+            return Servable.run
+        return partial(self._batcher.run, timeout_s=timeout_s)
 
     @contextmanager
     def _answering(

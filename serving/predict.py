@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import tensorflow as tf
 from tensorflow_serving.apis import predict_pb2
@@ -27,13 +27,25 @@ class Limits:
     max_elements: int = 4 * 1024 * 1024
 
 
-def predict(servable: Servable, request: Any, limits: Limits) -> Any:
+class Execute(Protocol):
+    """Runs a signature, as `Servable.run` does."""
+
+    def __call__(
+        self, servable: Servable, signature: str, inputs: Mapping[str, Array], /
+    ) -> dict[str, Array]:
+        """See `Servable.run`."""
+
+
+def predict(
+    servable: Servable, request: Any, limits: Limits, execute: Execute = Servable.run
+) -> Any:
     """Answers a `PredictRequest`.
 
     Args:
         servable: The version that answers.
         request: The request; its model spec's version has been looked up already.
         limits: What the request may ask.
+        execute: What runs the signature once the request has been checked.
 
     Returns:
         The `PredictResponse`; its model spec names version and signature.
@@ -50,7 +62,7 @@ def predict(servable: Servable, request: Any, limits: Limits) -> Any:
             inputs[name] = to_array(proto, limits.max_elements)
         except ValueError as error:
             raise InvalidRequestError(f"tensor parsing error: {name}: {error}") from error
-    outputs = run(servable, key, inputs, limits)
+    outputs = run(servable, key, inputs, limits, execute)
     response = predict_pb2.PredictResponse()
     response.model_spec.name = servable.name
     response.model_spec.version.value = servable.version
@@ -61,7 +73,11 @@ def predict(servable: Servable, request: Any, limits: Limits) -> Any:
 
 
 def run(
-    servable: Servable, key: str, inputs: Mapping[str, Array], limits: Limits
+    servable: Servable,
+    key: str,
+    inputs: Mapping[str, Array],
+    limits: Limits,
+    execute: Execute = Servable.run,
 ) -> dict[str, Array]:
     """Checks inputs, fills in defaults and runs a signature.
 
@@ -72,7 +88,7 @@ def run(
     _check_names(signature, inputs)
     for name, array in inputs.items():
         _check_tensor(signature, name, array, limits)
-    return servable.run(key, {**signature.defaults, **inputs})
+    return execute(servable, key, {**signature.defaults, **inputs})
 
 
 def signature_of(servable: Servable, key: str) -> Signature:

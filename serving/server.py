@@ -26,7 +26,10 @@ import typer
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from tensorflow_serving.apis import model_service_pb2_grpc, prediction_service_pb2_grpc
 
+from serving import native_log
 from serving.admission import Admission
+from serving.batching import Batcher, BatchingOptions
+from serving.batching_config import read_batching_options
 from serving.core import Core
 from serving.errors import LoadError
 from serving.grpc_services import ModelService, PredictionService
@@ -57,6 +60,7 @@ class ServerOptions:
         rest_timeout_s: How long a REST caller waits at most; gRPC callers say it themselves.
         poll_s: Time between two looks for new versions; None: never look again.
         limits: What one request may ask.
+        batching: How waiting requests are merged into one run; None: each is run by itself.
     """
 
     max_message_bytes: int = 16 * 1024 * 1024
@@ -65,6 +69,7 @@ class ServerOptions:
     rest_timeout_s: float = 30.0
     poll_s: float | None = 1.0
     limits: Limits = Limits()
+    batching: BatchingOptions | None = None
 
 
 class ModelServer:
@@ -107,7 +112,10 @@ class ModelServer:
             reread = partial(read_models_config, config_path) if config_path else None
             self._watcher = Watcher(self._servables, options.poll_s, reread)
         core = Core(
-            self._servables, Admission(options.max_running, options.max_waiting), options.limits
+            self._servables,
+            _admission(options),
+            options.limits,
+            Batcher(options.batching) if options.batching else None,
         )
         num_threads = options.max_running + options.max_waiting + SPARE_THREADS
         self._grpc = grpc.server(
@@ -207,6 +215,13 @@ class ModelServer:
             self._health.set(service, status)
 
 
+def _admission(options: ServerOptions) -> Admission:
+    if options.batching is None:
+        return Admission(options.max_running, options.max_waiting)
+    # Whoever is let in waits for a batch: the batcher bounds what runs.
+    return Admission(options.max_running + options.max_waiting, 0)
+
+
 def _cannot_listen(flag: str, host: str, port: int) -> UserError:
     return UserError(f"cannot listen on {host}:{port}: is it in use? Choose another {flag}")
 
@@ -254,6 +269,16 @@ def serve(
     rest_api_timeout_in_ms: Annotated[
         int, typer.Option("--rest_api_timeout_in_ms", help="Longest wait of a REST caller.")
     ] = 30_000,
+    enable_batching: Annotated[
+        bool,
+        typer.Option(
+            "--enable_batching", help="Merge requests that wait for the same signature into one."
+        ),
+    ] = False,
+    batching_parameters_file: Annotated[
+        Path | None,
+        typer.Option("--batching_parameters_file", help="How; for example batching.config here."),
+    ] = None,
     max_message_bytes: Annotated[
         int, typer.Option("--max_message_bytes", help="Largest gRPC message and REST body.")
     ] = ServerOptions.max_message_bytes,
@@ -275,15 +300,17 @@ def serve(
         level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s"
     )
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
-    options = ServerOptions(
-        max_message_bytes=max_message_bytes,
-        max_running=max_running_requests,
-        max_waiting=max_waiting_requests,
-        rest_timeout_s=rest_api_timeout_in_ms / 1000,
-        poll_s=file_system_poll_wait_seconds or None,
-        limits=Limits(max_batch_size=max_batch_size),
-    )
+    native_log.keep_errors_only()
     try:
+        options = ServerOptions(
+            max_message_bytes=max_message_bytes,
+            max_running=max_running_requests,
+            max_waiting=max_waiting_requests,
+            rest_timeout_s=rest_api_timeout_in_ms / 1000,
+            poll_s=file_system_poll_wait_seconds or None,
+            limits=Limits(max_batch_size=max_batch_size),
+            batching=_batching(enable_batching, batching_parameters_file),
+        )
         with ModelServer(
             _models(model_config_file, model_name, model_base_path),
             host=host,
@@ -304,6 +331,14 @@ def serve(
         raise typer.Exit(error.exit_code) from error
 
 
+def _batching(is_enabled: bool, path: Path | None) -> BatchingOptions | None:
+    if not is_enabled:
+        if path:
+            raise UsageError("--batching_parameters_file has no effect without --enable_batching")
+        return None
+    return read_batching_options(path) if path else BatchingOptions()
+
+
 def _models(config_path: Path | None, model_name: str, base_path: Path | None) -> list[ModelConfig]:
     if config_path and base_path:
         raise UsageError("give --model_config_file or --model_base_path, not both")
@@ -314,14 +349,26 @@ def _models(config_path: Path | None, model_name: str, base_path: Path | None) -
     raise UsageError("nothing to serve: give --model_config_file=MODELS/models.config")
 
 
+# TF Serving takes a switch with a value, too.
+_ON, _OFF = ("--enable_batching=true", "--enable_batching=1"), ("--enable_batching=false",)
+
+
+def _without_value(argument: str) -> str:
+    return argument.partition("=")[0] if argument in _ON else argument
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line.
 
     Returns:
         0: stopped by a signal; 1: failed; 2: misused.
     """
+    given = sys.argv[1:] if argv is None else argv
     try:
-        _APP(args=argv, prog_name="python -m serving.server")
+        _APP(
+            args=[_without_value(one) for one in given if one not in _OFF],
+            prog_name="python -m serving.server",
+        )
     except SystemExit as stop:
         return int(stop.code or 0)
     return 0

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -63,6 +64,13 @@ class Signature:
     defaults: Mapping[str, Array] = field(default_factory=dict)
     feeds: tuple[str, ...] = ()
     fetches: tuple[str, ...] = ()
+
+    @cached_property
+    def is_batched(self) -> bool:
+        """Whether every input has a first dimension that may vary: its rows."""
+        has_required = self.inputs.keys() != self.defaults.keys()
+        shapes = (spec.shape for spec in self.inputs.values())
+        return has_required and all(shape and shape[0] == -1 for shape in shapes)
 
     @classmethod
     def from_proto(cls, signature_def: Any) -> "Signature":

@@ -16,8 +16,9 @@ from tensorflow_serving.apis import (
     prediction_service_pb2_grpc,
 )
 
+from serving.batching import BatchingOptions
 from serving.model_config import ModelConfig
-from serving.server import ModelServer
+from serving.server import ModelServer, ServerOptions
 from tests.serving import toy_models
 
 TF_MODEL_SERVER = os.environ.get("TF_MODEL_SERVER")
@@ -57,14 +58,27 @@ def embedded(models_dir):
         yield RunningServer(server.port, server.rest_port)
 
 
+@pytest.fixture(scope="session")
+def batching(models_dir):
+    """The embedded server on the toy models, merging requests."""
+    models = [ModelConfig(name, models_dir / name) for name in MODELS]
+    options = ServerOptions(batching=BatchingOptions(pad_variable_length_inputs=True))
+    with ModelServer(models, options=options) as server:
+        yield RunningServer(server.port, server.rest_port)
+
+
 @pytest.fixture(
     scope="session",
-    params=["embedded", pytest.param("tensorflow_model_server", marks=pytest.mark.tf_serving)],
+    params=[
+        "embedded",
+        "batching",
+        pytest.param("tensorflow_model_server", marks=pytest.mark.tf_serving),
+    ],
 )
 def server(request, models_dir, tmp_path_factory):
     """Each server that must give the same answers."""
-    if request.param == "embedded":
-        yield request.getfixturevalue("embedded")
+    if request.param in ("embedded", "batching"):
+        yield request.getfixturevalue(request.param)
     elif not TF_MODEL_SERVER:
         pytest.skip("TF_MODEL_SERVER names no tensorflow_model_server")
     else:

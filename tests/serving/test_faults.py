@@ -58,10 +58,10 @@ tensors = st.builds(
 names = st.sampled_from(["user_id", "history", "age", "k", "exclude_ids", "allow_ids", "x", ""])
 
 
-@pytest.fixture
-def call(embedded):
+@pytest.fixture(params=["embedded", "batching"])
+def call(request):
     """Sends bytes as a Predict request; returns the status."""
-    with grpc.insecure_channel(embedded.target) as channel:
+    with grpc.insecure_channel(request.getfixturevalue(request.param).target) as channel:
         method = channel.unary_unary(PREDICT)
 
         def send(body):

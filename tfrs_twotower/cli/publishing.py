@@ -112,6 +112,25 @@ def versions(models: ModelsOption, as_json: JsonFlag = False) -> None:
 
 
 @app.command()
+def signatures(
+    models: ModelsOption,
+    model: Annotated[
+        str | None, typer.Option(help="Only this one, for example retrieval; default: all.")
+    ] = None,
+    version: Annotated[int | None, typer.Option(help="Default: the newest.")] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Prints what the models can be asked, as Markdown: inputs, outputs, examples."""
+    from tfrs_twotower import signature_reference
+
+    found = signature_reference.signatures(models, model, version)
+    if as_json:
+        print_json([dataclasses.asdict(signature) for signature in found])
+    else:
+        print(signature_reference.as_markdown(found))
+
+
+@app.command()
 def promote(
     models: ModelsOption,
     version: Annotated[int | None, typer.Option(help="Default: the newest.")] = None,

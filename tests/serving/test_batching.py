@@ -1,0 +1,223 @@
+"""Requests that are merged get the answers they would get alone."""
+
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from serving.batching import Batcher, BatchingOptions
+from serving.errors import DeadlineError, InvalidRequestError
+from serving.loading import load
+from serving.tensors import Signature, TensorSpec
+from tests.serving.toy_models import MAX_K
+
+ONE_AT_A_TIME = BatchingOptions(num_batch_threads=1)
+FLOATS = TensorSpec(tf.float32, (-1,))
+TEXTS = TensorSpec(tf.string, (-1, -1))
+
+
+class Recorder:
+    """Stands for a servable: answers x * factor row by row, once `gate` is open."""
+
+    def __init__(self, signature):
+        self.signatures = {"double": signature}
+        self.gate = threading.Event()
+        self.runs = []
+
+    def run(self, signature, inputs):
+        self.gate.wait(10)
+        self.runs.append(inputs)
+        if np.isnan(inputs["x"]).any():
+            raise InvalidRequestError("x is not a number")
+        return {"y": inputs["x"] * inputs.get("factor", np.ones(1, np.float32))}
+
+
+@pytest.fixture
+def recorder():
+    signature = Signature(
+        {"factor": FLOATS, "x": FLOATS}, {"y": FLOATS}, {"factor": np.array([2.0], np.float32)}
+    )
+    return Recorder(signature)
+
+
+def run_while_one_is_running(batcher, servable, requests):
+    """Runs requests in threads of their own, all but the first arriving during its run.
+
+    They arrive in order; returns their outputs or exceptions in that order.
+    """
+    with ThreadPoolExecutor(len(requests)) as pool:
+        futures = []
+        for number, inputs in enumerate(requests):
+            filled = {**servable.signatures["double"].defaults, **inputs}
+            futures.append(pool.submit(batcher.run, servable, "double", filled))
+            wait_for(lambda count=number: len(batcher._waiting) == count and batcher._num_running)
+        servable.gate.set()
+        return [future.exception() or future.result() for future in futures]
+
+
+def wait_for(condition):
+    end = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.001)
+
+
+def one(*values):
+    return np.array(values, np.float32)
+
+
+def test_requests_that_arrive_during_a_run_are_answered_by_the_next_one(recorder):
+    requests = [{"x": one(1)}, {"x": one(2)}, {"x": one(3, 4)}]
+
+    answers = run_while_one_is_running(Batcher(ONE_AT_A_TIME), recorder, requests)
+
+    assert [answer["y"].tolist() for answer in answers] == [[2], [4], [6, 8]]
+    assert [run["x"].tolist() for run in recorder.runs] == [[1], [2, 3, 4]]
+
+
+def test_requests_with_other_options_are_not_merged(recorder):
+    requests = [
+        {"x": one(1)},
+        {"x": one(2), "factor": one(10)},
+        {"x": one(3)},
+        {"x": one(4), "factor": one(10)},
+    ]
+
+    answers = run_while_one_is_running(Batcher(ONE_AT_A_TIME), recorder, requests)
+
+    assert [answer["y"].tolist() for answer in answers] == [[2], [20], [6], [40]]
+    assert [run["x"].tolist() for run in recorder.runs] == [[1], [2, 4], [3]]
+
+
+def test_a_run_has_no_more_rows_than_it_may(recorder):
+    batcher = Batcher(BatchingOptions(max_batch_size=3, num_batch_threads=1))
+    requests = [{"x": one(1)}, {"x": one(2, 3)}, {"x": one(4, 5)}, {"x": one(6)}]
+
+    answers = run_while_one_is_running(batcher, recorder, requests)
+
+    assert [answer["y"].tolist() for answer in answers] == [[2], [4, 6], [8, 10], [12]]
+    assert [run["x"].tolist() for run in recorder.runs] == [[1], [2, 3, 6], [4, 5]]
+
+
+def test_the_mistake_of_one_request_is_told_to_nobody_else(recorder):
+    requests = [{"x": one(1)}, {"x": one(2)}, {"x": one(float("nan"))}, {"x": one(3)}]
+
+    answers = run_while_one_is_running(Batcher(ONE_AT_A_TIME), recorder, requests)
+
+    assert isinstance(answers.pop(2), InvalidRequestError)
+    assert [answer["y"].tolist() for answer in answers] == [[2], [4], [6]]
+
+
+def test_a_model_that_does_not_answer_row_by_row_is_asked_one_request_at_a_time(recorder):
+    requests = [{"x": one(1)}, {"x": one(2)}, {"x": one(3)}]
+    alone = recorder.run
+    recorder.run = lambda *arguments: {"y": alone(*arguments)["y"].sum(keepdims=True)}
+
+    answers = run_while_one_is_running(Batcher(ONE_AT_A_TIME), recorder, requests)
+
+    assert [answer["y"].tolist() for answer in answers] == [[2], [4], [6]]
+
+
+def test_a_request_whose_deadline_passes_in_the_queue_is_given_up(recorder):
+    batcher = Batcher(ONE_AT_A_TIME)
+    inputs = {**recorder.signatures["double"].defaults, "x": one(1)}
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(batcher.run, recorder, "double", inputs)
+        wait_for(lambda: batcher._num_running)
+
+        with pytest.raises(DeadlineError, match="waited for its turn"):
+            batcher.run(recorder, "double", inputs, timeout_s=0.01)
+
+        recorder.gate.set()
+        assert running.result()["y"].tolist() == [2]
+    assert len(recorder.runs) == 1
+    assert batcher.run(recorder, "double", inputs)["y"].tolist() == [2]
+
+
+def test_lists_of_different_lengths_are_merged_only_where_padding_is_allowed():
+    signature = Signature({"words": TEXTS, "x": FLOATS}, {"y": FLOATS})
+    requests = [
+        {"x": one(1), "words": np.array([[b"a"]], object)},
+        {"x": one(2), "words": np.array([[b"a", b"b"]], object)},
+        {"x": one(3), "words": np.array([[b"c"]], object)},
+    ]
+    merged = {}
+    for pads in (False, True):
+        recorder = Recorder(signature)
+        options = BatchingOptions(num_batch_threads=1, pad_variable_length_inputs=pads)
+        run_while_one_is_running(Batcher(options), recorder, requests)
+        merged[pads] = [run["words"].tolist() for run in recorder.runs]
+
+    assert merged[False] == [[[b"a"]], [[b"a", b"b"]], [[b"c"]]]
+    assert merged[True] == [[[b"a"]], [[b"a", b"b"], [b"c", b""]]]
+
+
+def test_lists_of_candidates_to_score_are_never_filled_up():
+    """Or the shorter one's answer would have more columns than candidates."""
+    recorder = Recorder(Signature({"candidate_ids": TEXTS, "x": FLOATS}, {"y": FLOATS}))
+    lists = [[b"a"], [b"a", b"b"], [b"c"]]
+    requests = [{"x": one(1), "candidate_ids": np.array([ids], object)} for ids in lists]
+    options = BatchingOptions(num_batch_threads=1, pad_variable_length_inputs=True)
+
+    run_while_one_is_running(Batcher(options), recorder, requests)
+
+    assert [run["candidate_ids"].tolist() for run in recorder.runs] == [[ids] for ids in lists]
+
+
+@pytest.fixture(scope="module")
+def toy(models_dir):
+    servable = load(models_dir / "retrieval" / "3", "retrieval", 3)
+    yield servable
+    servable.close()
+
+
+ids = st.lists(st.sampled_from(["a", "b", "c", "d", "x"]), min_size=1, max_size=2)
+queries = st.fixed_dictionaries(
+    {
+        "user_id": st.sampled_from(["east", "north", "somebody", ""]),
+        "history": st.lists(st.sampled_from("abc"), min_size=1, max_size=3),
+        "k": st.sampled_from([None, 1, 2, 5, MAX_K + 1]),
+        "exclude_ids": st.none() | ids,
+    }
+)
+
+
+@settings(max_examples=40, deadline=None)
+@given(requests=st.lists(queries, min_size=2, max_size=8), threads=st.sampled_from([1, 2]))
+def test_merged_answers_are_those_of_each_request_alone(toy, requests, threads):
+    options = BatchingOptions(5, threads, pad_variable_length_inputs=True)
+    defaults = toy.signatures["recommend"].defaults
+    inputs = [{**defaults, **as_inputs(request)} for request in requests]
+
+    with ThreadPoolExecutor(len(inputs)) as pool:
+        batcher = Batcher(options)
+        together = list(pool.map(lambda one: outcome(batcher.run, toy, "recommend", one), inputs))
+
+    assert together == [outcome(toy.run, "recommend", one) for one in inputs]
+
+
+def as_inputs(request):
+    inputs = {
+        "user_id": np.array([request["user_id"].encode()], object),
+        "history": np.array([[item.encode() for item in request["history"]]], object),
+        "age": np.array([30], np.float32),
+    }
+    if request["k"] is not None:
+        inputs["k"] = np.array([request["k"]], np.int32)
+    if request["exclude_ids"] is not None:
+        excluded = [item.encode() for item in request["exclude_ids"]]
+        inputs["exclude_ids"] = np.array([excluded], object)
+    return inputs
+
+
+def outcome(run, *arguments):
+    """The outputs as lists, or the class and text of the exception."""
+    try:
+        return {name: array.tolist() for name, array in run(*arguments).items()}
+    except InvalidRequestError as error:
+        return type(error), str(error)
