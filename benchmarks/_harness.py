@@ -53,7 +53,11 @@ class Measurement:
         }
 
 
-def benchmark(data: str | None = None) -> Callable[..., Callable[[], None]]:
+def benchmark(
+    data: str | None = None,
+    flags: Mapping[str, str] | None = None,
+    numbers: Mapping[str, str] | None = None,
+) -> Callable[..., Callable[[], None]]:
     """Turns a function that measures into a command with the options of every benchmark.
 
     The function is called with `quick` and, if `data` names a public data set, with the folder of
@@ -61,6 +65,8 @@ def benchmark(data: str | None = None) -> Callable[..., Callable[[], None]]:
 
     Args:
         data: Folder name of a public data set; None for a benchmark that makes its own data.
+        flags: Further options by the name of the argument they become, with their help.
+        numbers: Likewise options that take a number; 0 where they are left out.
     """
 
     def command(measure: Callable[..., list[Measurement]]) -> Callable[[], None]:
@@ -69,11 +75,21 @@ def benchmark(data: str | None = None) -> Callable[..., Callable[[], None]]:
             parser = argparse.ArgumentParser(
                 description=description, formatter_class=argparse.RawDescriptionHelpFormatter
             )
-            parser.add_argument("--quick", action="store_true", help="end within two minutes")
+            parser.add_argument(
+                "--quick", action="store_true", help="a smaller run of about two minutes"
+            )
             parser.add_argument("--data", type=Path, help="folder of the public data set")
             parser.add_argument("--json", type=Path, help="file to write the measurements to")
+            for name, text in (flags or {}).items():
+                parser.add_argument(f"--{name.replace('_', '-')}", action="store_true", help=text)
+            for name, text in (numbers or {}).items():
+                parser.add_argument(
+                    f"--{name.replace('_', '-')}", type=float, default=0.0, help=text
+                )
             options = parser.parse_args()
             arguments: dict[str, Any] = {"quick": options.quick}
+            further = [*(flags or {}), *(numbers or {})]
+            arguments |= {name: getattr(options, name) for name in further}
             if data is not None:
                 folder = options.data or PUBLIC_DATA / data
                 if not folder.is_dir():

@@ -16,26 +16,27 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
+from _clustered import (
+    EMBEDDING_DIM,
+    FEATURE,
+    NUM_QUERIES,
+    Floats,
+    Ints,
+    K,
+    exact_rows,
+    export,
+    recall,
+    world,
+)
 from _harness import Measurement, alternate, benchmark
 
 from serving.loading import load
-from tfrs_twotower.encoding import Encoder
 from tfrs_twotower.index import CandidateIndex, ExactIndex
-from tfrs_twotower.retrieval import Retriever, ServedTower
-from tfrs_twotower.saved_models import save
 from tfrs_twotower.schema.config import Index
-from tfrs_twotower.schema.features import Vector
 from tfrs_twotower.tuning import tune
 
-Floats = npt.NDArray[np.float32]
-Ints = npt.NDArray[np.int64]
-
-EMBEDDING_DIM, K, NUM_QUERIES = 64, 100, 1000
-SPREAD, ZIPF_EXPONENT = 0.8, 0.7
 SIZES, TARGETS = (100_000, 1_000_000), (0.90, 0.95, 0.99)
 QUICK_SIZES, QUICK_TARGETS = (100_000,), (0.95,)
 LARGEST_HNSW = 100_000
@@ -72,56 +73,6 @@ def main(quick: bool) -> list[Measurement]:
     return found
 
 
-def world(size: int) -> tuple[Floats, Floats, Floats]:
-    """Candidates, queries to tune on, queries to measure on."""
-    draw = np.random.default_rng(0)
-    num_clusters = int(4 * size**0.5)
-    centres = unit(draw.standard_normal((num_clusters, EMBEDDING_DIM), dtype=np.float32))
-    share = np.arange(1, num_clusters + 1) ** -ZIPF_EXPONENT
-    share /= share.sum()
-
-    def noise(num_rows: int) -> Floats:
-        rows = draw.standard_normal((num_rows, EMBEDDING_DIM), dtype=np.float32)
-        return rows * np.float32(SPREAD / EMBEDDING_DIM**0.5)
-
-    def near(num_rows: int) -> Floats:
-        return centres[draw.choice(num_clusters, num_rows, p=share)]
-
-    candidates = unit(near(size) + noise(size))
-    tuning, queries = (
-        unit(near(NUM_QUERIES) + 0.5 * near(NUM_QUERIES) + noise(NUM_QUERIES)) for _ in range(2)
-    )
-    return candidates, tuning, queries
-
-
-def unit(rows: Floats) -> Floats:
-    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
-
-
-def exact_rows(candidates: Floats, queries: Floats) -> Ints:
-    """The rows of the exact 100 best, in any order."""
-    best = [
-        np.argpartition(-(queries[first : first + 50] @ candidates.T), K, axis=1)[:, :K]
-        for first in range(0, len(queries), 50)
-    ]
-    return np.concatenate(best).astype(np.int64)
-
-
-def recall(found: Ints, truth: Ints) -> float:
-    shares = [np.isin(mine, right).mean() for mine, right in zip(found, truth, strict=True)]
-    return float(np.mean(shares))
-
-
-class Passing:
-    """A query tower that hands the embedding through: the index alone is measured."""
-
-    variables = ()
-
-    def __call__(self, encoded: Any, *, training: bool) -> Any:
-        """The embedding, as the query gave it."""
-        return encoded["embedding"]
-
-
 def exact_saved_model(candidates: Floats) -> Contestant:
     started = time.perf_counter()
     return saved_model(EXACT, ExactIndex(candidates), started)
@@ -135,24 +86,14 @@ def scann_saved_model(candidates: Floats, tuning: Floats, target: float) -> Cont
 
 def saved_model(name: str, index: CandidateIndex, started: float) -> Contestant:
     """Exports an index as `twotower export` does, and loads it as the server does."""
-    encoder = Encoder({"embedding": Vector(dimension=EMBEDDING_DIM)}, "none")
-    ids = [f"{row:09}" for row in range(index.num_candidates)]
-    retriever = Retriever(ServedTower(encoder, Passing()), index, ids, default_k=K, max_k=K)
     folder = Path(tempfile.mkdtemp()) / "1"
-    manifest = save(
-        retriever,
-        retriever.signatures(),
-        folder,
-        model_name="retrieval",
-        facts={},
-        searcher_bytes=index.searcher_bytes,
-    )
+    manifest = export(index, folder)
     build_s = time.perf_counter() - started
     servable = load(folder, "retrieval", 1)
     shutil.rmtree(folder.parent)
 
     def find(queries: Floats) -> Ints:
-        answer = servable.run("serving_default", {"embedding": queries})
+        answer = servable.run("serving_default", {FEATURE: queries})
         return answer["candidate_ids"].astype(np.int64)
 
     return Contestant(name, find, build_s, int(manifest["memory_bytes"]))

@@ -23,6 +23,9 @@ QUICK_ROUNDS = {1024: 31, 4096: 11, 8192: 5}
 
 Loss = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 
+# Every contestant is traced once, by the same lines, which TensorFlow takes for retracing.
+tf.get_logger().setLevel("ERROR")
+
 
 @benchmark()
 def main(quick: bool) -> list[Measurement]:

@@ -18,7 +18,7 @@ import pandas as pd
 from _harness import Measurement, alternate, benchmark, milliseconds
 
 from tfrs_twotower import api
-from tfrs_twotower.data import PreparedData, training_batches
+from tfrs_twotower.data import PreparedData, steps_per_epoch, training_batches
 from tfrs_twotower.evaluate import embed
 from tfrs_twotower.keras import keras, tf, tfrs
 from tfrs_twotower.model import TwoTowerModel
@@ -199,10 +199,11 @@ def train_ours(world: World, batch_size: int, epochs: int) -> Trained:
     config = parse_config(CONFIG, "benchmark", [*settings, "training.learning_rate=0.01"])
     data = PreparedData(world.prepared, config)
     model = build_model(data)
-    model.compile(optimizer=make_optimizer(config.training))
+    num_steps = steps_per_epoch(world.num_train, batch_size)
+    model.compile(optimizer=make_optimizer(config.training, num_steps))
     start = time.perf_counter()
     batches = training_batches(data.examples("train"), data.corpus(), config, range(epochs))
-    model.fit(batches, epochs=epochs, steps_per_epoch=world.num_train // batch_size, verbose=0)
+    model.fit(batches, epochs=epochs, steps_per_epoch=num_steps, verbose=0)
     seconds = time.perf_counter() - start
 
     def embedded(tower: keras.Model, encoder: tf.Module, name: str, ids: list[str]) -> np.ndarray:

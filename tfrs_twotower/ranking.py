@@ -4,7 +4,9 @@ The corpus is scored in chunks of queries, exactly: matrix product, exclusions, 
 counted, not sorted for: one more than the candidates that are ahead.
 """
 
+import os
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
@@ -15,12 +17,12 @@ from tfrs_twotower.keras import tf
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
 ScoreChunk = Callable[[int, int], Floats]
-"""Queries start .. end - 1 -> `[end - start, corpus_size]` float32 scores."""
+"""Queries start .. end - 1 -> `[end - start, corpus_size]` float32 scores, an array to write to."""
 
 # Scores of a chunk: few enough for the caches to hold them between the passes over them, but always
 # of enough queries to make the matrix product one.
 CHUNK_ELEMENTS = 1_000_000
-MIN_CHUNK_QUERIES = 16
+MIN_CHUNK_QUERIES = 64
 
 
 class Pairs(NamedTuple):
@@ -104,28 +106,32 @@ def rank_scores(
     """
     k = min(k, corpus_size)
     chunk = max(CHUNK_ELEMENTS // corpus_size, MIN_CHUNK_QUERIES)
-    ranks, tops = [np.zeros(0, np.int64)], [np.zeros([0, k], np.int64)]
-    for start in range(0, num_queries, chunk):
+
+    def rank_chunk(start: int) -> Ranking:
         end = min(start + chunk, num_queries)
         scores = _eligible(score_chunk(start, end), listed and listed.between(start, end))
         scores[excluded.between(start, end)] = -np.inf
-        if k:
-            tops.append(_top(scores, k).numpy())
+        top_rows = _top(scores, k).numpy() if k else np.zeros([end - start, 0], np.int64)
         wanted = positives.between(start, end)
         if len(wanted.queries) == len(scores) and (np.diff(wanted.queries) == 1).all():
-            ranks.append(_ranks(scores, wanted.candidate_rows))
-            continue
+            return Ranking(_ranks(scores, wanted.candidate_rows), top_rows)
+        ranks = [np.zeros(0, np.int64)]
         for first in range(0, len(wanted.queries), chunk):
             queries, rows = (column[first : first + chunk] for column in wanted)
             ranks.append(_ranks(scores[queries], rows))
-    top_rows = np.concatenate(tops) if k else np.zeros([num_queries, 0], np.int64)
-    return Ranking(np.concatenate(ranks), top_rows)
+        return Ranking(np.concatenate(ranks), top_rows)
+
+    # Products and counts leave Python's lock, so that chunks keep every core busy.
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        found = list(pool.map(rank_chunk, range(0, num_queries, chunk)))
+    nothing = Ranking(np.zeros(0, np.int64), np.zeros([0, k], np.int64))
+    return Ranking(*map(np.concatenate, zip(nothing, *found, strict=True)))
 
 
 def _eligible(scores: Floats, listed: Pairs | None) -> Floats:
-    """A copy of the scores; -inf outside the list where there is one."""
+    """The scores; -inf outside the list where there is one."""
     if listed is None:
-        return np.array(scores)
+        return scores
     eligible = np.full_like(scores, -np.inf)
     eligible[listed] = scores[listed]
     return eligible
