@@ -75,9 +75,7 @@ def benchmark(
             parser = argparse.ArgumentParser(
                 description=description, formatter_class=argparse.RawDescriptionHelpFormatter
             )
-            parser.add_argument(
-                "--quick", action="store_true", help="a smaller run of about two minutes"
-            )
+            parser.add_argument("--quick", action="store_true", help="end within two minutes")
             parser.add_argument("--data", type=Path, help="folder of the public data set")
             parser.add_argument("--json", type=Path, help="file to write the measurements to")
             for name, text in (flags or {}).items():

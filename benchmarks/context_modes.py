@@ -23,10 +23,12 @@ PROTOCOL = "sampled:100"
 SCIKIT_REC = {"user_tower": 0.2270, "trilinear": 0.2210, "scoring_layer": 0.2053}
 QUICK_SHARE = 1 / 8
 
+UNIFORM = "in_batch_negatives: false, uniform_negatives: 1024, mask_known_positives: false"
 IDS = {
     "towers": "embedding_dim: 64",
-    "loss": "{temperature: 0.1}",
-    "training": "{epochs: 15, batch_size: 2048, learning_rate: 0.002, metric: hit_rate_at_10}",
+    "loss": f"{{temperature: 0.1, {UNIFORM}}}",
+    "training": "{epochs: 10, batch_size: 2048, learning_rate: 0.003, schedule: cosine, "
+    "metric: hit_rate_at_10}",
 }
 SCORED = {
     **IDS,
@@ -36,9 +38,9 @@ SCORED = {
 HISTORIES = {
     "query": "past: {kind: history, length: 200, encoder: attention, dropout: 0.2}",
     "towers": "embedding_dim: 64",
-    "loss": "{temperature: 0.08, in_batch_negatives: false, uniform_negatives: 2048, "
-    "mask_known_positives: false}",
-    "training": "{epochs: 40, batch_size: 16384, learning_rate: 0.002, metric: hit_rate_at_10}",
+    "loss": f"{{temperature: 0.08, {UNIFORM}}}",
+    "training": "{epochs: 15, batch_size: 8192, learning_rate: 0.002, schedule: cosine, "
+    "metric: hit_rate_at_10}",
 }
 # Name -> mode and settings.
 CASES: dict[str, tuple[str, dict[str, str]]] = {
