@@ -1,4 +1,4 @@
-"""Queries as Arrow tables -> the answers of a `retrieval` model, also as Arrow tables.
+"""Queries as Arrow tables -> the answers of a retrieval model, also as Arrow tables.
 
 The model is asked through its `recommend` signature: the same graph, rules and defaults as online.
 """
@@ -56,7 +56,7 @@ def read_contract(model: str) -> Contract:
 
 
 class Model:
-    """A loaded `retrieval` model."""
+    """A loaded retrieval model."""
 
     def __init__(self, folder: str) -> None:
         """Loads a version folder, and ScaNN's ops where the graph has some."""
@@ -107,6 +107,13 @@ class Model:
                 SCORES: pa.ListArray.from_arrays(offsets, scores),
             }
         )
+
+
+def version_numbers(base_path: str) -> list[int]:
+    """The version numbers under the base path of a model, ascending."""
+    names = tf.io.gfile.listdir(base_path) if tf.io.gfile.isdir(base_path) else []
+    numbers = [name.rstrip("/") for name in names]
+    return sorted(int(number) for number in numbers if number.isdecimal())
 
 
 def missing_value(spec: tf.TensorSpec) -> str | float | int:

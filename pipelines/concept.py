@@ -17,6 +17,7 @@ from pipelines.answers import CANDIDATE_IDS, QUERY_ID
 from pipelines.filesystem import join
 from pipelines.tables import column
 from tfrs_twotower.schema import UserError
+from tfrs_twotower.schema.models import CANDIDATES, QUERIES, QUERY_KEY
 
 TITLE = "title"
 NUM_SHOWN = 10
@@ -37,9 +38,9 @@ def show_users(
         UserError: If one is not among the answers.
     """
     version = str(manifest["version"])
-    titles = _titles(join(models, "candidates", version))
-    stored = ds.dataset(join(models, "queries", version))
-    key = stored.schema.metadata[b"query_key"].decode()
+    titles = _titles(join(models, CANDIDATES, version))
+    stored = ds.dataset(join(models, QUERIES, version))
+    key = stored.schema.metadata[QUERY_KEY].decode()
     lists = [field.name for field in stored.schema if pa.types.is_list(field.type)]
     answers = _answers(output, manifest["format"], query_ids)
     for query_id in query_ids:

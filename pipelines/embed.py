@@ -20,7 +20,7 @@ from apache_beam.ml.inference.base import KeyedModelHandler, ModelHandler, RunIn
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from pipelines import filesystem
-from pipelines.answers import raw_values
+from pipelines.answers import raw_values, version_numbers
 from pipelines.filesystem import join
 from pipelines.options import EmbedOptions, OutputOptions, beam_options, require
 from pipelines.shards import write_parquet
@@ -156,11 +156,10 @@ def _version_folder(model: str) -> str:
     """The folder of the SavedModel itself: the newest version below a base path."""
     if tf.io.gfile.exists(join(model, "saved_model.pb")):
         return model
-    names = tf.io.gfile.listdir(model) if tf.io.gfile.isdir(model) else []
-    versions = [int(name.rstrip("/")) for name in names if name.rstrip("/").isdecimal()]
-    if not versions:
+    numbers = version_numbers(model)
+    if not numbers:
         raise UserError(f"{model} is no SavedModel and holds no version of one")
-    return join(model, str(max(versions)))
+    return join(model, str(numbers[-1]))
 
 
 def _read_tables(number: int, path: str) -> Iterator[tuple[str, bytes]]:

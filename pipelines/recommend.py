@@ -39,17 +39,26 @@ from pipelines.answers import (
     Model,
     check_names,
     read_contract,
+    version_numbers,
 )
 from pipelines.concept import show_users
 from pipelines.filesystem import join
 from pipelines.options import OutputOptions, beam_options, require
 from pipelines.queries import complete, first_line, read_queries
 from pipelines.tables import from_ipc, to_ipc
-from tfrs_twotower.schema import UsageError, UserError
+from tfrs_twotower.schema import UsageError, UserError, parse_config
+from tfrs_twotower.schema.models import (
+    ASKED_IN_ORDER,
+    CANDIDATE_TOWER,
+    EXTRA_ASSETS,
+    QUERIES,
+    QUERY_KEY,
+    TWOTOWER_CONFIG,
+    asked,
+    newest,
+)
 
 PARQUET, JSONL = "parquet", "jsonl"
-RETRIEVAL, QUERIES = "retrieval", "queries"
-QUERY_KEY = b"query_key"
 REPORT = "report.json"
 
 
@@ -75,7 +84,7 @@ class RecommendOptions(PipelineOptions):
 class Request:
     """What is asked of every worker."""
 
-    model: str  # Version folder of `retrieval`.
+    model: str  # Version folder of the model that answers.
     stored: str  # Folder of what is known of queries.
     key: str  # Column of the queries' ids.
     rules: Mapping[str, Any]  # Values of optional inputs for all queries.
@@ -125,7 +134,7 @@ def recommend(
     """Answers every query of some files.
 
     Args:
-        models: The models folder; its newest version of `retrieval` answers.
+        models: The models folder; its newest version answers.
         queries: A file or a pattern, see the module.
         output: Folder to write, on a filesystem that every worker reaches.
         k: How many candidates a query gets, fewer where fewer are eligible.
@@ -142,8 +151,9 @@ def recommend(
         UsageError: If the output folder is finished or not ours, or a rule is wrong.
         UserError: If the models or queries cannot be used.
     """
-    version = _latest_version(models)
-    request, contract = _request(models, version, {"k": k, **(rules or {})}, exclude_values_of)
+    version, model = _newest(models)
+    rules = {"k": k, **(rules or {})}
+    request, contract = _request(models, version, model, rules, exclude_values_of)
     files = [path for path, _ in filesystem.match(queries)]
     if not files:
         raise UserError(f"no queries at {queries}: expected Parquet, .jsonl or .csv")
@@ -165,6 +175,7 @@ def recommend(
         manifest = {
             "kind": "recommendations",
             "format": file_format,
+            "model": model,
             "version": version,
             "k": k,
             "num_queries": counts[0],
@@ -174,20 +185,27 @@ def recommend(
     return manifest
 
 
-def _latest_version(models: str) -> int:
-    base_path = join(models, RETRIEVAL)
-    names = tf.io.gfile.listdir(base_path) if tf.io.gfile.isdir(base_path) else []
-    versions = [int(name.rstrip("/")) for name in names if name.rstrip("/").isdecimal()]
-    if not versions:
+def _newest(models: str) -> tuple[int, str]:
+    """The newest version, and its model that answers."""
+
+    def wants_retrieval(version: int) -> bool:
+        path = join(models, CANDIDATE_TOWER, str(version), EXTRA_ASSETS, TWOTOWER_CONFIG)
+        if not filesystem.match(path):
+            return True
+        return parse_config(filesystem.read_bytes(path).decode(), path).export.retrieval
+
+    found = {name: version_numbers(join(models, name)) for name in ASKED_IN_ORDER}
+    version = newest(found, wants_retrieval)
+    if version is None:
         raise UserError(f"no models in {models}: make them with `twotower export`")
-    return max(versions)
+    return version, asked([name for name in ASKED_IN_ORDER if version in found[name]])
 
 
 def _request(
-    models: str, version: int, rules: Mapping[str, Any], excluded_feature: str | None
+    models: str, version: int, model: str, rules: Mapping[str, Any], excluded_feature: str | None
 ) -> tuple[Request, Contract]:
-    model, stored = (join(models, name, str(version)) for name in (RETRIEVAL, QUERIES))
-    contract = read_contract(model)
+    folder, stored = (join(models, name, str(version)) for name in (model, QUERIES))
+    contract = read_contract(folder)
     with filesystem.open_raw(filesystem.match(join(stored, "*.parquet"))[0][0]) as file:
         key = pq.read_schema(file).metadata[QUERY_KEY].decode()
     check_names(list(rules), contract._replace(features={}), "k", "--rules")
@@ -198,7 +216,7 @@ def _request(
                 f"--exclude_values_of {excluded_feature}: expected a feature that is a list of "
                 "candidate ids, such as the history"
             )
-    return Request(model, stored, key, dict(rules), excluded_feature), contract
+    return Request(folder, stored, key, dict(rules), excluded_feature), contract
 
 
 def _try_first(files: Sequence[str], request: Request, contract: Contract) -> None:

@@ -18,6 +18,7 @@ from tensorflow_serving.apis import (
 
 from serving.errors import (
     InvalidRequestError,
+    ModelNotFoundError,
     ServingError,
     SignatureNotFoundError,
     UnavailableError,
@@ -26,6 +27,7 @@ from serving.errors import (
 from serving.queries import Query, as_rows, build_inputs, per_row
 from serving.tensors import Array, Signature, TensorSpec, to_array, to_proto
 from tfrs_twotower.schema import UsageError
+from tfrs_twotower.schema.models import ASKED_IN_ORDER
 
 UNKNOWN_CANDIDATE_SCORE = float(np.finfo(np.float32).min)
 """What `RetrievalClient.score` gives for an id that the corpus does not have."""
@@ -83,7 +85,7 @@ class RetrievalClient:
         self,
         target: str,
         *,
-        model: str = "retrieval",
+        model: str | None = None,
         query_tower: str = "query_tower",
         version: int | None = None,
         version_label: str | None = None,
@@ -94,7 +96,8 @@ class RetrievalClient:
 
         Args:
             target: `HOST:PORT` of the server's gRPC port.
-            model: The model that `recommend` and `score` ask.
+            model: The model that `recommend` and `score` ask; None: `retrieval`, and of a server
+                without it `retrieval_exact`.
             query_tower: The model that `embed` asks.
             version: Which version to ask; None: the newest.
             version_label: Which label to ask, for example "stable"; None: as `version` says.
@@ -107,7 +110,8 @@ class RetrievalClient:
         if version is not None and version_label is not None:
             raise UsageError("give a version or a version label, not both")
         self._target = target
-        self._model = model
+        self._models = ASKED_IN_ORDER if model is None else (model,)
+        self._asked: str | None = None
         self._query_tower = query_tower
         self._version = version
         self._version_label = version_label
@@ -157,7 +161,7 @@ class RetrievalClient:
             optional["exclude_ids"] = exclude_ids
         if len(allow_ids):
             optional["allow_ids"] = allow_ids
-        outputs, version = self._predict(self._model, "recommend", rows, optional)
+        outputs, version = self._predict(self._asked_model(), "recommend", rows, optional)
         return [
             Recommendations(
                 [candidate_id.decode() for candidate_id in ids[:count]],
@@ -188,7 +192,8 @@ class RetrievalClient:
             ServingError: As of `recommend`.
         """
         rows = as_rows(queries)
-        outputs, _ = self._predict(self._model, "score", rows, {"candidate_ids": candidate_ids})
+        extra = {"candidate_ids": candidate_ids}
+        outputs, _ = self._predict(self._asked_model(), "score", rows, extra)
         counts = [len(ids) for ids in per_row("candidate_ids", candidate_ids, 1, len(rows))]
         return [row[:count].tolist() for row, count in zip(outputs["scores"], counts, strict=True)]
 
@@ -229,7 +234,7 @@ class RetrievalClient:
         Raises:
             ServingError: If the server cannot be asked.
         """
-        signature = self._signature(self._model, "recommend")
+        signature = self._signature(self._asked_model(), "recommend")
         return {
             name: spec for name, spec in signature.inputs.items() if name not in signature.defaults
         }
@@ -248,7 +253,7 @@ class RetrievalClient:
 
     def __repr__(self) -> str:
         """Names the server and the model, never a query."""
-        return f"RetrievalClient({self._target!r}, model={self._model!r})"
+        return f"RetrievalClient({self._target!r}, model={' or '.join(self._models)!r})"
 
     def _predict(
         self, model: str, key: str, rows: Sequence[Query], extra: Mapping[str, Any]
@@ -260,15 +265,34 @@ class RetrievalClient:
             request.inputs[name].CopyFrom(to_proto(array))
         try:
             response = self._call(self._stub.Predict, request)
-        except (InvalidRequestError, SignatureNotFoundError):
-            # Perhaps a newer version with other inputs: ask for its signatures next time.
+        except (InvalidRequestError, ModelNotFoundError, SignatureNotFoundError):
+            # Perhaps a newer version, with other inputs or of another model: look again next time.
             self._signatures.pop(model, None)
+            self._asked = None
             raise
         outputs = {
             name: to_array(proto, max_elements=proto.ByteSize())
             for name, proto in response.outputs.items()
         }
         return outputs, response.model_spec.version.value
+
+    def _asked_model(self) -> str:
+        """The first of the models that the server has, found by the first call."""
+        with self._lock:
+            if self._asked is None:
+                self._asked = self._first_served()
+            return self._asked
+
+    def _first_served(self) -> str:
+        refused = []
+        for model in self._models:
+            try:
+                self._signatures[model] = self._fetch_signatures(model)
+            except ModelNotFoundError as error:
+                refused.append(error)
+            else:
+                return model
+        raise refused[0]
 
     def _signature(self, model: str, key: str) -> Signature:
         with self._lock:

@@ -1,5 +1,7 @@
 """The tour, executed whole on the sample."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import nbformat
@@ -35,6 +37,21 @@ def outputs(notebook, kind: str) -> list[str]:
         for output in cell.outputs
         if kind in output.get("data", {})
     ]
+
+
+def test_the_first_cell_says_outside_of_a_clone_what_to_put_there(tmp_path):
+    first = next(c for c in nbformat.read(NOTEBOOK, as_version=4).cells if c.cell_type == "code")
+
+    done = subprocess.run(
+        [sys.executable, "-c", first.source],
+        cwd=tmp_path,
+        env={"PATH": ""},
+        capture_output=True,
+        text=True,
+    )
+
+    assert done.returncode == 1
+    assert "set REPOSITORY above to the address or the folder" in done.stderr
 
 
 @pytest.mark.slow

@@ -226,28 +226,21 @@ def recommend(
     from serving.client import RetrievalClient
     from serving.model_config import ModelConfig
     from serving.server import ModelServer
-    from tfrs_twotower.models_folder import (
-        RETRIEVAL,
-        asked_model,
-        complete_query,
-        latest_version,
-    )
+    from tfrs_twotower.models_folder import asked_model, complete_query, latest_version
 
     if models is None and target is None:
         raise UsageError("name a models folder or the target of a running server")
-    model = RETRIEVAL
-    if models is not None:
-        version = latest_version(Path(models))
-        query, model = (
-            complete_query(Path(models), version, query),
-            asked_model(Path(models), version),
-        )
     with ExitStack() as stack:
+        if models is not None:
+            folder = Path(models).resolve()
+            version = latest_version(folder)
+            query = complete_query(folder, version, query)
         if target is None:
-            served = ModelConfig(model, Path(str(models)).resolve() / model)
+            model = asked_model(folder, version)
+            served = ModelConfig(model, folder / model)
             server = stack.enter_context(ModelServer([served], rest_port=None))
             target = f"127.0.0.1:{server.port}"
-        client = stack.enter_context(RetrievalClient(target, model=model))
+        client = stack.enter_context(RetrievalClient(target))
         unknown = dict.fromkeys(client.query_features())
         return client.recommend({**unknown, **query}, k=k, exclude_ids=exclude_ids)[0]
 

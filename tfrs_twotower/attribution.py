@@ -6,10 +6,11 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from tfrs_twotower.context import ScoringLayer
 from tfrs_twotower.index import CandidateIndex, Measures, ScannIndex
 from tfrs_twotower.keras import tf
 from tfrs_twotower.models_folder import (
-    RETRIEVAL,
+    asked_model,
     latest_version,
     read_candidates,
     read_model_manifest,
@@ -18,6 +19,8 @@ from tfrs_twotower.protocols import EvaluationSet
 from tfrs_twotower.ranking import Pairs, Ranking
 from tfrs_twotower.schema import UserError
 from tfrs_twotower.schema.config import Index as IndexConfig
+from tfrs_twotower.schema.models import RETRIEVAL
+from tfrs_twotower.scored_index import exact_index
 
 Ints = npt.NDArray[np.int64]
 QUERIES_AT_ONCE = 256
@@ -101,14 +104,18 @@ def answered_by(
 
 
 def exported_index(
-    models: Path, embeddings: npt.NDArray[np.float32], config: IndexConfig
-) -> ScannIndex:
-    """The index of the newest `retrieval`, built again from its manifest: the same, bit for bit.
+    models: Path,
+    embeddings: npt.NDArray[np.float32],
+    config: IndexConfig,
+    scorer: ScoringLayer | None = None,
+) -> CandidateIndex:
+    """The index that the newest version answers by, built again: the same, bit for bit.
 
     Args:
         models: The models folder.
         embeddings: `[corpus_size, embedding_dim]` of the run, by row.
         config: `index` of the run's config.
+        scorer: The layer of the run that scores pairs; None: the dot product.
 
     Raises:
         UserError: If there are no models, or they hold other embeddings.
@@ -120,7 +127,10 @@ def exported_index(
             f"version {version} in {models} was not exported from this run and its data: export it "
             "(`twotower export`), or name the models that belong to it"
         )
-    parameters = read_model_manifest(models, RETRIEVAL, version)["index"]
+    model = asked_model(models, version)
+    if model != RETRIEVAL:
+        return exact_index(embeddings, scorer)
+    parameters = read_model_manifest(models, model, version)["index"]
     measures = None
     if set(Measures._fields) <= parameters.keys():
         measures = Measures(**{name: parameters[name] for name in Measures._fields})

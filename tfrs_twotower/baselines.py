@@ -26,9 +26,10 @@ NEIGHBOUR_ELEMENTS = 16_000_000
 
 def popularity(asked: EvaluationSet, train_counts: Ints, k: int) -> Ranking:
     """Ranks by train positives, the same for every query; equal counts by candidate id."""
-    # A dot product of one and the count is the count.
+    # A dot product of one and the count's place; counts themselves may be too large for float32.
+    _, places = np.unique(train_counts, return_inverse=True)
     queries = np.ones([len(asked.query_rows), 1], np.float32)
-    candidates = train_counts[:, np.newaxis].astype(np.float32)
+    candidates = places[:, np.newaxis].astype(np.float32)
     return rank(queries, candidates, asked.positives, asked.excluded, k=k, listed=asked.listed)
 
 
@@ -36,7 +37,7 @@ def recent_counts(train: Arrays, corpus_size: int) -> Ints:
     """Positives of each candidate among the last tenth of the train positives.
 
     Args:
-        train: The examples of the train split; with times.
+        train: The events of the train split; with times.
         corpus_size: Number of candidates.
 
     Returns:
@@ -136,7 +137,7 @@ def ranked_lists(
 def _nearest(had: sp.csr_array) -> sp.csr_array:
     """`[corpus_size, corpus_size]` cosines of the columns, each row's largest, the diagonal 0."""
     corpus_size = had.shape[1]
-    lengths = np.sqrt(np.maximum(had.sum(0), 1.0)).astype(np.float32)
+    lengths = np.sqrt(np.maximum(had.sum(0, dtype=np.float64), 1.0)).astype(np.float32)
     normal = (had @ sp.diags_array(1.0 / lengths)).tocsc()
     transposed = normal.T.tocsr()
     num_kept = min(NUM_NEIGHBOURS, corpus_size)

@@ -28,6 +28,13 @@ Arrays = dict[str, np.ndarray]
 MADE_BY = "python -m pipelines.prepare"
 PARSE_BATCH = 4096
 MAX_DIFFERENCES_SHOWN = 4
+_KEYS = {
+    layout.QUERY_ROW: tf.TensorSpec([None], tf.int64),
+    layout.CANDIDATE_ROW: tf.TensorSpec([None], tf.int64),
+    layout.TIMESTAMP_S: tf.TensorSpec([None], tf.int64),
+    layout.LABEL: tf.TensorSpec([None], tf.int64),
+    layout.WEIGHT: tf.TensorSpec([None], tf.float32),
+}
 
 
 @dataclass(frozen=True)
@@ -161,20 +168,13 @@ class PreparedData:
         """Reads the examples of a split: encoded features and the keys of the layout.
 
         The features are those of the query, of the context, and of the candidate its aggregates.
-
-        Raises:
-            UserError: If the split has no example.
         """
-        specs = {
-            layout.QUERY_ROW: tf.TensorSpec([None], tf.int64),
-            layout.CANDIDATE_ROW: tf.TensorSpec([None], tf.int64),
-            layout.TIMESTAMP_S: tf.TensorSpec([None], tf.int64),
-            layout.LABEL: tf.TensorSpec([None], tf.int64),
-            layout.WEIGHT: tf.TensorSpec([None], tf.float32),
-            **_specs({**self.config.query_features, **self.config.event_features}),
-        }
-        files = self._files(f"{layout.EXAMPLES}/{split}-*.tfrecord.gz")
-        return _read_records(files, specs)
+        features = {**self.config.query_features, **self.config.event_features}
+        return self._examples(split, {**_KEYS, **_specs(features)})
+
+    def events(self, split: str) -> Arrays:
+        """Reads the examples of a split without features: the keys of the layout alone."""
+        return self._examples(split, _KEYS)
 
     def sequences(self) -> tf.data.Dataset:
         """Reads the train positives of each query in their order, for models of your own.
@@ -225,6 +225,9 @@ class PreparedData:
         queries, candidates = np.concatenate(query_rows), np.concatenate(candidate_rows)
         order = np.lexsort((candidates, queries))
         return queries[order].astype(np.int64), candidates[order].astype(np.int64)
+
+    def _examples(self, split: str, specs: Mapping[str, tf.TensorSpec]) -> Arrays:
+        return _read_records(self._files(f"{layout.EXAMPLES}/{split}-*.tfrecord.gz"), specs)
 
     def _files(self, pattern: str) -> list[str]:
         return sorted(str(path) for path in self.folder.glob(pattern))

@@ -23,7 +23,7 @@ from tfrs_twotower.protocols import (
     parse_protocol,
     under_protocol,
 )
-from tfrs_twotower.ranking import Ranking, rank, rank_scores
+from tfrs_twotower.ranking import Ranking, rank
 from tfrs_twotower.runs import EVALUATION, load_run
 from tfrs_twotower.schema import UserError
 from tfrs_twotower.schema.folders import write_json
@@ -123,7 +123,8 @@ def evaluate(
             the rules miss, and how long the models take to load.
 
     Raises:
-        UserError: If a folder does not serve; see `load_run` and `evaluation_set`.
+        UserError: If a folder does not serve or cannot be written; see `load_run` and
+            `evaluation_set`.
     """
     parsed = parse_protocol(protocol)
     loaded = load_run(run, data)
@@ -148,9 +149,9 @@ def evaluate(
     )
     details = _details(loaded.model, loaded.data, corpus, asked, evaluation, users)
     candidates = embed(loaded.model.candidate_tower, corpus.features)
-    has_scorer = getattr(loaded.model, "scorer", None) is not None
-    if models is not None and asked.listed is None and not has_scorer:
-        index = exported_index(Path(models), candidates, loaded.config.index)
+    if models is not None and asked.listed is None:
+        scorer = getattr(loaded.model, "scorer", None)
+        index = exported_index(Path(models), candidates, loaded.config.index, scorer)
         queries = embed(loaded.model.query_tower, asked.features)
         details["attribution"] = [
             attribute(
@@ -163,14 +164,23 @@ def evaluate(
             for k in ATTRIBUTED_AT
         ]
     evaluation.details.update(details)
-    folder = loaded.folder / EVALUATION
-    folder.mkdir(exist_ok=True)
-    name = evaluation_name(split, parsed.name, unit, relevant_from)
-    evaluation.per_query.to_parquet(folder / f"{name}.parquet", index=False)
-    write_json(folder / f"{name}.json", evaluation.as_dict())
     costs = operations.measure(loaded, candidates, asked, Path(models) if models else None)
-    write_json(folder / OPERATIONS_FILE, costs)
+    name = evaluation_name(split, parsed.name, unit, relevant_from)
+    _write(loaded.folder / EVALUATION, name, evaluation, costs)
     return evaluation
+
+
+def _write(folder: Path, name: str, evaluation: Evaluation, costs: Mapping[str, Any]) -> None:
+    """Writes the files of an evaluation, each whole or not at all."""
+    beside = folder / f"{name}.parquet.tmp"
+    try:
+        folder.mkdir(exist_ok=True)
+        evaluation.per_query.to_parquet(beside, index=False)
+        beside.replace(folder / f"{name}.parquet")
+        write_json(folder / f"{name}.json", evaluation.as_dict())
+        write_json(folder / OPERATIONS_FILE, costs)
+    except OSError as error:
+        raise UserError(f"cannot write {folder}: {error.strerror}") from error
 
 
 def evaluation_name(
@@ -292,17 +302,15 @@ def embed(tower: keras.Model, encoded: Arrays) -> Floats:
 def _rank_model(model: TwoTowerModel, candidates: Floats, asked: EvaluationSet, k: int) -> Ranking:
     queries = embed(model.query_tower, asked.features)
     scorer = getattr(model, "scorer", None)
-    if scorer is not None:
-        return rank_scores(
-            lambda start, end: scorer.matrix(queries[start:end], candidates),
-            len(queries),
-            len(candidates),
-            asked.positives,
-            asked.excluded,
-            k=k,
-            listed=asked.listed,
-        )
-    return rank(queries, candidates, asked.positives, asked.excluded, k=k, listed=asked.listed)
+    return rank(
+        queries,
+        candidates,
+        asked.positives,
+        asked.excluded,
+        k=k,
+        listed=asked.listed,
+        score=scorer and scorer.matrix,
+    )
 
 
 def _details(
@@ -343,7 +351,7 @@ def _further_baselines(
 ) -> dict[str, Ranking]:
     rankings = {}
     if data.config.columns.timestamp is not None:
-        recent = baselines.recent_counts(data.examples("train"), len(corpus))
+        recent = baselines.recent_counts(data.events("train"), len(corpus))
         rankings["recent popularity"] = baselines.popularity(asked, recent, LIST_LENGTH)
     rankings["item-kNN"] = baselines.item_knn(
         asked, data.known_positives(), int(data.manifest["num_queries"]), len(corpus), LIST_LENGTH

@@ -17,18 +17,7 @@ from tfrs_twotower.evaluate import embed
 from tfrs_twotower.halves import JoinedTower
 from tfrs_twotower.indexes import write_indexes
 from tfrs_twotower.keras import keras
-from tfrs_twotower.models_folder import (
-    CANDIDATE_TOWER,
-    EXTRA_ASSETS,
-    PART,
-    QUERIES,
-    QUERY_EMBEDDING,
-    QUERY_KEY,
-    QUERY_TOWER,
-    TWOTOWER_CONFIG,
-    publish,
-    staging_folder,
-)
+from tfrs_twotower.models_folder import PART, QUERY_EMBEDDING, publish, staging_folder
 from tfrs_twotower.retrieval import ServedTower
 from tfrs_twotower.runs import METRICS_FILE, Run, load_run
 from tfrs_twotower.saved_models import save
@@ -36,6 +25,14 @@ from tfrs_twotower.schema import SPLITS, Config, UsageError, dump_config
 from tfrs_twotower.schema import prepared as layout
 from tfrs_twotower.schema.config import Index
 from tfrs_twotower.schema.features import Id
+from tfrs_twotower.schema.models import (
+    CANDIDATE_TOWER,
+    EXTRA_ASSETS,
+    QUERIES,
+    QUERY_KEY,
+    QUERY_TOWER,
+    TWOTOWER_CONFIG,
+)
 
 # Enough for a confidence bound of about half a percent.
 MAX_HELD_OUT = 1000

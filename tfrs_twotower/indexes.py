@@ -14,22 +14,15 @@ import pyarrow.parquet as pq
 
 from tfrs_twotower.attributes import CandidateAttributes
 from tfrs_twotower.context import ScoringLayer
-from tfrs_twotower.index import CandidateIndex, ExactIndex, ScannIndex, has_tree
+from tfrs_twotower.index import CandidateIndex, ScannIndex, has_tree
 from tfrs_twotower.memory import check_build
-from tfrs_twotower.models_folder import (
-    CANDIDATES,
-    EXTRA_ASSETS,
-    HELD_OUT_QUERIES,
-    PART,
-    QUERY_EMBEDDING,
-    RETRIEVAL,
-    RETRIEVAL_EXACT,
-)
+from tfrs_twotower.models_folder import HELD_OUT_QUERIES, PART, QUERY_EMBEDDING
 from tfrs_twotower.retrieval import QueryTower, Retriever
 from tfrs_twotower.saved_models import save
 from tfrs_twotower.schema import Config, UserError
+from tfrs_twotower.schema.models import CANDIDATES, EXTRA_ASSETS, RETRIEVAL, RETRIEVAL_EXACT
 from tfrs_twotower.schema.prepared import CANDIDATE_ID
-from tfrs_twotower.scored_index import ScoredIndex
+from tfrs_twotower.scored_index import exact_index
 from tfrs_twotower.tuning import measured_recall, tune
 
 Floats = npt.NDArray[np.float32]
@@ -98,8 +91,7 @@ def write_indexes(
         )
 
     # One index after the other, so that only one is in memory beside the embeddings.
-    exact = ScoredIndex(embeddings, scorer) if scorer else ExactIndex(embeddings)
-    manifests = {RETRIEVAL_EXACT: write(RETRIEVAL_EXACT, exact, {})}
+    manifests = {RETRIEVAL_EXACT: write(RETRIEVAL_EXACT, exact_index(embeddings, scorer), {})}
     if config.export.retrieval:
         manifests[RETRIEVAL] = write(RETRIEVAL, *_scann(embeddings, held_out, config))
         queries = pa.table({QUERY_EMBEDDING: vectors(held_out)})

@@ -10,9 +10,10 @@
     models.stock.config    without `retrieval`, for stock images
 
 A version has one number in all of them. `retrieval` appears last: where it has a version, the
-others have it too.
+others have it too. A version whose config wants none of it is answered by `retrieval_exact`.
 """
 
+import functools
 import json
 import shutil
 from collections.abc import Iterator, Mapping
@@ -26,19 +27,27 @@ import pyarrow.dataset as ds
 
 from tfrs_twotower.schema import Config, UserError, load_config
 from tfrs_twotower.schema.folders import MANIFEST
+from tfrs_twotower.schema.models import (
+    ASKED_IN_ORDER,
+    CANDIDATE_TOWER,
+    CANDIDATES,
+    EXTRA_ASSETS,
+    QUERIES,
+    QUERY_KEY,
+    QUERY_TOWER,
+    RETRIEVAL,
+    RETRIEVAL_EXACT,
+    TWOTOWER_CONFIG,
+    asked,
+    newest,
+)
 
-EXTRA_ASSETS = "assets.extra"
-TWOTOWER_CONFIG = "twotower.yaml"  # Of the candidate tower: what it was trained by.
 HELD_OUT_QUERIES = "held_out_queries.parquet"  # Of `retrieval`: what its recall is measured on.
 QUERY_EMBEDDING = "query_embedding"
 
-RETRIEVAL, RETRIEVAL_EXACT = "retrieval", "retrieval_exact"
-QUERY_TOWER, CANDIDATE_TOWER = "query_tower", "candidate_tower"
-CANDIDATES, QUERIES = "candidates", "queries"
 MODELS = (QUERY_TOWER, CANDIDATE_TOWER, RETRIEVAL_EXACT, RETRIEVAL)
 PUBLISHED_IN_ORDER = (CANDIDATES, QUERIES, *MODELS)
 TITLE = "title"
-QUERY_KEY = b"query_key"
 
 CONFIG_FILE, STOCK_CONFIG_FILE = "models.config", "models.stock.config"
 STAGING = ".incomplete"
@@ -107,8 +116,7 @@ def read_config(models: Path, version: int) -> Config:
 
 def folders_of(models: Path, version: int) -> tuple[str, ...]:
     """The folders that a version must have; a config may want no `retrieval`."""
-    path = extra_asset(models, CANDIDATE_TOWER, version, TWOTOWER_CONFIG)
-    has_retrieval = not path.exists() or load_config(path).export.retrieval
+    has_retrieval = _wants_retrieval(models, version)
     return tuple(name for name in PUBLISHED_IN_ORDER if has_retrieval or name != RETRIEVAL)
 
 
@@ -152,19 +160,16 @@ def latest_version(models: Path) -> int:
     Raises:
         UserError: If there is none.
     """
-    found = versions(models / RETRIEVAL) or [
-        version
-        for version in versions(models / RETRIEVAL_EXACT)
-        if not read_config(models, version).export.retrieval
-    ]
-    if not found:
+    found = {name: versions(models / name) for name in ASKED_IN_ORDER}
+    version = newest(found, functools.partial(_wants_retrieval, models))
+    if version is None:
         raise UserError(f"no models in {models}: make them with `twotower export`")
-    return found[-1]
+    return version
 
 
 def asked_model(models: Path, version: int) -> str:
-    """The model that answers requests: `retrieval`, or where a config wants none, the exact one."""
-    return RETRIEVAL if version in versions(models / RETRIEVAL) else RETRIEVAL_EXACT
+    """The model of a version that answers requests."""
+    return asked([name for name in ASKED_IN_ORDER if version in versions(models / name)])
 
 
 def read_candidates(models: Path, version: int, columns: list[str] | None = None) -> pd.DataFrame:
@@ -196,6 +201,11 @@ def complete_query(models: Path, version: int, query: Mapping[str, Any]) -> dict
     rows = stored.to_table(filter=pc.field(key) == str(query[key])).to_pylist()
     known = {name: value for name, value in rows[0].items() if value is not None} if rows else {}
     return {**known, **query}
+
+
+def _wants_retrieval(models: Path, version: int) -> bool:
+    path = extra_asset(models, CANDIDATE_TOWER, version, TWOTOWER_CONFIG)
+    return not path.exists() or load_config(path).export.retrieval
 
 
 def _stored_queries(models: Path, version: int) -> ds.Dataset:

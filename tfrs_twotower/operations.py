@@ -16,10 +16,11 @@ import numpy.typing as npt
 
 from tfrs_twotower.index import register_scann_ops
 from tfrs_twotower.keras import tf
-from tfrs_twotower.models_folder import MODELS, RETRIEVAL, latest_version
+from tfrs_twotower.models_folder import latest_version, models_of
 from tfrs_twotower.protocols import EvaluationSet
 from tfrs_twotower.ranking import Pairs, rank
 from tfrs_twotower.runs import Run
+from tfrs_twotower.schema.models import RETRIEVAL
 
 ROUNDS = 20
 BATCH = 256
@@ -47,23 +48,27 @@ def measure(
     """
     # The tower as a graph, which is how it is served.
     tower = tf.function(lambda encoded: run.model.query_tower(encoded, training=False))
+
+    def some(size: int) -> dict[str, tf.Tensor]:
+        places = np.arange(size) % len(asked.query_rows)
+        return {name: tf.constant(values[places]) for name, values in asked.features.items()}
+
     query_ms = {}
     for size in (1, BATCH):
-        places = np.arange(size) % len(asked.query_rows)
-        batch = {name: tf.constant(values[places]) for name, values in asked.features.items()}
-        seconds = _median_s(functools.partial(_embed, tower, batch))
+        seconds = _median_s(functools.partial(_embed, tower, some(size)))
         query_ms[f"batch_{size}"] = 1e3 * seconds / size
-    queries = candidates[np.arange(SCORED_QUERIES) % len(candidates)]
+    queries = tower(some(SCORED_QUERIES)).numpy()
     nothing = Pairs(*np.zeros([2, 0], np.int64))
     positives = Pairs(np.arange(SCORED_QUERIES), np.zeros(SCORED_QUERIES, np.int64))
-    ranking_s = _median_s(lambda: rank(queries, candidates, positives, nothing, k=0))
-    vector_bytes = candidates.itemsize * candidates.shape[1]
+    scorer = getattr(run.model, "scorer", None)
+    score = scorer and scorer.matrix
+    ranking_s = _median_s(lambda: rank(queries, candidates, positives, nothing, k=0, score=score))
     return {
         "query_embedding_ms": query_ms,
         "candidates_scored_per_s": SCORED_QUERIES * len(candidates) / ranking_s,
         "embedding_bytes": {
-            "candidates": len(candidates) * vector_bytes,
-            "queries": int(run.data.manifest["num_queries"]) * vector_bytes,
+            "candidates": candidates.nbytes,
+            "queries": int(run.data.manifest["num_queries"]) * queries[0].nbytes,
         },
         "model_load_s": _load_times(models) if models else {},
     }
@@ -86,12 +91,12 @@ def _median_s(call: Callable[[], object]) -> float:
 
 def _load_times(models: Path) -> dict[str, float]:
     """Seconds to load the newest version of each model, once."""
-    version = str(latest_version(models))
+    version = latest_version(models)
     seconds = {}
-    for name in MODELS:
+    for name in models_of(models, version):
         if name == RETRIEVAL:
             register_scann_ops()
         started = time.perf_counter()
-        tf.saved_model.load(str(models / name / version))
+        tf.saved_model.load(str(models / name / str(version)))
         seconds[name] = time.perf_counter() - started
     return seconds

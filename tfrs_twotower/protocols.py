@@ -258,7 +258,7 @@ def _known_pairs(data: PreparedData, split: str) -> Pairs:
         return Pairs(*np.zeros([2, 0], np.int64))
     query_rows, candidate_rows = data.known_positives()
     if split == "test":
-        validation = data.examples("validation")
+        validation = data.events("validation")
         is_positive = validation[layout.LABEL] == 1
         query_rows = np.append(query_rows, validation[layout.QUERY_ROW][is_positive])
         candidate_rows = np.append(candidate_rows, validation[layout.CANDIDATE_ROW][is_positive])

@@ -57,20 +57,30 @@ def rank(
     *,
     k: int,
     listed: Pairs | None = None,
+    score: Callable[[Floats, Floats], Floats] | None = None,
 ) -> Ranking:
-    """Ranks candidates by dot product; see `rank_scores`.
+    """Ranks candidates by their embeddings; see `rank_scores`.
 
     Args:
-        query_embeddings: `[num_queries, embedding_dim]`.
+        query_embeddings: `[num_queries, embedding_dim]`, or as `score` takes them.
         candidate_embeddings: `[corpus_size, embedding_dim]`.
         positives: Whose ranks are wanted; none may be excluded.
         excluded: Candidates that are not eligible for a query.
         k: Length of the lists of best candidates, cut to the corpus size; 0: none wanted.
         listed: The only eligible candidates; None: the corpus.
+        score: Embeddings of queries and of candidates -> `[num_queries, corpus_size]`; None: their
+            dot products.
     """
     candidates = tf.constant(candidate_embeddings)
+
+    def score_chunk(start: int, end: int) -> Floats:
+        queries = query_embeddings[start:end]
+        if score is not None:
+            return score(queries, candidate_embeddings)
+        return _products(tf.constant(queries), candidates).numpy()
+
     return rank_scores(
-        lambda start, end: _products(tf.constant(query_embeddings[start:end]), candidates).numpy(),
+        score_chunk,
         len(query_embeddings),
         len(candidate_embeddings),
         positives,

@@ -22,14 +22,10 @@ from tfrs_twotower.indexes import EMBEDDING, matrix, write_indexes
 from tfrs_twotower.loaded_models import LoadedModel, LoadedQueryTower, embed_candidates
 from tfrs_twotower.memory import check_build
 from tfrs_twotower.models_folder import (
-    CANDIDATE_TOWER,
-    CANDIDATES,
     HELD_OUT_QUERIES,
     PART,
-    QUERIES,
     QUERY_EMBEDDING,
-    QUERY_TOWER,
-    RETRIEVAL,
+    asked_model,
     extra_asset,
     latest_version,
     publish,
@@ -38,6 +34,7 @@ from tfrs_twotower.models_folder import (
     staging_folder,
 )
 from tfrs_twotower.schema import UserError
+from tfrs_twotower.schema.models import CANDIDATE_TOWER, CANDIDATES, QUERIES, QUERY_TOWER, RETRIEVAL
 from tfrs_twotower.schema.prepared import CANDIDATE_ID
 
 Floats = npt.NDArray[np.float32]
@@ -73,16 +70,18 @@ def refresh(models: str | Path, candidates: Iterable[pa.Table]) -> Refresh:
         What was published. Labels of versions stay where they are.
 
     Raises:
-        UserError: If there is no version to refresh, no candidate, an id occurs twice, memory is
-            too small, or the target recall of the version cannot be met.
+        UserError: If there is no version to refresh, it scores by a layer, there is no candidate,
+            an id occurs twice, memory is too small, or the target recall of the version cannot be
+            met.
     """
     models = Path(models)
     base = latest_version(models)
     config = read_config(models, base)
-    if not config.export.retrieval:
+    if config.context_mode == "scoring_layer":
         raise UserError(
-            f"version {base} of {models} has no {RETRIEVAL}, by `export.retrieval`: with other "
-            "candidates it has to be exported again"
+            f"version {base} of {models} scores by a layer (`towers.context_mode: scoring_layer`), "
+            "which no exported model holds apart from its candidates: prepare the new ones, train "
+            "with `--warm_start`, and export"
         )
     query_tower = LoadedQueryTower(models / QUERY_TOWER / str(base))
     joined_tower = None
@@ -96,9 +95,13 @@ def refresh(models: str | Path, candidates: Iterable[pa.Table]) -> Refresh:
     embeddings, known, is_same = _kept(
         embed_candidates(tower, config.candidate_features, table), table, stored
     )
-    manifest = read_model_manifest(models, RETRIEVAL, base)
+    asked = asked_model(models, base)
+    manifest = read_model_manifest(models, asked, base)
     facts = {name: manifest[name] for name in KEPT_FACTS if name in manifest}
-    held_out = pq.read_table(extra_asset(models, RETRIEVAL, base, HELD_OUT_QUERIES))
+    held_out = np.zeros([0, 0], np.float32)  # Recall is measured of `retrieval` alone.
+    if asked == RETRIEVAL:
+        queries = pq.read_table(extra_asset(models, asked, base, HELD_OUT_QUERIES))
+        held_out = matrix(queries, QUERY_EMBEDDING)
     with staging_folder(models) as staging:
         for name in (QUERY_TOWER, CANDIDATE_TOWER, QUERIES):
             shutil.copytree(models / name / str(base), staging / name)
@@ -107,7 +110,7 @@ def refresh(models: str | Path, candidates: Iterable[pa.Table]) -> Refresh:
             query_tower,
             table,
             embeddings,
-            matrix(held_out, QUERY_EMBEDDING),
+            held_out,
             config,
             {**facts, "origin": "refresh", "base_version": base},
             joined_tower=joined_tower,

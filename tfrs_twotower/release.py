@@ -14,7 +14,6 @@ from tfrs_twotower import server_config
 from tfrs_twotower.loaded_models import LoadedModel
 from tfrs_twotower.memory import available_bytes, readable
 from tfrs_twotower.models_folder import (
-    QUERIES,
     asked_model,
     models_of,
     read_candidates,
@@ -22,6 +21,7 @@ from tfrs_twotower.models_folder import (
     read_model_manifest,
 )
 from tfrs_twotower.raw_inputs import query_inputs
+from tfrs_twotower.schema.models import QUERIES
 from tfrs_twotower.schema.prepared import CANDIDATE_ID
 from tfrs_twotower.server_config import STABLE
 

@@ -11,9 +11,9 @@ from tensorflow.core.protobuf import saved_model_pb2
 from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
 
 from tfrs_twotower import __version__
-from tfrs_twotower.models_folder import EXTRA_ASSETS
 from tfrs_twotower.retrieval import Signature
 from tfrs_twotower.schema.folders import MANIFEST, write_json
+from tfrs_twotower.schema.models import EXTRA_ASSETS
 
 WARMUP_REQUESTS = "tf_serving_warmup_requests"
 WARMUP_BATCH_SIZES = (1, 8, 64)

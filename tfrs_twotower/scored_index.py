@@ -10,6 +10,18 @@ from tfrs_twotower.context import CHUNK_ELEMENTS, ScoringLayer
 from tfrs_twotower.index import ExactIndex, in_chunks
 
 
+def exact_index(
+    embeddings: npt.NDArray[np.float32], scorer: ScoringLayer | None = None
+) -> ExactIndex:
+    """Exact search by what a model scores with.
+
+    Args:
+        embeddings: See `CandidateIndex`.
+        scorer: The trained layer; None: the dot product.
+    """
+    return ExactIndex(embeddings) if scorer is None else ScoredIndex(embeddings, scorer)
+
+
 class ScoredIndex(ExactIndex):
     """Scores every candidate by the layer: stock TensorFlow ops only.
 

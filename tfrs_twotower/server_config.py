@@ -1,7 +1,8 @@
 """The server's configs of a models folder: which versions it serves, under which labels.
 
 Without labels a server serves the newest version. With them it serves those that have one, and
-the newest of them is what a request without a label gets. Labels are those that TF Serving
+the newest of them is what a request without a label gets. `retrieval` is left out where none of
+these versions has it: an older one must not go on answering. Labels are those that TF Serving
 understands: `stable` for everybody, `canary` for the share of the traffic that tries a version.
 """
 
@@ -11,29 +12,23 @@ from pathlib import Path
 from google.protobuf import text_format
 from tensorflow_serving.config import model_server_config_pb2
 
-from tfrs_twotower.models_folder import (
-    CONFIG_FILE,
-    MODELS,
-    RETRIEVAL,
-    RETRIEVAL_EXACT,
-    STOCK_CONFIG_FILE,
-)
+from tfrs_twotower.models_folder import CONFIG_FILE, MODELS, STOCK_CONFIG_FILE, versions
 from tfrs_twotower.schema import UserError
+from tfrs_twotower.schema.models import RETRIEVAL, RETRIEVAL_EXACT
 
 PLATFORM = "tensorflow"
 STABLE, CANARY = "stable", "canary"
 
 
-def render(base_path: str, names: tuple[str, ...], labels: Mapping[str, int]) -> str:
+def render(base_path: str, served: Mapping[str, Mapping[str, int]]) -> str:
     """TF Serving's `models.config`, a `ModelServerConfig` in text format.
 
     Args:
         base_path: The models folder as the server sees it.
-        names: The models to serve.
-        labels: Version by label; empty: serve the newest.
+        served: The labels of each model to serve, version by label; empty: serve the newest.
     """
     proto = model_server_config_pb2.ModelServerConfig()
-    for name in names:
+    for name, labels in served.items():
         config = proto.model_config_list.config.add()
         config.name = name
         config.base_path = f"{base_path.rstrip('/')}/{name}"
@@ -50,17 +45,17 @@ def write(models: Path, labels: Mapping[str, int], base_path: str | None = None)
 
     Args:
         models: The models folder.
-        labels: See `render`.
+        labels: Version by label; empty: the newest is served.
         base_path: Where the server sees the folder; default: as the present configs say, and where
             there are none, where it is.
     """
     base_path = base_path or _written_base_path(models) or str(models.resolve())
-    stock = tuple(name for name in MODELS if name != RETRIEVAL)
-    is_exact_alone = (models / RETRIEVAL_EXACT).is_dir() and not (models / RETRIEVAL).is_dir()
-    served = stock if is_exact_alone else MODELS
-    for file_name, names in ((STOCK_CONFIG_FILE, stock), (CONFIG_FILE, served)):
+    stock = {name: labels for name in MODELS if name != RETRIEVAL}
+    of_retrieval = _labels_of_retrieval(models, labels)
+    served = stock if of_retrieval is None else {**stock, RETRIEVAL: of_retrieval}
+    for file_name, rendered in ((STOCK_CONFIG_FILE, stock), (CONFIG_FILE, served)):
         beside = models / f"{file_name}.tmp"
-        beside.write_text(render(base_path, names, labels), encoding="utf-8")
+        beside.write_text(render(base_path, rendered), encoding="utf-8")
         beside.replace(models / file_name)
 
 
@@ -75,6 +70,15 @@ def read_labels(models: Path) -> dict[str, int]:
         for config in _read(models)
         for label, version in config.version_labels.items()
     }
+
+
+def _labels_of_retrieval(models: Path, labels: Mapping[str, int]) -> dict[str, int] | None:
+    """The labels of the versions that have it; None where it is not to be served."""
+    answered_exactly = versions(models / RETRIEVAL_EXACT)
+    without = set(answered_exactly) - set(versions(models / RETRIEVAL))
+    kept = {label: version for label, version in labels.items() if version not in without}
+    is_served = kept if labels else not without & set(answered_exactly[-1:])
+    return kept if is_served else None
 
 
 def _written_base_path(models: Path) -> str | None:

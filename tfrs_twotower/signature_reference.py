@@ -15,15 +15,7 @@ from google.protobuf.message import DecodeError
 from tensorflow.core.protobuf import saved_model_pb2
 
 from tfrs_twotower.encoding import missing_value
-from tfrs_twotower.models_folder import (
-    CANDIDATE_TOWER,
-    QUERY_TOWER,
-    RETRIEVAL,
-    RETRIEVAL_EXACT,
-    latest_version,
-    models_of,
-    read_config,
-)
+from tfrs_twotower.models_folder import latest_version, models_of, read_config
 from tfrs_twotower.schema import Config, UserError
 from tfrs_twotower.schema.features import (
     Feature,
@@ -31,6 +23,7 @@ from tfrs_twotower.schema.features import (
     MultiCategorical,
     Timestamp,
 )
+from tfrs_twotower.schema.models import CANDIDATE_TOWER, QUERY_TOWER, RETRIEVAL, RETRIEVAL_EXACT
 
 ASKED = (RETRIEVAL, RETRIEVAL_EXACT)
 INTERNAL = "__saved_model_"  # Begins the names of signatures that nobody asks.

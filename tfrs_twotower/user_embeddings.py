@@ -19,9 +19,7 @@ from tfrs_twotower.indexes import vectors
 from tfrs_twotower.keras import tf
 from tfrs_twotower.models_folder import (
     PART,
-    QUERIES,
     QUERY_EMBEDDING,
-    QUERY_TOWER,
     latest_version,
     query_key,
     read_config,
@@ -29,6 +27,7 @@ from tfrs_twotower.models_folder import (
 from tfrs_twotower.raw_inputs import query_inputs
 from tfrs_twotower.schema import Config, UserError
 from tfrs_twotower.schema.folders import MANIFEST, output_folder, write_json
+from tfrs_twotower.schema.models import QUERIES, QUERY_TOWER
 from tfrs_twotower.schema.prepared import QUERY_ID
 
 BATCH_SIZE = 4096

@@ -114,6 +114,56 @@ def test_an_unknown_model_is_told(embedded):
         client.recommend(EAST_QUERY)
 
 
+@pytest.fixture
+def exact_alone(models_dir):
+    """A server without `retrieval`."""
+    models = [ModelConfig("retrieval_exact", models_dir / "retrieval")]
+    with ModelServer(models, rest_port=None) as server:
+        yield f"127.0.0.1:{server.port}"
+
+
+def test_a_server_without_retrieval_is_asked_for_the_exact_model(exact_alone):
+    with RetrievalClient(exact_alone) as client:
+        (answer,) = client.recommend(EAST_QUERY, k=2)
+        (scores,) = client.score(EAST_QUERY, answer.candidate_ids)
+
+    assert answer.candidate_ids == ["a", "b"]
+    assert scores == pytest.approx(answer.scores)
+
+
+def test_a_model_that_is_named_is_the_one_that_is_asked(exact_alone):
+    with (
+        RetrievalClient(exact_alone, model="retrieval") as client,
+        pytest.raises(errors.ModelNotFoundError, match="Servable not found"),
+    ):
+        client.recommend(EAST_QUERY)
+
+
+def test_a_server_without_either_model_is_told_of_the_first(embedded):
+    with (
+        RetrievalClient(embedded.target, version=4) as client,
+        pytest.raises(errors.ModelNotFoundError) as caught,
+    ):
+        client.recommend(EAST_QUERY)
+
+    assert caught.value.model == "retrieval"
+
+
+def test_a_model_that_went_away_is_looked_for_again(models_dir):
+    port = free_port()
+    first, second = (
+        [ModelConfig(name, models_dir / "retrieval")] for name in ("retrieval", "retrieval_exact")
+    )
+    with RetrievalClient(f"127.0.0.1:{port}", timeout_s=20) as client:
+        with ModelServer(first, port=port, rest_port=None):
+            client.recommend(EAST_QUERY, k=1)
+        with ModelServer(second, port=port, rest_port=None):
+            with pytest.raises(errors.ModelNotFoundError):
+                client.recommend(EAST_QUERY, k=1)
+
+            assert client.recommend(EAST_QUERY, k=1)[0].candidate_ids == ["a"]
+
+
 def test_a_model_without_the_signature_is_told(embedded):
     with (
         RetrievalClient(embedded.target, model="query_tower") as client,

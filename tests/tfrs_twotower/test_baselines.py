@@ -50,6 +50,14 @@ def test_popularity_leaves_out_what_the_query_had():
     assert found.top_rows.tolist() == [[0, 2], [1, 4]]
 
 
+def test_counts_that_differ_by_one_are_told_apart_however_large():
+    counts = np.array([2**24, 2**24 + 1, 2**40, 2**40 + 1])  # float32 takes them for two.
+
+    found = baselines.popularity(asked(1, pairs((0, 0))), counts, k=4)
+
+    assert found.top_rows.tolist() == [[3, 2, 1, 0]]
+
+
 # --- chance ---------------------------------------------------------------------------------
 
 

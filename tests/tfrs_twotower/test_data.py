@@ -120,6 +120,14 @@ def test_examples_of_every_shard_are_read_whole(data):
     assert read[2][5:] == (3, [3, 0])
 
 
+def test_events_are_the_examples_without_features(data):
+    events, examples = data.events("train"), data.examples("train")
+
+    assert set(examples) - set(events) == {"user", "recent"}
+    for name, values in events.items():
+        np.testing.assert_array_equal(values, examples[name])
+
+
 def test_a_split_without_examples_has_arrays_of_no_entries(data):
     examples = data.examples("validation")
 

@@ -1,6 +1,8 @@
 """An evaluation against a definition in plain NumPy, and what it writes."""
 
+import errno
 import json
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -195,6 +197,22 @@ def test_an_evaluation_of_a_run_is_written_beside_it(run, data, unit, name):
     assert aggregates["unit"] == unit
     assert len(per_query) == evaluation.num_queries["all"]
     assert per_query["ranks"].map(len).sum() == evaluation.num_positives
+
+
+def test_an_evaluation_that_cannot_be_written_leaves_the_one_before(run, data, monkeypatch):
+    evaluate(run, data.folder)
+    before = pd.read_parquet(run / "evaluation" / "test-full.parquet")
+
+    def fill_the_disk(table, path, **options):
+        Path(path).write_bytes(b"PAR1 half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(pd.DataFrame, "to_parquet", fill_the_disk)
+    with pytest.raises(UserError, match="cannot write .*evaluation: No space left"):
+        evaluate(run, data.folder)
+
+    after = pd.read_parquet(run / "evaluation" / "test-full.parquet")
+    pd.testing.assert_frame_equal(after, before)
 
 
 def test_aggregates_are_json_that_any_reader_accepts(run, data):

@@ -37,6 +37,48 @@ def test_the_stock_config_leaves_out_what_stock_images_cannot_serve(tmp_path):
     assert "retrieval" not in read(tmp_path, "models.stock.config")
 
 
+def versions_of(models: Path, **numbers: list[int]) -> None:
+    for name, found in numbers.items():
+        for number in found:
+            (models / name / str(number)).mkdir(parents=True)
+
+
+def test_an_older_retrieval_is_not_served_beside_a_newer_version_without_it(tmp_path):
+    versions_of(tmp_path, retrieval=[1], retrieval_exact=[1, 2])
+
+    server_config.write(tmp_path, {})
+
+    assert "retrieval" not in read(tmp_path)
+
+
+def test_a_newer_retrieval_is_served_beside_an_older_version_without_it(tmp_path):
+    versions_of(tmp_path, retrieval=[2], retrieval_exact=[1, 2])
+
+    server_config.write(tmp_path, {})
+
+    assert "retrieval" in read(tmp_path)
+
+
+def test_retrieval_has_the_labels_of_the_versions_that_have_it(tmp_path):
+    versions_of(tmp_path, retrieval=[1], retrieval_exact=[1, 2])
+
+    server_config.write(tmp_path, {"stable": 1, "canary": 2})
+
+    found = read(tmp_path)
+    assert found["retrieval"].labels == {"stable": 1}
+    assert found["retrieval"].policy == VersionPolicy(latest=None, specific=frozenset({1}))
+    assert found["retrieval_exact"].labels == {"stable": 1, "canary": 2}
+    assert server_config.read_labels(tmp_path) == {"stable": 1, "canary": 2}
+
+
+def test_retrieval_is_not_served_where_no_labelled_version_has_it(tmp_path):
+    versions_of(tmp_path, retrieval=[1], retrieval_exact=[1, 2])
+
+    server_config.write(tmp_path, {"stable": 2})
+
+    assert "retrieval" not in read(tmp_path)
+
+
 def test_the_place_where_the_server_sees_the_folder_stays(tmp_path):
     server_config.write(tmp_path, {}, "/models/")
     server_config.write(tmp_path, {"stable": 1})

@@ -86,7 +86,7 @@ def evaluate(
     else:
         print_metrics(report)
         print_slices(report)
-        if models is not None:
+        if "attribution" in report:
             print_attribution(report)
         if user:
             print_users(report["users"])

@@ -15,6 +15,7 @@ from tfrs_twotower.cli.options import (
     print_json,
 )
 from tfrs_twotower.display import print_table
+from tfrs_twotower.schema.models import asked
 
 app = typer.Typer()
 
@@ -72,16 +73,16 @@ def refresh(
         "changed": made.num_changed,
         "removed": made.num_removed,
     }
+    manifest = made.manifests[asked(made.manifests)]
     if as_json:
-        recall = made.manifests["retrieval"].get("recall")
-        print_json({"version": made.version, **counts, "recall": recall})
+        print_json({"version": made.version, **counts, "recall": manifest.get("recall")})
         return
     print_table(
         f"version {made.version}, refreshed from {made.base_version}",
         ["", "count"],
         list(counts.items()),
     )
-    _print_index(made.manifests["retrieval"])
+    _print_index(manifest)
 
 
 @app.command()
@@ -194,8 +195,7 @@ def publish(run: Path, data: Path, output: Path, as_json: bool, **options: Any) 
     from tfrs_twotower import api
 
     exported = api.export(run, data, output, **options)
-    manifests = exported.manifests
-    manifest = manifests.get("retrieval", manifests["retrieval_exact"])
+    manifest = exported.manifests[asked(exported.manifests)]
     if as_json:
         print_json(
             {

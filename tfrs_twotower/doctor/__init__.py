@@ -18,13 +18,13 @@ from tfrs_twotower.doctor.version import (
 from tfrs_twotower.models_folder import (
     CONFIG_FILE,
     PUBLISHED_IN_ORDER,
-    RETRIEVAL,
     STOCK_CONFIG_FILE,
     folders_of,
     models_of,
     versions,
 )
 from tfrs_twotower.schema import UsageError, UserError
+from tfrs_twotower.schema.models import RETRIEVAL
 
 __all__ = ["Finding", "examine"]
 

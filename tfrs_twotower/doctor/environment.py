@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tfrs_twotower.doctor.findings import Finding
-from tfrs_twotower.models_folder import RETRIEVAL_EXACT, STOCK_CONFIG_FILE
+from tfrs_twotower.models_folder import STOCK_CONFIG_FILE
 from tfrs_twotower.schema import UserError
+from tfrs_twotower.schema.models import RETRIEVAL_EXACT
 
 # One matched set: ScaNN's ops are built for one minor version of TensorFlow.
 MATCHED = {

@@ -15,12 +15,6 @@ from tfrs_twotower.indexes import EMBEDDING, matrix
 from tfrs_twotower.loaded_models import Floats, LoadedModel, LoadedQueryTower, embed_candidates
 from tfrs_twotower.memory import available_bytes, readable
 from tfrs_twotower.models_folder import (
-    CANDIDATE_TOWER,
-    CANDIDATES,
-    QUERIES,
-    QUERY_TOWER,
-    RETRIEVAL,
-    RETRIEVAL_EXACT,
     asked_model,
     models_of,
     read_config,
@@ -29,10 +23,18 @@ from tfrs_twotower.models_folder import (
 )
 from tfrs_twotower.raw_inputs import query_inputs
 from tfrs_twotower.schema import Config, UserError
+from tfrs_twotower.schema.models import (
+    ASKED_IN_ORDER,
+    CANDIDATE_TOWER,
+    CANDIDATES,
+    QUERIES,
+    QUERY_TOWER,
+)
 from tfrs_twotower.schema.prepared import CANDIDATE_ID
 
 NUM_SAMPLED, NUM_SAMPLED_QUERIES = 100, 10
 SAME_VECTOR = 1e-5
+REFRESH = "refresh the index with `twotower refresh`"
 
 
 def check_config_file(path: Path, models: Path) -> Iterator[Finding]:
@@ -91,7 +93,7 @@ def check_same_origin(models: Path, version: int) -> Iterator[Finding]:
 def check_index(models: Path, version: int) -> Iterator[Finding]:
     """A sample of candidates, embedded anew, against what is stored and what is searched.
 
-    Scores are compared where they are dot products, which is where `retrieval` is wanted.
+    Scores are compared where they are dot products.
     """
     where = f"version {version}"
     try:
@@ -112,6 +114,7 @@ def check_index(models: Path, version: int) -> Iterator[Finding]:
         )
         return
     sample = table.take(np.unique(np.linspace(0, size - 1, NUM_SAMPLED).astype(np.int64)))
+    has_scorer = config.context_mode == "scoring_layer"
     tower = LoadedModel(models / CANDIDATE_TOWER / str(version))
     embedded = embed_candidates(tower, config.candidate_features, sample)
     off = np.abs(embedded - matrix(sample, EMBEDDING)).max(axis=1)
@@ -122,11 +125,14 @@ def check_index(models: Path, version: int) -> Iterator[Finding]:
             where,
             f"{np.mean(off > SAME_VECTOR):.0%} of {len(sample)} candidates, such as {example!r}, "
             f"are stored with another vector than {CANDIDATE_TOWER} gives",
-            "refresh the index with `twotower refresh`",
+            EXPORT_AGAIN if has_scorer else REFRESH,
         )
         return
-    for name in (RETRIEVAL, RETRIEVAL_EXACT) if config.export.retrieval else ():
-        yield _check_scores(models, name, version, config, sample, embedded)
+    if has_scorer:
+        return
+    for name in models_of(models, version):
+        if name in ASKED_IN_ORDER:
+            yield _check_scores(models, name, version, config, sample, embedded)
 
 
 def _check_scores(
@@ -145,7 +151,7 @@ def _check_scores(
             "error",
             where,
             "its scores are not those of the towers: the index is of another version",
-            "refresh the index with `twotower refresh`",
+            REFRESH,
         )
     return Finding("ok", where, f"{len(sample)} candidates score as the towers say")
 

@@ -19,8 +19,8 @@ from tfrs_twotower import __version__
 from tfrs_twotower.evaluate import MODEL, OPERATIONS_FILE, evaluation_name
 from tfrs_twotower.insights import spread
 from tfrs_twotower.models_folder import (
-    RETRIEVAL,
     TITLE,
+    asked_model,
     latest_version,
     read_candidates,
     read_model_manifest,
@@ -198,7 +198,8 @@ def _other_evaluations(folder: Path, shown: str) -> list[dict[str, Any]]:
 
 
 def _index(models: Path, version: int) -> dict[str, Any]:
-    return {"version": version, **read_model_manifest(models, RETRIEVAL, version)}
+    manifest = read_model_manifest(models, asked_model(models, version), version)
+    return {"version": version, **manifest}
 
 
 def _map(models: Path, version: int) -> tuple[figure, dict[str, Any]]:
