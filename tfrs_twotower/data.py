@@ -169,8 +169,24 @@ class PreparedData:
 
         The features are those of the query, of the context, and of the candidate its aggregates.
         """
-        features = {**self.config.query_features, **self.config.event_features}
-        return self._examples(split, {**_KEYS, **_specs(features)})
+        return self._examples(split, {**_KEYS, **_specs(self._example_features)})
+
+    def examples_to_train(self) -> Arrays:
+        """Reads the examples of the train split, without what training finds for itself.
+
+        An ordered history is cut from the pasts of all queries; only mining reads it.
+        """
+        return self._examples("train", {**_KEYS, **_specs(self.features_to_train)})
+
+    @property
+    def features_to_train(self) -> dict[str, Feature]:
+        """The features of `examples_to_train`."""
+        found = [] if self.config.loss.mined_negatives else _ordered_history(self.config)
+        return {name: f for name, f in self._example_features.items() if name not in found}
+
+    @property
+    def _example_features(self) -> dict[str, Feature]:
+        return {**self.config.query_features, **self.config.event_features}
 
     def events(self, split: str) -> Arrays:
         """Reads the examples of a split without features: the keys of the layout alone."""

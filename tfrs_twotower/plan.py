@@ -55,9 +55,14 @@ def plan(config: Config, data: str | Path) -> Plan:
     optimizer = make_optimizer(config.training, num_steps)
     optimizer.build(model.trainable_variables)
     # Row numbers, time, label and weight stand beside the features.
-    example_bytes = _bytes_an_entry(config.query_features) + 4 + 4 + 8 + 4 + 4
+    key_bytes = 4 + 4 + 8 + 4 + 4
+    examples_bytes = sum(of_train.values()) * (
+        key_bytes + _bytes_an_entry(prepared.features_to_train)
+    )
+    examples_bytes += counts["validation"]["positives"] * (
+        key_bytes + _bytes_an_entry(config.query_features)
+    )
     candidate_bytes = _bytes_an_entry(config.candidate_features)
-    kept = sum(of_train.values()) + counts["validation"]["positives"]
     sizes = {variable.name: _size(variable.shape) for variable in model.variables}
     weights_bytes = sum(_size(variable.shape) * variable.dtype.size for variable in model.variables)
     corpus_size = prepared.manifest["corpus_size"]
@@ -70,7 +75,7 @@ def plan(config: Config, data: str | Path) -> Plan:
         memory_bytes={
             "weights": weights_bytes,
             "optimizer": sum(_size(v.shape) * v.dtype.size for v in optimizer.variables),
-            "examples": kept * example_bytes,
+            "examples": examples_bytes,
             "candidates": corpus_size * (candidate_bytes + 4 * config.towers.embedding_dim),
         },
     )

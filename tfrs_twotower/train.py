@@ -159,7 +159,7 @@ def train(
 
 def _read(folder: str | Path, config: Config) -> _Inputs:
     data = PreparedData(folder, config)
-    examples = data.examples("train")
+    examples = data.examples_to_train()
     num_positives = int((examples[layout.LABEL] == 1).sum())
     if num_positives < 2:
         raise UserError(

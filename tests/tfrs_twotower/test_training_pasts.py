@@ -17,7 +17,12 @@ def config(*overrides: str) -> Config:
     return parse_config(
         every_kind.CONFIG_TEXT,
         "every kind",
-        ["features.query.recent.encoder=gru", "features.query.user.dropout=0.0", *overrides],
+        [
+            "features.query.recent.encoder=gru",
+            "features.query.user.dropout=0.0",
+            "loss.mined_negatives=0",
+            *overrides,
+        ],
     )
 
 
@@ -28,7 +33,7 @@ def folder(tmp_path_factory):
 
 def batches(folder, asked: Config, epochs: range) -> list[dict[str, np.ndarray]]:
     data = PreparedData(folder, asked)
-    found = training_batches(data.examples("train"), data.corpus(), asked, epochs)
+    found = training_batches(data.examples_to_train(), data.corpus(), asked, epochs)
     return [{k: v for k, v in batch.items() if k != "known_positives"} for batch in found]
 
 
@@ -65,6 +70,13 @@ def test_each_example_has_the_profile_and_the_past_of_its_user(folder):
                 for start in range(len(before))
             ]
             assert any(follows)
+
+
+@pytest.mark.parametrize(("mined", "is_read"), [(0, False), (2, True)])
+def test_only_mining_reads_the_histories_that_the_examples_hold(folder, mined, is_read):
+    data = PreparedData(folder, config(f"loss.mined_negatives={mined}"))
+
+    assert ("recent" in data.examples_to_train()) == is_read
 
 
 def test_an_epoch_holds_no_example_twice(folder):
