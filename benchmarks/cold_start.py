@@ -12,8 +12,8 @@ from _harness import Measurement, benchmark
 
 from tfrs_twotower import api
 from tfrs_twotower.datasets import write_dataset
+from tfrs_twotower.evaluation.slices import ALL, COLD, KNOWN_CANDIDATES, NEW_CANDIDATES
 from tfrs_twotower.schema import load_config
-from tfrs_twotower.slices import ALL, COLD, KNOWN_CANDIDATES, NEW_CANDIDATES
 
 METRIC = "recall_at_100"
 SLICES = {

@@ -18,8 +18,8 @@ from tfrs_twotower import api, metrics
 from tfrs_twotower.data import PreparedData
 from tfrs_twotower.datasets import write_dataset
 from tfrs_twotower.evaluate import rank_model
+from tfrs_twotower.evaluation.protocols import EvaluationSet, evaluation_set
 from tfrs_twotower.keras import keras
-from tfrs_twotower.protocols import EvaluationSet, evaluation_set
 from tfrs_twotower.ranking import Ranking
 from tfrs_twotower.schema import parse_config
 

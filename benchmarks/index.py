@@ -34,8 +34,8 @@ from _harness import Measurement, alternate, benchmark
 
 from serving.loading import load
 from tfrs_twotower.index import CandidateIndex, ExactIndex
+from tfrs_twotower.publishing.tuning import tune
 from tfrs_twotower.schema.config import Index
-from tfrs_twotower.tuning import tune
 
 SIZES, TARGETS = (100_000, 1_000_000), (0.90, 0.95, 0.99)
 QUICK_SIZES, QUICK_TARGETS = (100_000,), (0.95,)

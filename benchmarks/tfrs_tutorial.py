@@ -15,8 +15,8 @@ from _harness import Measurement, benchmark
 
 from tfrs_twotower import api
 from tfrs_twotower.evaluate import evaluate_model
+from tfrs_twotower.evaluation.protocols import evaluation_set
 from tfrs_twotower.keras import keras, tf, tfrs
-from tfrs_twotower.protocols import evaluation_set
 from tfrs_twotower.runs import load_run
 from tfrs_twotower.schema import parse_config
 

@@ -15,8 +15,8 @@ from tests.pipelines.reference import aggregate, read_rows
 from tfrs_twotower import api
 from tfrs_twotower.data import training_batches
 from tfrs_twotower.evaluate import embed
+from tfrs_twotower.evaluation.protocols import evaluation_set
 from tfrs_twotower.models_folder import read_candidates
-from tfrs_twotower.protocols import evaluation_set
 from tfrs_twotower.runs import load_run
 from tfrs_twotower.schema import UserError, load_config
 

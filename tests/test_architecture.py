@@ -33,14 +33,18 @@ LAYERS = [
     ["schema"],
     ["encoding", "metrics", "losses"],
     ["keras"],
-    ["features", "task", "optimizers"],
+    ["dropout", "features", "histories", "negatives", "optimizers", "replicas", "task"],
     ["towers"],
+    ["context"],
     ["model"],
     ["data"],
-    ["ranking", "protocols", "baselines"],
+    ["index", "models_folder", "ranking", "raw_inputs", "runs", "scored_index"],
+    ["evaluation"],
     ["evaluate"],
-    ["callbacks"],
+    ["analysis", "training"],
     ["train"],
+    ["publishing"],
+    ["doctor", "export", "report", "search"],
 ]
 
 FILES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))

@@ -14,9 +14,9 @@ from serving.server import ModelServer
 from tests import cc_loader
 from tfrs_twotower import api
 from tfrs_twotower.evaluate import embed
+from tfrs_twotower.evaluation.protocols import evaluation_set
 from tfrs_twotower.index import scann_op_library
 from tfrs_twotower.models_folder import complete_query
-from tfrs_twotower.protocols import evaluation_set
 from tfrs_twotower.runs import load_run
 from tfrs_twotower.schema import UserError, load_config
 

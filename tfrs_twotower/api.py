@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 
     from pipelines.sources import Chunk
     from serving.client import Recommendations
-    from tfrs_twotower.compare import Comparison
-    from tfrs_twotower.embedding_store import EmbeddingStore
+    from tfrs_twotower.analysis.compare import Comparison
+    from tfrs_twotower.analysis.explain import Explanation
     from tfrs_twotower.evaluate import Evaluation
-    from tfrs_twotower.explain import Explanation
+    from tfrs_twotower.evaluation.moments import MomentOverlap
     from tfrs_twotower.export import Export
-    from tfrs_twotower.moments import MomentOverlap
-    from tfrs_twotower.refresh import Refresh
-    from tfrs_twotower.release import Gate
+    from tfrs_twotower.publishing.embedding_store import EmbeddingStore
+    from tfrs_twotower.publishing.refresh import Refresh
+    from tfrs_twotower.publishing.release import Gate
     from tfrs_twotower.search import Trial
     from tfrs_twotower.train import Training
 
@@ -110,22 +110,22 @@ def report(run: StrPath, output: StrPath, **options: Any) -> Path:
 
 
 def compare(runs: Sequence[StrPath], **options: Any) -> "Comparison":
-    """Compares evaluated runs on the same queries; see `tfrs_twotower.compare.compare`."""
-    from tfrs_twotower import compare as comparing
+    """Compares evaluated runs on the same queries; see `tfrs_twotower.analysis.compare.compare`."""
+    from tfrs_twotower.analysis import compare as comparing
 
     return comparing.compare(runs, **options)
 
 
 def embeddings(run: StrPath, data: StrPath, output: StrPath, **options: Any) -> "EmbeddingStore":
-    """Writes embeddings to files; see `tfrs_twotower.embedding_store.write_embeddings`."""
-    from tfrs_twotower.embedding_store import write_embeddings
+    """Writes embeddings to files; see `publishing.embedding_store.write_embeddings`."""
+    from tfrs_twotower.publishing.embedding_store import write_embeddings
 
     return write_embeddings(run, data, output, **options)
 
 
 def user_embeddings(models: StrPath, output: StrPath, **options: Any) -> int:
-    """Embeds known users ahead; see `tfrs_twotower.user_embeddings.write_user_embeddings`."""
-    from tfrs_twotower.user_embeddings import write_user_embeddings
+    """Embeds known users ahead; see `publishing.user_embeddings.write_user_embeddings`."""
+    from tfrs_twotower.publishing.user_embeddings import write_user_embeddings
 
     return write_user_embeddings(models, output, **options)
 
@@ -133,15 +133,15 @@ def user_embeddings(models: StrPath, output: StrPath, **options: Any) -> int:
 def explain(
     run: StrPath, data: StrPath, query: Mapping[str, Any], candidate_id: str
 ) -> "Explanation":
-    """Says why a candidate is recommended; see `tfrs_twotower.explain.explain`."""
-    from tfrs_twotower import explain as explaining
+    """Says why a candidate is recommended; see `tfrs_twotower.analysis.explain.explain`."""
+    from tfrs_twotower.analysis import explain as explaining
 
     return explaining.explain(run, data, query, candidate_id)
 
 
 def sensitivity(run: StrPath, data: StrPath, **options: Any) -> "MomentOverlap":
-    """Compares two moments; see `tfrs_twotower.context_sensitivity.sensitivity`."""
-    from tfrs_twotower import context_sensitivity
+    """Compares two moments; see `tfrs_twotower.analysis.context_sensitivity.sensitivity`."""
+    from tfrs_twotower.analysis import context_sensitivity
 
     return context_sensitivity.sensitivity(run, data, **options)
 
@@ -154,7 +154,7 @@ def export(run: StrPath, data: StrPath, output: StrPath, **options: Any) -> "Exp
 
 
 def refresh(models: StrPath, candidates: Sequence[StrPath]) -> "Refresh":
-    """Publishes a version with other candidates; see `tfrs_twotower.refresh.refresh`.
+    """Publishes a version with other candidates; see `tfrs_twotower.publishing.refresh.refresh`.
 
     Args:
         models: The models folder.
@@ -163,8 +163,8 @@ def refresh(models: StrPath, candidates: Sequence[StrPath]) -> "Refresh":
     Raises:
         UserError: If a file cannot be read, or a candidate of it cannot be used.
     """
-    from tfrs_twotower import refresh as refreshing
     from tfrs_twotower.models_folder import latest_version, read_config
+    from tfrs_twotower.publishing import refresh as refreshing
 
     config = read_config(Path(models), latest_version(Path(models)))
     return refreshing.refresh(models, _candidate_tables(config, candidates))
@@ -187,8 +187,8 @@ def promote(
     Raises:
         UserError: If there is no such version, or it is a no-go.
     """
-    from tfrs_twotower import release, versions
     from tfrs_twotower.models_folder import latest_version
+    from tfrs_twotower.publishing import release, versions
 
     version = latest_version(Path(models)) if version is None else version
     versions.check(Path(models), version, label)

@@ -9,13 +9,12 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from tfrs_twotower import baselines, insights, metrics, operations
-from tfrs_twotower.attribution import answered_by, attribute, exported_index
+from tfrs_twotower import metrics
 from tfrs_twotower.data import Arrays, Corpus, PreparedData
-from tfrs_twotower.keras import keras
-from tfrs_twotower.model import TwoTowerModel
-from tfrs_twotower.moments import moment_overlap, morning_and_evening
-from tfrs_twotower.protocols import (
+from tfrs_twotower.evaluation import baselines, insights, operations
+from tfrs_twotower.evaluation.attribution import answered_by, attribute, exported_index
+from tfrs_twotower.evaluation.moments import moment_overlap, morning_and_evening
+from tfrs_twotower.evaluation.protocols import (
     FULL,
     EvaluationSet,
     Unit,
@@ -23,12 +22,14 @@ from tfrs_twotower.protocols import (
     parse_protocol,
     under_protocol,
 )
+from tfrs_twotower.evaluation.slices import ALL, COLD, WARM, Slice, slices_of
+from tfrs_twotower.evaluation.summaries import HEADLINE, LIST_LENGTH, Intervals, Values, summaries
+from tfrs_twotower.keras import keras
+from tfrs_twotower.model import TwoTowerModel
 from tfrs_twotower.ranking import Ranking, rank
 from tfrs_twotower.runs import EVALUATION, load_run
 from tfrs_twotower.schema import UserError
 from tfrs_twotower.schema.folders import write_json
-from tfrs_twotower.slices import ALL, COLD, WARM, Slice, slices_of
-from tfrs_twotower.summaries import HEADLINE, LIST_LENGTH, Intervals, Values, summaries
 
 MODEL = "model"
 ATTRIBUTED_AT = (10, 100)

@@ -12,15 +12,15 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
-from tfrs_twotower import server_config
 from tfrs_twotower.evaluate import embed
-from tfrs_twotower.halves import JoinedTower
-from tfrs_twotower.indexes import write_indexes
 from tfrs_twotower.keras import keras
 from tfrs_twotower.models_folder import PART, QUERY_EMBEDDING, publish, staging_folder
-from tfrs_twotower.retrieval import ServedTower
+from tfrs_twotower.publishing import server_config
+from tfrs_twotower.publishing.halves import JoinedTower
+from tfrs_twotower.publishing.indexes import write_indexes
+from tfrs_twotower.publishing.retrieval import ServedTower
+from tfrs_twotower.publishing.saved_models import save
 from tfrs_twotower.runs import METRICS_FILE, Run, load_run
-from tfrs_twotower.saved_models import save
 from tfrs_twotower.schema import SPLITS, Config, UsageError, dump_config
 from tfrs_twotower.schema import prepared as layout
 from tfrs_twotower.schema.config import Index

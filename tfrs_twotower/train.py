@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 
 from tfrs_twotower import __version__
-from tfrs_twotower.callbacks import KeepBest, RankingValidation, WatchLoss
 from tfrs_twotower.data import (
     Arrays,
     Corpus,
@@ -17,19 +16,10 @@ from tfrs_twotower.data import (
     training_batches,
     training_examples,
 )
-from tfrs_twotower.distribution import (
-    agreed,
-    distributed,
-    is_chief,
-    lost_workers_are_told,
-    make_strategy,
-)
 from tfrs_twotower.evaluate import Evaluation, embed, evaluate_model
+from tfrs_twotower.evaluation.protocols import EvaluationSet, evaluation_set
 from tfrs_twotower.keras import keras, tf
-from tfrs_twotower.mining import mine, mined_negatives, segments
 from tfrs_twotower.optimizers import make_optimizer
-from tfrs_twotower.projector import write_projector
-from tfrs_twotower.protocols import EvaluationSet, evaluation_set
 from tfrs_twotower.runs import (
     BEST_WEIGHTS,
     CONFIG_FILE,
@@ -42,7 +32,17 @@ from tfrs_twotower.runs import (
 from tfrs_twotower.schema import Config, UserError
 from tfrs_twotower.schema import prepared as layout
 from tfrs_twotower.schema.folders import MANIFEST, output_folder, write_json
-from tfrs_twotower.warm_start import EarlierRun, Moved, carry_over, earlier_run
+from tfrs_twotower.training.callbacks import KeepBest, RankingValidation, WatchLoss
+from tfrs_twotower.training.distribution import (
+    agreed,
+    distributed,
+    is_chief,
+    lost_workers_are_told,
+    make_strategy,
+)
+from tfrs_twotower.training.mining import mine, mined_negatives, segments
+from tfrs_twotower.training.projector import write_projector
+from tfrs_twotower.training.warm_start import EarlierRun, Moved, carry_over, earlier_run
 
 # Keras' callback writes its events of training there.
 EVENTS = f"{TENSORBOARD}/train"
@@ -107,7 +107,7 @@ def train(
         resume: Whether an unfinished training in the folder is gone on with; it ends where an
             uninterrupted one ends.
         warm_start: A finished run of the same features and towers, on earlier data, whose weights
-            to begin with; see `tfrs_twotower.warm_start`.
+            to begin with; see `tfrs_twotower.training.warm_start`.
         callbacks: Further Keras callbacks, for example to show progress; they see
             `val_<metric>` in the logs.
 

@@ -12,7 +12,7 @@ from tests import every_kind
 from tfrs_twotower import evaluate as evaluate_module
 from tfrs_twotower.data import PreparedData
 from tfrs_twotower.evaluate import embed, evaluate, evaluate_model
-from tfrs_twotower.protocols import evaluation_set
+from tfrs_twotower.evaluation.protocols import evaluation_set
 from tfrs_twotower.runs import build_model
 from tfrs_twotower.schema import UserError
 from tfrs_twotower.train import train

@@ -11,11 +11,11 @@ from tests import tiny_world
 from tfrs_twotower.data import PreparedData
 from tfrs_twotower.evaluate import embed
 from tfrs_twotower.export import export
-from tfrs_twotower.indexes import matrix
 from tfrs_twotower.models_folder import read_config, read_model_manifest
+from tfrs_twotower.publishing.indexes import matrix
+from tfrs_twotower.publishing.versions import set_label
 from tfrs_twotower.runs import load_run
 from tfrs_twotower.schema import UsageError
-from tfrs_twotower.versions import set_label
 
 
 def test_the_config_travels_with_the_candidate_tower(models):

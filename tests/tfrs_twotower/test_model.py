@@ -11,12 +11,12 @@ from tfrs_twotower.data import (
     training_examples,
 )
 from tfrs_twotower.evaluate import rank_model
+from tfrs_twotower.evaluation.protocols import evaluation_set
 from tfrs_twotower.keras import keras, tf
-from tfrs_twotower.mining import mine
 from tfrs_twotower.optimizers import make_optimizer
-from tfrs_twotower.protocols import evaluation_set
 from tfrs_twotower.runs import build_model
 from tfrs_twotower.schema import Config, parse_config
+from tfrs_twotower.training.mining import mine
 
 LOSSES = {
     "softmax": "{temperature: 0.3}",

@@ -259,7 +259,7 @@ def test_a_train_split_without_enough_positives_is_told(tmp_path, labels, expect
 KILLED = """
 import os, signal, sys
 from tests import every_kind
-from tfrs_twotower import callbacks
+from tfrs_twotower.training import callbacks
 from tfrs_twotower.keras import keras, tf
 from tfrs_twotower.train import train
 

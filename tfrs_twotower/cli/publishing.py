@@ -88,7 +88,7 @@ def refresh(
 @app.command()
 def versions(models: ModelsOption, as_json: JsonFlag = False) -> None:
     """Lists the versions of a models folder and their labels."""
-    from tfrs_twotower.versions import list_versions
+    from tfrs_twotower.publishing.versions import list_versions
 
     found = list_versions(models)
     if as_json:
@@ -122,7 +122,7 @@ def signatures(
     as_json: JsonFlag = False,
 ) -> None:
     """Prints what the models can be asked, as Markdown: inputs, outputs, examples."""
-    from tfrs_twotower import signature_reference
+    from tfrs_twotower.publishing import signature_reference
 
     found = signature_reference.signatures(models, model, version)
     if as_json:
@@ -156,7 +156,7 @@ def promote(
 @app.command()
 def rollback(models: ModelsOption, as_json: JsonFlag = False) -> None:
     """Makes the version stable that was so before."""
-    from tfrs_twotower import versions
+    from tfrs_twotower.publishing import versions
 
     version = versions.rollback(models)
     if as_json:

@@ -121,7 +121,7 @@ def tune(
 
 
 def _print_plan(config: Config, data: Path, as_json: bool) -> None:
-    from tfrs_twotower.plan import plan
+    from tfrs_twotower.training.plan import plan
 
     planned = plan(config, data)
     if as_json:

@@ -11,9 +11,9 @@ from tensorflow.core.protobuf import saved_model_pb2
 from tensorflow_serving.apis import prediction_log_pb2
 
 from tfrs_twotower.doctor.findings import EXPORT_AGAIN, Finding
-from tfrs_twotower.loaded_models import LoadedModel
 from tfrs_twotower.models_folder import STOCK_CONFIG_FILE
-from tfrs_twotower.saved_models import WARMUP_REQUESTS, custom_ops, graph_ops
+from tfrs_twotower.publishing.loaded_models import LoadedModel
+from tfrs_twotower.publishing.saved_models import WARMUP_REQUESTS, custom_ops, graph_ops
 from tfrs_twotower.schema.folders import MANIFEST
 from tfrs_twotower.schema.models import EXTRA_ASSETS
 

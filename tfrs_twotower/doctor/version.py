@@ -11,9 +11,6 @@ from google.protobuf import text_format
 from tensorflow_serving.config import model_server_config_pb2
 
 from tfrs_twotower.doctor.findings import EXPORT_AGAIN, Finding
-from tfrs_twotower.indexes import EMBEDDING, matrix
-from tfrs_twotower.loaded_models import Floats, LoadedModel, LoadedQueryTower, embed_candidates
-from tfrs_twotower.memory import available_bytes, readable
 from tfrs_twotower.models_folder import (
     asked_model,
     models_of,
@@ -21,6 +18,14 @@ from tfrs_twotower.models_folder import (
     read_model_manifest,
     versions,
 )
+from tfrs_twotower.publishing.indexes import EMBEDDING, matrix
+from tfrs_twotower.publishing.loaded_models import (
+    Floats,
+    LoadedModel,
+    LoadedQueryTower,
+    embed_candidates,
+)
+from tfrs_twotower.publishing.memory import available_bytes, readable
 from tfrs_twotower.raw_inputs import query_inputs
 from tfrs_twotower.schema import Config, UserError
 from tfrs_twotower.schema.models import (

@@ -17,7 +17,17 @@ from bokeh.resources import Resources
 
 from tfrs_twotower import __version__
 from tfrs_twotower.evaluate import MODEL, OPERATIONS_FILE, evaluation_name
-from tfrs_twotower.insights import spread
+from tfrs_twotower.evaluation.insights import spread
+from tfrs_twotower.evaluation.slices import (
+    ALL,
+    COLD,
+    HEAD,
+    KNOWN_CANDIDATES,
+    NEW_CANDIDATES,
+    TAIL,
+    WARM,
+)
+from tfrs_twotower.evaluation.summaries import HEADLINE
 from tfrs_twotower.models_folder import (
     TITLE,
     asked_model,
@@ -29,8 +39,6 @@ from tfrs_twotower.report import figures
 from tfrs_twotower.runs import CONFIG_FILE, EVALUATION, MADE_BY, METRICS_FILE
 from tfrs_twotower.schema import SPLITS, UserError
 from tfrs_twotower.schema.folders import read_manifest
-from tfrs_twotower.slices import ALL, COLD, HEAD, KNOWN_CANDIDATES, NEW_CANDIDATES, TAIL, WARM
-from tfrs_twotower.summaries import HEADLINE
 
 TEMPLATE = "page.html.j2"
 MAX_MAPPED = 5000

@@ -13,8 +13,8 @@ from tfrs_twotower.doctor.version import (
     check_same_origin,
     check_swap,
 )
-from tfrs_twotower.indexes import matrix, vectors
 from tfrs_twotower.keras import tf
+from tfrs_twotower.publishing.indexes import matrix, vectors
 
 
 def the_error(findings: Iterable[Finding]) -> Finding:

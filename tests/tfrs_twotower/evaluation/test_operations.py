@@ -1,0 +1,26 @@
+"""What running a model costs: plausible figures, and sizes that are arithmetic."""
+
+import math
+
+from tfrs_twotower.evaluate import embed
+from tfrs_twotower.evaluation import operations
+from tfrs_twotower.evaluation.protocols import evaluation_set
+from tfrs_twotower.models_folder import MODELS
+from tfrs_twotower.runs import load_run
+
+
+def test_costs_are_measured_and_sizes_are_vectors_times_width(tiny_run, models):
+    run = load_run(*tiny_run)
+    candidates = embed(run.model.candidate_tower, run.data.corpus().features)
+
+    costs = operations.measure(run, candidates, evaluation_set(run.data, "validation"), models)
+
+    # 20 candidates and 20 queries of 8 numbers of 4 bytes.
+    assert costs["embedding_bytes"] == {"candidates": 640, "queries": 640}
+    assert set(costs["model_load_s"]) == set(MODELS)
+    measured = [
+        *costs["query_embedding_ms"].values(),
+        costs["candidates_scored_per_s"],
+        *costs["model_load_s"].values(),
+    ]
+    assert all(math.isfinite(value) and value > 0 for value in measured)

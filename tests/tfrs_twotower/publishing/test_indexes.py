@@ -1,0 +1,120 @@
+"""The folders of a version that depend on the corpus."""
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from tfrs_twotower.keras import tf
+from tfrs_twotower.publishing import memory
+from tfrs_twotower.publishing.indexes import matrix, vectors, write_indexes
+from tfrs_twotower.publishing.loaded_models import LoadedModel
+from tfrs_twotower.schema import UserError, parse_config
+
+CONFIG = """\
+columns: {timestamp: ts}
+features:
+  query: {taste: {kind: vector, dimension: 4}}
+  candidate: {genres: {kind: multi_categorical}}
+rules: {filters: [genres]}
+index: {brute_force_below: 0, target_recall: 0.9, at: 10}
+"""
+SIZE = 600
+
+
+class Taste(tf.Module):
+    """A query tower that hands its one feature through."""
+
+    inputs = {"taste": tf.TensorSpec([None, 4], tf.float32, "taste")}
+
+    def __call__(self, raw):
+        return raw["taste"]
+
+
+def unit_rows(num_rows: int, seed: int) -> np.ndarray:
+    rows = np.random.default_rng(seed).normal(size=(num_rows, 4))
+    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+
+
+EMBEDDINGS, QUERIES = unit_rows(SIZE, 0), unit_rows(200, 1)
+CANDIDATES = pa.table(
+    {
+        "candidate_id": sorted(f"c{number}" for number in range(SIZE)),
+        "genres": [["rare"] if row % 200 == 7 else ["common"] for row in range(SIZE)],
+    }
+)
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("staging")
+    config = parse_config(CONFIG, "here")
+    return folder, write_indexes(
+        folder, Taste(), CANDIDATES, EMBEDDINGS, QUERIES, config, {"towers_digest": "0"}
+    )
+
+
+def test_the_index_is_tuned_and_the_table_is_in_the_manifest(written):
+    _, manifests = written
+
+    manifest = manifests["retrieval"]
+    chosen = manifest["tuning"]["chosen"]
+    assert manifest["index"]["leaves_to_search"] == chosen["leaves_to_search"]
+    assert manifest["recall"]["at_least"] >= 0.9
+    assert "tuning" not in manifests["retrieval_exact"]
+
+
+def test_both_models_are_asked_with_the_rules_of_the_config(written):
+    folder, _ = written
+
+    for name in ("retrieval", "retrieval_exact"):
+        recommend = LoadedModel(folder / name, "recommend")
+        neutral = {
+            key: tf.constant([[""]]) if spec.dtype == tf.string else tf.constant([0], spec.dtype)
+            for key, spec in recommend.inputs.items()
+        }
+        answer = recommend(
+            {
+                **neutral,
+                "taste": tf.constant(QUERIES[:1]),
+                "k": tf.constant([5]),
+                "mmr_lambda": tf.constant([1.0]),
+                "min_score": tf.constant([-1.0]),
+                "filter_genres_any": tf.constant([["rare"]]),
+            }
+        )
+        rare = {CANDIDATES["candidate_id"][row].as_py().encode() for row in (7, 207, 407)}
+        assert set(answer["candidate_ids"].numpy()[0]) == rare | {b""}
+
+
+def test_candidates_and_their_vectors_are_stored_in_the_order_of_rows(written):
+    folder, _ = written
+
+    stored = pq.read_table(folder / "candidates/part-00000.parquet")
+
+    assert stored.column_names == ["candidate_id", "embedding", "genres"]
+    np.testing.assert_array_equal(matrix(stored, "embedding"), EMBEDDINGS)
+
+
+def test_a_target_needs_queries_to_measure_on(tmp_path):
+    config = parse_config(CONFIG, "here")
+
+    with pytest.raises(UserError, match="held-out queries"):
+        write_indexes(tmp_path, Taste(), CANDIDATES, EMBEDDINGS, QUERIES[:0], config, {})
+
+
+def test_too_little_memory_is_told_before_anything_is_written(tmp_path, monkeypatch):
+    monkeypatch.setattr(memory, "available_bytes", lambda: 1000)
+
+    with pytest.raises(UserError, match="600 candidates of 4 dimensions"):
+        write_indexes(
+            tmp_path, Taste(), CANDIDATES, EMBEDDINGS, QUERIES, parse_config(CONFIG, "here"), {}
+        )
+
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_vectors_survive_the_way_through_arrow():
+    table = pa.table({"v": vectors(EMBEDDINGS)})
+
+    np.testing.assert_array_equal(matrix(table.slice(5, 3), "v"), EMBEDDINGS[5:8])

@@ -1,0 +1,185 @@
+"""Other candidates for the same towers: what changes, and what must not."""
+
+import shutil
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from serving.model_config import read_models_config
+from tests.cc_loader import predict
+from tests.tiny_world import SIZE, candidate_id, query_id
+from tfrs_twotower import api
+from tfrs_twotower.index import scann_op_library
+from tfrs_twotower.models_folder import read_candidates, read_model_manifest
+from tfrs_twotower.publishing.refresh import refresh
+from tfrs_twotower.publishing.versions import set_label
+from tfrs_twotower.schema import UserError
+
+OLD = sorted(candidate_id(number) for number in range(SIZE))
+
+
+def table_of(ids: list[str]) -> pa.Table:
+    return pa.table({"candidate_id": ids})
+
+
+def answer(models, version: int, name: str = "retrieval_exact", query: str = query_id(3)):
+    """Id -> score over the whole corpus, by TensorFlow's own loader."""
+    found = predict(
+        models / name / str(version),
+        "recommend",
+        {
+            "user_id": [query],
+            "k": [50],
+            "exclude_ids": [[""]],
+            "allow_ids": [[""]],
+            "mmr_lambda": [1.0],
+            "min_score": [-2.0],
+        },
+        scann_op_library() if name == "retrieval" else None,
+    )
+    names = [text.decode() for text in found["candidate_ids"][0]]
+    scores = found["scores"][0].tolist()
+    return {key: score for key, score in zip(names, scores, strict=True) if key}
+
+
+@pytest.fixture(scope="module")
+def refreshed(exported_once, tmp_path_factory):
+    """Version 2: two candidates are gone, one is new."""
+    models = tmp_path_factory.mktemp("refreshed") / "models"
+    shutil.copytree(exported_once, models)
+    return models, refresh(models, [table_of(OLD[2:9]), table_of([*OLD[9:], "new"])])
+
+
+def test_what_changed_is_counted(refreshed):
+    _, made = refreshed
+
+    assert (made.version, made.base_version, made.corpus_size) == (2, 1, SIZE - 1)
+    assert (made.num_new, made.num_changed, made.num_removed) == (1, 0, 2)
+
+
+@pytest.mark.parametrize("name", ["retrieval", "retrieval_exact"])
+def test_new_candidates_are_found_and_removed_ones_are_not(refreshed, name):
+    models, _ = refreshed
+
+    assert set(answer(models, 2, name)) == {*OLD[2:], "new"}
+
+
+def test_candidates_that_stay_keep_their_scores_to_the_last_bit(refreshed):
+    models, _ = refreshed
+    before, after = answer(models, 1), answer(models, 2)
+
+    assert {name: after[name] for name in OLD[2:]} == {name: before[name] for name in OLD[2:]}
+
+
+def test_towers_and_queries_are_those_of_the_version_before(refreshed):
+    models, made = refreshed
+
+    for name in ("query_tower", "candidate_tower", "queries"):
+        before, after = (models / name / version for version in ("1", "2"))
+        for path in (p for p in before.rglob("*") if p.is_file()):
+            assert (after / path.relative_to(before)).read_bytes() == path.read_bytes()
+    old = read_model_manifest(models, "retrieval", 1)
+    new = made.manifests["retrieval"]
+    assert new["towers_digest"] == old["towers_digest"]
+    assert (new["origin"], new["base_version"]) == ("refresh", 1)
+
+
+def test_recall_is_measured_again(refreshed):
+    _, made = refreshed
+
+    assert made.manifests["retrieval"]["recall"]["mean"] == 1.0
+
+
+@pytest.mark.slow
+def test_a_refreshed_version_can_be_refreshed(refreshed, tmp_path):
+    models = tmp_path / "models"
+    shutil.copytree(refreshed[0], models)
+
+    again = refresh(models, [table_of(OLD)])
+
+    assert (again.version, again.num_new, again.num_removed) == (3, 2, 1)
+    assert answer(models, 3) == answer(models, 1)
+
+
+@pytest.mark.slow
+def test_labels_stay_where_they_are(models):
+    set_label(models, 1)
+
+    refresh(models, [table_of(OLD)])
+
+    served = {model.name: model for model in read_models_config(models / "models.config")}
+    assert served["retrieval"].labels == {"stable": 1}
+
+
+@pytest.mark.parametrize(
+    ("tables", "message"),
+    [
+        pytest.param([], "no candidate", id="none"),
+        pytest.param([table_of([])], "no candidate", id="empty"),
+        pytest.param([table_of(["a", "b"]), table_of(["a"])], "'a' occurs twice", id="twice"),
+        pytest.param([table_of(["", "b"])], "empty", id="empty-id"),
+    ],
+)
+def test_candidates_that_cannot_be_a_corpus_are_refused(models, tables, message):
+    with pytest.raises(UserError, match=message):
+        refresh(models, tables)
+
+    assert [path.name for path in (models / "retrieval").iterdir()] == ["1"]
+
+
+def test_files_are_read_as_the_pipeline_reads_them(models, tmp_path):
+    pd.DataFrame({"item_id": [*OLD[:5], "late"]}).to_csv(tmp_path / "a.csv", index=False)
+    pd.DataFrame({"item_id": OLD[5:]}).to_parquet(tmp_path / "b.parquet")
+
+    made = api.refresh(models, [tmp_path / "a.csv", tmp_path / "b.parquet"])
+
+    assert (made.corpus_size, made.num_new) == (SIZE + 1, 1)
+    assert read_candidates(models, 2)["candidate_id"].tolist() == sorted([*OLD, "late"])
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        pytest.param("a.csv", "item\nx\n", "no column `item_id`", id="column"),
+        pytest.param("a.csv", "item_id\n\nx\n,\n", "cannot be used|malformed", id="row"),
+        pytest.param("a.txt", "x", r"expected a \.csv", id="kind"),
+    ],
+)
+def test_a_file_that_cannot_be_used_is_refused(models, tmp_path, name, text, message):
+    (tmp_path / name).write_text(text)
+
+    with pytest.raises(UserError, match=message):
+        api.refresh(models, [tmp_path / name])
+
+
+def test_a_file_that_is_not_there_is_named(models, tmp_path):
+    with pytest.raises(UserError, match="cannot read .*none.csv"):
+        api.refresh(models, [tmp_path / "none.csv"])
+
+
+def test_a_folder_without_a_version_is_told(tmp_path):
+    with pytest.raises(UserError, match="no models in"):
+        refresh(tmp_path, [table_of(["a"])])
+
+
+@pytest.mark.slow
+def test_a_vector_that_changes_is_not_kept(models):
+    path = models / "candidates/1/part-00000.parquet"
+    stored = pd.read_parquet(path)
+    stored.at[4, "embedding"] = np.roll(stored.at[4, "embedding"], 1)
+    dim = len(stored.at[4, "embedding"])
+    table = pa.table(
+        {
+            "candidate_id": stored["candidate_id"].tolist(),
+            "embedding": pa.array(stored["embedding"].tolist(), pa.list_(pa.float32(), dim)),
+        }
+    )
+    pq.write_table(table, path)
+
+    made = refresh(models, [table_of(OLD)])
+
+    assert (made.num_new, made.num_changed, made.num_removed) == (0, 1, 0)
+    assert answer(models, 2) == answer(models, 1)

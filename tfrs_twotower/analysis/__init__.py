@@ -1,0 +1,1 @@
+"""Closer looks at trained models: runs compared, answers explained, moments varied."""

@@ -1,0 +1,159 @@
+"""What needs no model: chance, popularity, neighbouring candidates, and lists from elsewhere.
+
+Each ranks under the rules of the evaluation set: the same queries, the same eligible candidates.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import scipy.sparse as sp
+
+from tfrs_twotower.data import Arrays
+from tfrs_twotower.evaluation.lists import read_lists
+from tfrs_twotower.evaluation.protocols import EvaluationSet
+from tfrs_twotower.ranking import Ranking, rank, rank_scores
+from tfrs_twotower.schema import prepared as layout
+
+Ints = npt.NDArray[np.int64]
+
+RANDOM_DIM = 32
+RECENT_SHARE = 0.1
+NUM_NEIGHBOURS = 100
+NEIGHBOUR_ELEMENTS = 16_000_000
+
+
+def popularity(asked: EvaluationSet, train_counts: Ints, k: int) -> Ranking:
+    """Ranks by train positives, the same for every query; equal counts by candidate id."""
+    # A dot product of one and the count's place; counts themselves may be too large for float32.
+    _, places = np.unique(train_counts, return_inverse=True)
+    queries = np.ones([len(asked.query_rows), 1], np.float32)
+    candidates = places[:, np.newaxis].astype(np.float32)
+    return rank(queries, candidates, asked.positives, asked.excluded, k=k, listed=asked.listed)
+
+
+def recent_counts(train: Arrays, corpus_size: int) -> Ints:
+    """Positives of each candidate among the last tenth of the train positives.
+
+    Args:
+        train: The events of the train split; with times.
+        corpus_size: Number of candidates.
+
+    Returns:
+        `[corpus_size]`; events of the second in which the tenth begins count.
+    """
+    is_positive = train[layout.LABEL] == 1
+    moments = train[layout.TIMESTAMP_S][is_positive]
+    begin = np.sort(moments)[int((1.0 - RECENT_SHARE) * len(moments))]
+    rows = train[layout.CANDIDATE_ROW][is_positive][moments >= begin]
+    return np.bincount(rows, minlength=corpus_size)
+
+
+def chance(asked: EvaluationSet, corpus_size: int, seed: int, k: int) -> Ranking:
+    """Ranks by directions drawn at random."""
+    generator = np.random.default_rng(seed)
+    queries = generator.normal(size=[len(asked.query_rows), RANDOM_DIM]).astype(np.float32)
+    candidates = generator.normal(size=[corpus_size, RANDOM_DIM]).astype(np.float32)
+    return rank(queries, candidates, asked.positives, asked.excluded, k=k, listed=asked.listed)
+
+
+def item_knn(
+    asked: EvaluationSet, known: tuple[Ints, Ints], num_queries: int, corpus_size: int, k: int
+) -> Ranking:
+    """Item-based collaborative filtering.
+
+    Two candidates are as near as the cosine of the sets of queries that had them in train; of each
+    candidate the nearest 100 count. A candidate's score is the sum over what the query had in
+    train.
+
+    Args:
+        asked: The evaluation set.
+        known: Train positives as query rows and candidate rows, distinct pairs.
+        num_queries: Queries of the data, not of the evaluation set.
+        corpus_size: Number of candidates.
+        k: Length of the lists of best candidates.
+
+    References:
+        Deshpande and Karypis, Item-Based Top-N Recommendation Algorithms, TOIS 2004.
+    """
+    ones = np.ones(len(known[0]), np.float32)
+    had = sp.csr_array((ones, known), shape=(num_queries, corpus_size))
+    nearness = _nearest(had)
+    of_asked = had[asked.query_rows]
+
+    def scores(start: int, end: int) -> npt.NDArray[np.float32]:
+        return (of_asked[start:end] @ nearness).toarray()
+
+    return rank_scores(
+        scores,
+        len(asked.query_rows),
+        corpus_size,
+        asked.positives,
+        asked.excluded,
+        k=k,
+        listed=asked.listed,
+    )
+
+
+def ranked_lists(
+    path: str | Path,
+    asked: EvaluationSet,
+    query_ids: npt.NDArray[np.str_],
+    candidate_ids: npt.NDArray[np.str_],
+    k: int,
+) -> Ranking:
+    """Where lists from a file rank the relevant candidates.
+
+    Args:
+        path: See `read_lists`; candidates that are not eligible are left out.
+        asked: The evaluation set.
+        query_ids: `[num_queries]` ids of the asked queries; may repeat.
+        candidate_ids: `[corpus_size]` ids of the corpus by row.
+        k: Length of the lists of best candidates.
+
+    Returns:
+        Ranks and lists; a relevant candidate that a list does not hold has the last rank of all.
+
+    Raises:
+        UsageError: If the file cannot be read or lacks a column.
+    """
+    corpus_size = len(candidate_ids)
+    lists = read_lists(path, query_ids, candidate_ids)
+    pair = (lists["query"] * corpus_size + lists["row"]).drop_duplicates()
+    pair = pair[~pair.isin(asked.excluded.queries * corpus_size + asked.excluded.candidate_rows)]
+    if asked.listed is not None:
+        pair = pair[pair.isin(asked.listed.queries * corpus_size + asked.listed.candidate_rows)]
+    query_of_pair, row_of_pair = np.divmod(pair.to_numpy(), corpus_size)
+    position = pair.groupby(query_of_pair).cumcount().to_numpy()
+    wanted = asked.positives.queries * corpus_size + asked.positives.candidate_rows
+    ranks = pd.Series(1 + position, pair).reindex(wanted, fill_value=corpus_size)
+    top_rows = np.full([len(query_ids), k], -1, np.int64)
+    is_top = position < k
+    top_rows[query_of_pair[is_top], position[is_top]] = row_of_pair[is_top]
+    return Ranking(ranks.to_numpy(np.int64), top_rows)
+
+
+def _nearest(had: sp.csr_array) -> sp.csr_array:
+    """`[corpus_size, corpus_size]` cosines of the columns, each row's largest, the diagonal 0."""
+    corpus_size = had.shape[1]
+    lengths = np.sqrt(np.maximum(had.sum(0, dtype=np.float64), 1.0)).astype(np.float32)
+    normal = (had @ sp.diags_array(1.0 / lengths)).tocsc()
+    transposed = normal.T.tocsr()
+    num_kept = min(NUM_NEIGHBOURS, corpus_size)
+    size = max(NEIGHBOUR_ELEMENTS // corpus_size, 1)
+    blocks = []
+    for start in range(0, corpus_size, size):
+        cosines = (transposed[start : start + size] @ normal).toarray()
+        rows = np.arange(len(cosines))
+        cosines[rows, start + rows] = 0.0
+        # Equal cosines: the lower row, as everywhere.
+        columns = np.argsort(-cosines, axis=1, kind="stable")[:, :num_kept]
+        kept = np.take_along_axis(cosines, columns, axis=1)
+        rows = np.broadcast_to(rows[:, np.newaxis], columns.shape)
+        blocks.append(
+            sp.csr_array((kept.ravel(), (rows.ravel(), columns.ravel())), shape=cosines.shape)
+        )
+    nearest = sp.vstack(blocks, format="csr")
+    nearest.eliminate_zeros()
+    return nearest

@@ -1,0 +1,102 @@
+"""What running a model costs: time to embed a query, candidates scored a second, memory, loading.
+
+Measurements of this machine at this moment; the only part of an evaluation that differs from one
+time to the next.
+"""
+
+import functools
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tfrs_twotower.evaluation.protocols import EvaluationSet
+from tfrs_twotower.index import register_scann_ops
+from tfrs_twotower.keras import tf
+from tfrs_twotower.models_folder import latest_version, models_of
+from tfrs_twotower.ranking import Pairs, rank
+from tfrs_twotower.runs import Run
+from tfrs_twotower.schema.models import RETRIEVAL
+
+ROUNDS = 20
+BATCH = 256
+SCORED_QUERIES = 512
+
+
+def measure(
+    run: Run,
+    candidates: npt.NDArray[np.float32],
+    asked: EvaluationSet,
+    models: Path | None = None,
+) -> dict[str, Any]:
+    """Measures a run, and how long its exported models take to load.
+
+    Args:
+        run: The trained model.
+        candidates: `[corpus_size, embedding_dim]` embeddings of its candidates.
+        asked: Some queries.
+        models: The models folder; None: nothing is loaded.
+
+    Returns:
+        `query_embedding_ms` (median of one query alone, and of one in a batch of 256),
+        `candidates_scored_per_s` (exact ranking), `embedding_bytes` of candidates and queries kept
+        in memory, and `model_load_s` by model.
+    """
+    # The tower as a graph, which is how it is served.
+    tower = tf.function(lambda encoded: run.model.query_tower(encoded, training=False))
+
+    def some(size: int) -> dict[str, tf.Tensor]:
+        places = np.arange(size) % len(asked.query_rows)
+        return {name: tf.constant(values[places]) for name, values in asked.features.items()}
+
+    query_ms = {}
+    for size in (1, BATCH):
+        seconds = _median_s(functools.partial(_embed, tower, some(size)))
+        query_ms[f"batch_{size}"] = 1e3 * seconds / size
+    queries = tower(some(SCORED_QUERIES)).numpy()
+    nothing = Pairs(*np.zeros([2, 0], np.int64))
+    positives = Pairs(np.arange(SCORED_QUERIES), np.zeros(SCORED_QUERIES, np.int64))
+    scorer = getattr(run.model, "scorer", None)
+    score = scorer and scorer.matrix
+    ranking_s = _median_s(lambda: rank(queries, candidates, positives, nothing, k=0, score=score))
+    return {
+        "query_embedding_ms": query_ms,
+        "candidates_scored_per_s": SCORED_QUERIES * len(candidates) / ranking_s,
+        "embedding_bytes": {
+            "candidates": candidates.nbytes,
+            "queries": int(run.data.manifest["num_queries"]) * queries[0].nbytes,
+        },
+        "model_load_s": _load_times(models) if models else {},
+    }
+
+
+def _embed(tower: Callable[..., tf.Tensor], batch: dict[str, tf.Tensor]) -> None:
+    """Waits for the result, which a GPU else computes later."""
+    tower(batch).numpy()
+
+
+def _median_s(call: Callable[[], object]) -> float:
+    call()
+    seconds = []
+    for _ in range(ROUNDS):
+        started = time.perf_counter()
+        call()
+        seconds.append(time.perf_counter() - started)
+    return statistics.median(seconds)
+
+
+def _load_times(models: Path) -> dict[str, float]:
+    """Seconds to load the newest version of each model, once."""
+    version = latest_version(models)
+    seconds = {}
+    for name in models_of(models, version):
+        if name == RETRIEVAL:
+            register_scann_ops()
+        started = time.perf_counter()
+        tf.saved_model.load(str(models / name / str(version)))
+        seconds[name] = time.perf_counter() - started
+    return seconds

@@ -1,0 +1,1 @@
+"""From trained towers to what is served: models folders, versions, indexes, rules."""

@@ -1,0 +1,161 @@
+"""New candidates for trained towers: the next version of every model, without training.
+
+The candidates come through the candidate tower that is served. One whose vector stays what it was
+keeps the stored one, and with it every score to the last bit.
+"""
+
+import shutil
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from tfrs_twotower.models_folder import (
+    HELD_OUT_QUERIES,
+    PART,
+    QUERY_EMBEDDING,
+    asked_model,
+    extra_asset,
+    latest_version,
+    publish,
+    read_config,
+    read_model_manifest,
+    staging_folder,
+)
+from tfrs_twotower.publishing import server_config
+from tfrs_twotower.publishing.halves import JOIN
+from tfrs_twotower.publishing.indexes import EMBEDDING, matrix, write_indexes
+from tfrs_twotower.publishing.loaded_models import LoadedModel, LoadedQueryTower, embed_candidates
+from tfrs_twotower.publishing.memory import check_build
+from tfrs_twotower.schema import UserError
+from tfrs_twotower.schema.models import CANDIDATE_TOWER, CANDIDATES, QUERIES, QUERY_TOWER, RETRIEVAL
+from tfrs_twotower.schema.prepared import CANDIDATE_ID
+
+Floats = npt.NDArray[np.float32]
+
+# Two roundings of one vector differ by less.
+SAME_VECTOR = 1e-6
+KEPT_FACTS = ("schema_fingerprint", "towers_digest", "metrics")
+
+
+@dataclass(frozen=True)
+class Refresh:
+    """What a refresh published, and how its candidates differ from those of the version before."""
+
+    folder: Path
+    version: int
+    base_version: int
+    corpus_size: int
+    num_new: int
+    num_changed: int
+    num_removed: int
+    manifests: dict[str, dict[str, Any]]
+
+
+def refresh(models: str | Path, candidates: Iterable[pa.Table]) -> Refresh:
+    """Publishes a version with other candidates and the towers of the newest version.
+
+    Args:
+        models: The models folder.
+        candidates: The whole new corpus, in tables of any size: `candidate_id`, title, attributes
+            and raw features, as `candidates` of the models folder holds them.
+
+    Returns:
+        What was published. Labels of versions stay where they are.
+
+    Raises:
+        UserError: If there is no version to refresh, it scores by a layer, there is no candidate,
+            an id occurs twice, memory is too small, or the target recall of the version cannot be
+            met.
+    """
+    models = Path(models)
+    base = latest_version(models)
+    config = read_config(models, base)
+    if config.context_mode == "scoring_layer":
+        raise UserError(
+            f"version {base} of {models} scores by a layer (`towers.context_mode: scoring_layer`), "
+            "which no exported model holds apart from its candidates: prepare the new ones, train "
+            "with `--warm_start`, and export"
+        )
+    query_tower = LoadedQueryTower(models / QUERY_TOWER / str(base))
+    joined_tower = None
+    if config.context_mode == "trilinear":
+        joined_tower = LoadedQueryTower(models / QUERY_TOWER / str(base), JOIN)
+    table = _in_order(candidates)
+    stored = pq.read_table(models / CANDIDATES / str(base) / PART)
+    _check_columns(table, stored)
+    check_build(len(table), stored.schema.field(EMBEDDING).type.list_size, config.index)
+    tower = LoadedModel(models / CANDIDATE_TOWER / str(base))
+    embeddings, known, is_same = _kept(
+        embed_candidates(tower, config.candidate_features, table), table, stored
+    )
+    asked = asked_model(models, base)
+    manifest = read_model_manifest(models, asked, base)
+    facts = {name: manifest[name] for name in KEPT_FACTS if name in manifest}
+    held_out = np.zeros([0, 0], np.float32)  # Recall is measured of `retrieval` alone.
+    if asked == RETRIEVAL:
+        queries = pq.read_table(extra_asset(models, asked, base, HELD_OUT_QUERIES))
+        held_out = matrix(queries, QUERY_EMBEDDING)
+    with staging_folder(models) as staging:
+        for name in (QUERY_TOWER, CANDIDATE_TOWER, QUERIES):
+            shutil.copytree(models / name / str(base), staging / name)
+        manifests = write_indexes(
+            staging,
+            query_tower,
+            table,
+            embeddings,
+            held_out,
+            config,
+            {**facts, "origin": "refresh", "base_version": base},
+            joined_tower=joined_tower,
+        )
+        version = publish(models, staging)
+    server_config.write(models, server_config.read_labels(models))
+    return Refresh(
+        folder=models,
+        version=version,
+        base_version=base,
+        corpus_size=len(table),
+        num_new=int((~known).sum()),
+        num_changed=int((known & ~is_same).sum()),
+        num_removed=len(stored) - int(known.sum()),
+        manifests=manifests,
+    )
+
+
+def _in_order(candidates: Iterable[pa.Table]) -> pa.Table:
+    """One table, by candidate id."""
+    tables = [table for table in candidates if len(table)]
+    if not tables:
+        raise UserError("no candidate: give the files of the whole new corpus")
+    table = pa.concat_tables(tables).unify_dictionaries()
+    # Arrow orders text by its UTF-8 bytes.
+    return table.sort_by(CANDIDATE_ID).combine_chunks()
+
+
+def _check_columns(table: pa.Table, stored: pa.Table) -> None:
+    missing = [name for name in stored.column_names if name not in (*table.column_names, EMBEDDING)]
+    if missing:
+        raise UserError(f"the candidates lack {', '.join(missing)}, which the version before has")
+
+
+def _kept(
+    embeddings: Floats, table: pa.Table, stored: pa.Table
+) -> tuple[Floats, npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
+    """Puts the stored vector where the new one is the same.
+
+    Returns:
+        The embeddings, and for each candidate whether it was there before and stayed the same.
+    """
+    place = pc.index_in(table.column(CANDIDATE_ID), stored.column(CANDIDATE_ID).combine_chunks())
+    rows = pc.fill_null(place, -1).to_numpy()
+    before = matrix(stored, EMBEDDING)[rows]
+    known = rows >= 0
+    is_same = known & (np.abs(embeddings - before).max(axis=1) <= SAME_VECTOR)
+    return np.where(is_same[:, np.newaxis], before, embeddings), known, is_same

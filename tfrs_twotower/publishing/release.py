@@ -1,0 +1,211 @@
+"""The gate before a release: a version beside the one that is served, go or no-go with reasons."""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.dataset as ds
+
+from tfrs_twotower.models_folder import (
+    asked_model,
+    models_of,
+    read_candidates,
+    read_config,
+    read_model_manifest,
+)
+from tfrs_twotower.publishing import server_config
+from tfrs_twotower.publishing.loaded_models import LoadedModel
+from tfrs_twotower.publishing.memory import available_bytes, readable
+from tfrs_twotower.publishing.server_config import STABLE
+from tfrs_twotower.raw_inputs import query_inputs
+from tfrs_twotower.schema.models import QUERIES
+from tfrs_twotower.schema.prepared import CANDIDATE_ID
+
+NUM_QUERIES, NUM_TIMED = 200, 50
+METRIC = "recall_at_10"
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a version may differ by from the one that is served."""
+
+    min_overlap: float = 0.2  # Of the answers, candidates of both versions counted.
+    min_overlap_same_towers: float = 0.8  # After a refresh.
+    max_metric_drop: float = 0.05  # Relative, in any slice of the queries.
+    max_recall_drop: float = 0.02  # Of the index against exact search.
+    min_coverage_ratio: float = 0.5  # Distinct candidates answered, against the version served.
+    max_latency_ratio: float = 2.0
+    latency_floor_ms: float = 5.0  # Below it no latency is too long.
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that was compared."""
+
+    name: str
+    served: str  # Of the version that is served; "" without one.
+    new: str
+    reason: str  # Why it is a no-go; "" where it is none.
+
+
+@dataclass(frozen=True)
+class Gate:
+    """What the comparison found."""
+
+    version: int
+    served_version: int | None
+    checks: list[Check]
+
+    @property
+    def is_go(self) -> bool:
+        """Whether nothing speaks against the release."""
+        return not self.reasons
+
+    @property
+    def reasons(self) -> list[str]:
+        """What speaks against it."""
+        return [check.reason for check in self.checks if check.reason]
+
+
+def release_gate(models: str | Path, version: int, limits: Limits | None = None) -> Gate:
+    """Compares a version with the stable one.
+
+    Args:
+        models: The models folder.
+        version: That is to be released.
+        limits: What is a no-go.
+
+    Raises:
+        UserError: If a manifest is missing.
+    """
+    models, limits = Path(models), limits or Limits()
+    served = server_config.read_labels(models).get(STABLE)
+    served = None if served == version else served
+    checks = [_memory(models, version, served)]
+    checks += _metrics(models, version, served, limits)
+    if served is not None:
+        checks += _answers(models, version, served, limits)
+    return Gate(version, served, checks)
+
+
+def _memory(models: Path, version: int, served: int | None) -> Check:
+    """A server holds the old version until the new one has warmed up."""
+
+    def needed(number: int) -> int:
+        return sum(
+            int(read_model_manifest(models, name, number)["memory_bytes"])
+            for name in models_of(models, number)
+        )
+
+    new, old = needed(version), needed(served) if served is not None else 0
+    available = available_bytes()
+    reason = ""
+    if available is not None and new + old > available:
+        reason = (
+            f"both versions take {readable(new + old)} while they are swapped, "
+            f"{readable(available)} are free here"
+        )
+    return Check("memory", readable(old) if old else "", readable(new), reason)
+
+
+def _metrics(models: Path, version: int, served: int | None, limits: Limits) -> Iterator[Check]:
+    new = _measured(models, version)
+    old = _measured(models, served) if served is not None else {}
+    for part, values in new.get("model", {}).items():
+        value = values.get(METRIC)
+        popular = new.get("popularity", {}).get(part, {}).get(METRIC)
+        before = old.get("model", {}).get(part, {}).get(METRIC)
+        if value is None:
+            continue
+        reason = ""
+        if before is not None and value < before * (1.0 - limits.max_metric_drop):
+            drop = 1.0 - value / before
+            reason = f"{METRIC} of {part} queries falls by {drop:.0%}, {before:.4f} to {value:.4f}"
+        elif part == "all" and popular is not None and value < popular:
+            reason = f"{METRIC} {value:.4f} is below popularity, {popular:.4f}"
+        shown = "" if before is None else f"{before:.4f}"
+        yield Check(f"{METRIC}, {part}", shown, f"{value:.4f}", reason)
+
+
+def _measured(models: Path, version: int) -> dict[str, Any]:
+    """Metrics by system, slice and name; empty where the run did not validate."""
+    measured = _manifest(models, version).get("metrics") or {}
+    return dict(measured.get("metrics", {}))
+
+
+def _answers(models: Path, version: int, served: int, limits: Limits) -> Iterator[Check]:
+    manifests = {number: _manifest(models, number) for number in (version, served)}
+    new_recall, old_recall = (
+        (manifests[number].get("recall") or {}).get("mean") for number in (version, served)
+    )
+    if new_recall is not None and old_recall is not None:
+        reason = ""
+        if new_recall < old_recall - limits.max_recall_drop:
+            reason = (
+                f"the index finds {new_recall:.3f} of the exact answers, {old_recall:.3f} before"
+            )
+        yield Check("recall of the index", f"{old_recall:.3f}", f"{new_recall:.3f}", reason)
+
+    queries = _some_queries(models, version)
+    new, old = (_Answers(models, number, queries) for number in (version, served))
+    overlap = new.overlap(old)
+    digests = {manifest["towers_digest"] for manifest in manifests.values()}
+    least = limits.min_overlap_same_towers if len(digests) == 1 else limits.min_overlap
+    reason = ""
+    if overlap < least:
+        reason = f"only {overlap:.0%} of the answers are those of version {served}"
+    yield Check(f"overlap@{new.k}", "", f"{overlap:.2f}", reason)
+
+    reason = ""
+    if new.coverage < old.coverage * limits.min_coverage_ratio:
+        reason = f"{new.coverage} distinct candidates are answered, {old.coverage} before"
+    yield Check("distinct answers", str(old.coverage), str(new.coverage), reason)
+
+    reason = ""
+    too_long = old.latency_ms * limits.max_latency_ratio
+    if new.latency_ms > max(too_long, limits.latency_floor_ms):
+        reason = f"a query takes {new.latency_ms:.1f} ms, {old.latency_ms:.1f} ms before"
+    yield Check("latency, ms", f"{old.latency_ms:.2f}", f"{new.latency_ms:.2f}", reason)
+
+
+def _manifest(models: Path, version: int) -> dict[str, Any]:
+    return read_model_manifest(models, asked_model(models, version), version)
+
+
+class _Answers:
+    """What a version answers to some queries, and how fast."""
+
+    def __init__(self, models: Path, version: int, queries: pa.Table) -> None:
+        model = LoadedModel(models / asked_model(models, version) / str(version))
+        features = read_config(models, version).query_features
+        inputs = query_inputs(features, queries)
+        self.ids = model(inputs)["candidate_ids"].numpy().astype(np.str_)
+        self.k = self.ids.shape[1]
+        self.corpus = read_candidates(models, version, [CANDIDATE_ID])[CANDIDATE_ID].to_numpy(str)
+        self.coverage = len(np.unique(self.ids[self.ids != ""]))
+        times = []
+        for number in range(min(NUM_TIMED, len(queries))):
+            one = {name: values[number : number + 1] for name, values in inputs.items()}
+            started = time.perf_counter()
+            model(one)
+            times.append(time.perf_counter() - started)
+        self.latency_ms = 1000 * float(np.median(times))
+
+    def overlap(self, other: "_Answers") -> float:
+        """Share of the other's answers that are here, of those that are in both corpora."""
+        shares = []
+        for mine, theirs in zip(self.ids, other.ids, strict=True):
+            wanted = theirs[np.isin(theirs, self.corpus)]
+            if len(wanted):
+                shares.append(float(np.isin(wanted, mine).mean()))
+        return float(np.mean(shares)) if shares else 0.0
+
+
+def _some_queries(models: Path, version: int) -> pa.Table:
+    """Known queries, spread over the order of their ids."""
+    table = ds.dataset(models / QUERIES / str(version)).to_table()
+    return table.take(np.unique(np.linspace(0, len(table) - 1, NUM_QUERIES).astype(np.int64)))

@@ -1,0 +1,90 @@
+"""User embeddings computed ahead, for a cache in front of the models.
+
+Right in two cases: without context features the vector is the query embedding itself, which any
+index can be searched by; with `context_mode: trilinear` it is the user's half, which signatures
+`join` of `query_tower` and `recommend_joined` of the retrieval models join with the moment. In the
+other modes the moment goes through layers together with the user, and the vector would be wrong.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+
+from tfrs_twotower import __version__
+from tfrs_twotower.keras import tf
+from tfrs_twotower.models_folder import (
+    PART,
+    QUERY_EMBEDDING,
+    latest_version,
+    query_key,
+    read_config,
+)
+from tfrs_twotower.publishing.halves import USER, USER_EMBEDDING
+from tfrs_twotower.publishing.indexes import vectors
+from tfrs_twotower.raw_inputs import query_inputs
+from tfrs_twotower.schema import Config, UserError
+from tfrs_twotower.schema.folders import MANIFEST, output_folder, write_json
+from tfrs_twotower.schema.models import QUERIES, QUERY_TOWER
+from tfrs_twotower.schema.prepared import QUERY_ID
+
+BATCH_SIZE = 4096
+
+
+def write_user_embeddings(
+    models: str | Path, output: str | Path, *, overwrite: bool = False
+) -> int:
+    """Embeds every query that the newest version knows, as of now.
+
+    Args:
+        models: The models folder.
+        output: The folder to write: `part-00000.parquet` with `query_id` and `user_embedding` (or
+            `query_embedding`, of a model without context), and `manifest.json`.
+        overwrite: Whether a finished folder may be replaced.
+
+    Returns:
+        How many were embedded.
+
+    Raises:
+        UserError: If there are no models, or an embedding without the moment would be wrong.
+    """
+    models = Path(models)
+    version = latest_version(models)
+    config = read_config(models, version)
+    name, column = _signature(config)
+    tower = tf.saved_model.load(str(models / QUERY_TOWER / str(version))).signatures[name]
+    table = ds.dataset(models / QUERIES / str(version)).to_table()
+    embedded = []
+    for start in range(0, len(table), BATCH_SIZE):
+        inputs = query_inputs(config.features.query, table.slice(start, BATCH_SIZE))
+        embedded.append(tower(**inputs)[column].numpy())
+    with output_folder(output, overwrite=overwrite) as folder:
+        ids = table.column(query_key(models, version))
+        stored = pa.table({QUERY_ID: ids, column: vectors(np.concatenate(embedded))})
+        pq.write_table(stored, folder / PART)
+        write_json(
+            folder / MANIFEST,
+            {
+                "kind": "user_embeddings",
+                "code_version": __version__,
+                "schema_fingerprint": config.fingerprint(),
+                "model_version": version,
+                "num_queries": len(table),
+            },
+        )
+    return len(table)
+
+
+def _signature(config: Config) -> tuple[str, str]:
+    """What of `query_tower` to call, and its output."""
+    if config.context_mode is None:
+        return "serving_default", QUERY_EMBEDDING
+    if config.context_mode == "trilinear":
+        return USER, USER_EMBEDDING
+    raise UserError(
+        f"`towers.context_mode: {config.context_mode}` reads user and moment together, so no user "
+        "embedding can be computed before the moment: train with `context_mode: trilinear`, or "
+        "without context features"
+    )

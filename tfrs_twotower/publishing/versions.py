@@ -1,0 +1,148 @@
+"""Versions of a models folder and the labels that decide who is served by which.
+
+    MODELS/models.config    the labels; see `server_config`
+    MODELS/releases.json    every version that was stable, in order: where a rollback goes back to
+
+TF Serving gives a label only to a version that it has loaded: start it with
+`--allow_version_labels_for_unavailable_models`, or promote once the version is up.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tfrs_twotower.models_folder import (
+    asked_model,
+    folders_of,
+    latest_version,
+    models_of,
+    read_model_manifest,
+)
+from tfrs_twotower.publishing import server_config
+from tfrs_twotower.publishing.server_config import CANARY, STABLE
+from tfrs_twotower.schema import UsageError, UserError
+from tfrs_twotower.schema.folders import write_json
+
+RELEASES_FILE = "releases.json"
+LABELS = (STABLE, CANARY)
+
+
+@dataclass(frozen=True)
+class Version:
+    """One version, as its manifests describe it."""
+
+    number: int
+    labels: tuple[str, ...]
+    origin: str  # "export" or "refresh".
+    corpus_size: int
+    recall: float | None  # Measured on held-out queries.
+    memory_bytes: int  # Of all its models.
+    towers_digest: str
+
+
+def list_versions(models: str | Path) -> list[Version]:
+    """Every version that is there as a whole, oldest first.
+
+    Raises:
+        UserError: If there is none.
+    """
+    models = Path(models)
+    newest = latest_version(models)
+    labels = server_config.read_labels(models)
+    return [
+        _describe(models, number, tuple(sorted(k for k, v in labels.items() if v == number)))
+        for number in range(1, newest + 1)
+        if is_whole(models, number)
+    ]
+
+
+def is_whole(models: Path, version: int) -> bool:
+    """Whether a version has all its folders."""
+    return all((models / name / str(version)).is_dir() for name in folders_of(models, version))
+
+
+def check(models: Path, version: int, label: str) -> None:
+    """Checks that a version may have a label.
+
+    Raises:
+        UsageError: If there is no such label.
+        UserError: If there is no such version.
+    """
+    if label not in LABELS:
+        raise UsageError(f"label {label!r}: expected {' or '.join(LABELS)}")
+    if not is_whole(models, version):
+        found = ", ".join(str(known.number) for known in list_versions(models))
+        raise UserError(f"{models} has no version {version}: it has {found or 'none'}")
+
+
+def set_label(models: str | Path, version: int, label: str = STABLE) -> None:
+    """Gives a label to a version and writes the server's configs.
+
+    A version that becomes stable is no canary any longer.
+
+    Raises:
+        UsageError: If there is no such label.
+        UserError: If there is no such version.
+    """
+    models = Path(models)
+    check(models, version, label)
+    labels = {**server_config.read_labels(models), label: version}
+    if label == STABLE:
+        if labels.get(CANARY) == version:
+            del labels[CANARY]
+        history = _history(models)
+        if history[-1:] != [version]:
+            write_json(models / RELEASES_FILE, {STABLE: [*history, version]})
+    server_config.write(models, labels)
+
+
+def rollback(models: str | Path) -> int:
+    """Makes the version stable that was so before; a canary loses its label.
+
+    Returns:
+        The version that is stable now.
+
+    Raises:
+        UserError: If no version was stable before, or it is gone.
+    """
+    models = Path(models)
+    history = _history(models)
+    if len(history) < 2:
+        raise UserError(
+            f"no version of {models} was stable before: `twotower promote` makes one so"
+        )
+    version = history[-2]
+    if not is_whole(models, version):
+        raise UserError(
+            f"version {version}, stable before, is gone from {models}: `twotower promote` another"
+        )
+    # The configs first: killed in between, the next rollback comes to the same version.
+    server_config.write(models, {STABLE: version})
+    write_json(models / RELEASES_FILE, {STABLE: history[:-1]})
+    return version
+
+
+def _history(models: Path) -> list[int]:
+    path = models / RELEASES_FILE
+    if not path.exists():
+        return []
+    try:
+        return [int(number) for number in json.loads(path.read_text(encoding="utf-8"))[STABLE]]
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path} is damaged: remove it, rollbacks begin anew") from error
+
+
+def _describe(models: Path, number: int, labels: tuple[str, ...]) -> Version:
+    names = models_of(models, number)
+    manifests = {name: read_model_manifest(models, name, number) for name in names}
+    retrieval: dict[str, Any] = manifests[asked_model(models, number)]
+    return Version(
+        number=number,
+        labels=labels,
+        origin=retrieval.get("origin", "export"),
+        corpus_size=retrieval["corpus_size"],
+        recall=(retrieval.get("recall") or {}).get("mean"),
+        memory_bytes=sum(manifest["memory_bytes"] for manifest in manifests.values()),
+        towers_digest=retrieval["towers_digest"],
+    )

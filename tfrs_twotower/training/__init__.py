@@ -1,0 +1,1 @@
+"""Parts of a training: plans, callbacks, mined negatives, several workers, warm starts."""
