@@ -9,8 +9,8 @@ import numpy.typing as npt
 
 from tfrs_twotower.encoding import Encoder
 from tfrs_twotower.index import CandidateIndex
-from tfrs_twotower.publishing.retrieval import Retriever, ServedTower
 from tfrs_twotower.publishing.saved_models import save
+from tfrs_twotower.retrieval.retriever import Retriever, ServedTower
 from tfrs_twotower.schema.features import Vector
 
 Floats = npt.NDArray[np.float32]

@@ -38,11 +38,12 @@ split: {by: column, hold_out: 0.0}
 towers: {embedding_dim: 64}
 loss:
   temperature: 0.08
+  bilateral_weight: 1.22
   in_batch_negatives: false
   uniform_negatives: 1024
   mask_known_positives: false
   logq_correction: false
-training: {epochs: 100, batch_size: 2048, learning_rate: 0.001, schedule: cosine}
+training: {epochs: 100, batch_size: 2048, learning_rate: 0.002, schedule: cosine}
 """
 
 

@@ -3,8 +3,7 @@
 The model is asked through its `recommend` signature: the same graph, rules and defaults as online.
 """
 
-import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,6 +15,7 @@ from tensorflow.core.protobuf import saved_model_pb2
 from pipelines.filesystem import join, read_bytes
 from pipelines.tables import column
 from tfrs_twotower.schema import UserError
+from tfrs_twotower.schema.requests import one_row
 
 SIGNATURE = "recommend"
 SAVED_MODEL_FILE = "saved_model.pb"
@@ -92,7 +92,7 @@ class Model:
             if name in table.column_names:
                 inputs[name] = raw_values(spec, table, name, contract.defaults[name])
             elif name in rules:
-                inputs[name] = one_row(spec, rules[name])
+                inputs[name] = one_row(name, numpy_dtype(spec), spec.shape.rank, rules[name])
             else:
                 inputs[name] = contract.defaults[name]
         outputs = self._recommend(**{name: tf.constant(value) for name, value in inputs.items()})
@@ -138,7 +138,7 @@ def raw_values(
         `[n]` or `[n, m]`, lists padded with the missing value.
     """
     missing = missing_value(spec)
-    dtype = object if spec.dtype == tf.string else spec.dtype.as_numpy_dtype
+    dtype = numpy_dtype(spec)
     num_rows = table.num_rows
     if name not in table.column_names:
         shape = [num_rows, *(size or 1 for size in spec.shape[1:])]
@@ -155,13 +155,9 @@ def raw_values(
     return padded
 
 
-def one_row(spec: tf.TensorSpec, value: object) -> np.ndarray:
-    """A value for all queries as a tensor with one row."""
-    dtype = object if spec.dtype == tf.string else spec.dtype.as_numpy_dtype
-    row = np.array([value], dtype)
-    if row.ndim != spec.shape.rank:
-        raise UserError(f"rule {spec.name}: expected {_describe(spec)}, got {value!r}")
-    return row
+def numpy_dtype(spec: tf.TensorSpec) -> type:
+    """What an array that holds an input is of; `object` for text."""
+    return object if spec.dtype == tf.string else spec.dtype.as_numpy_dtype
 
 
 def arrow_type(spec: tf.TensorSpec) -> pa.DataType:
@@ -170,25 +166,6 @@ def arrow_type(spec: tf.TensorSpec) -> pa.DataType:
         pa.string() if spec.dtype == tf.string else pa.from_numpy_dtype(spec.dtype.as_numpy_dtype)
     )
     return value if spec.shape.rank == 1 else pa.list_(value)
-
-
-def check_names(names: Sequence[str], contract: Contract, key: str, where: str) -> None:
-    """Checks that the model knows every name.
-
-    Raises:
-        UserError: If it does not know one; the nearest is named.
-    """
-    known = [key, *contract.features, *contract.rules]
-    for name in names:
-        if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean `{near[0]}`?" if near else f"it takes {', '.join(known)}"
-            raise UserError(f"{where}: the model has no input `{name}`: {hint}")
-
-
-def _describe(spec: tf.TensorSpec) -> str:
-    kind = {tf.string: "text", tf.float32: "a number"}.get(spec.dtype, "a whole number")
-    return kind if spec.shape.rank == 1 else f"a list ({kind})"
 
 
 def _graph(model: str) -> Any:

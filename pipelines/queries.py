@@ -9,9 +9,11 @@ import pyarrow.json
 import pyarrow.parquet as pq
 
 from pipelines import filesystem
-from pipelines.answers import Contract, arrow_type, check_names
+from pipelines.answers import Contract, arrow_type
 from pipelines.tables import column
 from tfrs_twotower.schema import UserError
+from tfrs_twotower.schema.errors import first_line
+from tfrs_twotower.schema.requests import check_names
 
 ROWS_A_FILE = 1 << 15
 EXCLUDE_IDS = "exclude_ids"
@@ -121,7 +123,7 @@ def _is_given(table: pa.Table, name: str) -> bool:
 def _checked(
     table: pa.Table, types: Mapping[str, pa.DataType], contract: Contract, key: str, path: str
 ) -> pa.Table:
-    check_names(table.column_names, contract, key, path)
+    check_names(table.column_names, [key, *contract.features, *contract.rules], path)
     if key not in table.column_names:
         raise UserError(f"{path} has no column `{key}`, the id of a query")
     columns = {}
@@ -136,8 +138,3 @@ def _checked(
     if columns[key].null_count:
         raise UserError(f"{path}: `{key}` is missing in {columns[key].null_count:,} rows")
     return pa.table(columns)
-
-
-def first_line(error: BaseException) -> str:
-    """What an error says, in a line."""
-    return (str(error) or type(error).__name__).splitlines()[0]

@@ -37,14 +37,13 @@ from pipelines.answers import (
     CANDIDATE_IDS,
     Contract,
     Model,
-    check_names,
     read_contract,
     version_numbers,
 )
 from pipelines.concept import show_users
 from pipelines.filesystem import join
 from pipelines.options import OutputOptions, beam_options, require
-from pipelines.queries import complete, first_line, read_queries
+from pipelines.queries import complete, read_queries
 from pipelines.tables import from_ipc, to_ipc
 from tfrs_twotower.schema import UsageError, UserError, parse_config
 from tfrs_twotower.schema.models import (
@@ -57,6 +56,7 @@ from tfrs_twotower.schema.models import (
     asked,
     newest,
 )
+from tfrs_twotower.schema.requests import check_names, json_object, refusal
 
 PARQUET, JSONL = "parquet", "jsonl"
 REPORT = "report.json"
@@ -208,7 +208,7 @@ def _request(
     contract = read_contract(folder)
     with filesystem.open_raw(filesystem.match(join(stored, "*.parquet"))[0][0]) as file:
         key = pq.read_schema(file).metadata[QUERY_KEY].decode()
-    check_names(list(rules), contract._replace(features={}), "k", "--rules")
+    check_names(rules, list(contract.rules), "--rules")
     if excluded_feature is not None:
         spec = contract.features.get(excluded_feature)
         if spec is None or spec.dtype != tf.string or spec.shape.rank != 2:
@@ -227,16 +227,11 @@ def _try_first(files: Sequence[str], request: Request, contract: Contract) -> No
                 try:
                     answer(Model(request.model), table.slice(0, 1), request)
                 except tf.errors.InvalidArgumentError as error:
-                    raise UserError(f"the model refuses the queries: {_reason(error)}") from error
+                    raise UserError(
+                        f"the model refuses the queries: {refusal(error.message)}"
+                    ) from error
                 return
     raise UserError(f"no query in {', '.join(files)}")
-
-
-def _reason(error: tf.errors.InvalidArgumentError) -> str:
-    """What the model's own check says, without TensorFlow's frame."""
-    lines = [line for line in str(error.message).splitlines() if "`" in line]
-    text = lines[0] if lines else first_line(error)
-    return text[text.find("`") :].replace("' '", " ").strip("'\"[] ")
 
 
 def _read_keyed(
@@ -285,7 +280,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             own.queries,
             to.output,
             k=own.k,
-            rules=_rules(own.rules),
+            rules=json_object("--rules", own.rules),
             exclude_values_of=own.exclude_values_of,
             file_format=own.format,
             beam_args=arguments,
@@ -299,16 +294,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         return error.exit_code
     Console().print(_closing_table(manifest, seconds, to.output))
     return 0
-
-
-def _rules(text: str) -> dict[str, Any]:
-    try:
-        rules = json.loads(text)
-    except ValueError as error:
-        raise UsageError(f"--rules is not JSON: {error}") from error
-    if not isinstance(rules, dict):
-        raise UsageError("""--rules: expected an object such as '{"min_score": 0.2}'""")
-    return rules
 
 
 def _closing_table(manifest: Mapping[str, Any], seconds: float, output: str) -> Table:

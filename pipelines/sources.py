@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 
 from pipelines import filesystem
 from tfrs_twotower.schema import Config, UserError
+from tfrs_twotower.schema.errors import first_line
 from tfrs_twotower.schema.features import History, Id, is_aggregate
 
 INTERACTIONS, CANDIDATES, QUERIES = "interactions", "candidates", "queries"
@@ -176,7 +177,7 @@ def check_columns(file: Chunk, config: Config, *, as_of_now: bool = False) -> tu
     try:
         present, header = _columns_of(file)
     except (OSError, EOFError, ValueError, pa.ArrowException) as error:
-        raise UserError(f"cannot read {file.path}: {_first_line(error)}") from error
+        raise UserError(f"cannot read {file.path}: {first_line(error)}") from error
     if not present:
         # An empty file has no row, so nothing is missing from it.
         return header
@@ -248,7 +249,3 @@ def cut(file: Chunk, chunk_bytes: int) -> Iterable[Chunk]:
         file._replace(number=number, start=start, end=end)
         for number, (start, end) in enumerate(itertools.pairwise(bounds))
     ]
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0]

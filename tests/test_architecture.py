@@ -39,6 +39,7 @@ LAYERS = [
     ["model"],
     ["data"],
     ["index", "models_folder", "ranking", "raw_inputs", "runs", "scored_index"],
+    ["retrieval"],
     ["evaluation"],
     ["evaluate"],
     ["analysis", "training"],

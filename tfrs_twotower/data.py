@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from tfrs_twotower.encoding import FIRST_OOV_ROW, Encoder, encoded_spec
@@ -154,6 +156,11 @@ class PreparedData:
             candidate_ids=ids,
             train_counts=np.array([counts[candidate_id] for candidate_id in ids], np.int64),
         )
+
+    def candidate_table(self) -> pa.Table:
+        """Id, title, attributes and raw features of every candidate, in the order of rows."""
+        table = ds.dataset(self._files(f"{layout.CANDIDATE_ATTRIBUTES}-*.parquet")).to_table()
+        return table.sort_by(layout.CANDIDATE_ROW).drop_columns([layout.CANDIDATE_ROW])
 
     def query_ids(self) -> np.ndarray:
         """`[num_queries]` str: the id of each query, by query row."""

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +12,9 @@ import pandas as pd
 from tfrs_twotower import metrics
 from tfrs_twotower.data import Arrays, Corpus, PreparedData
 from tfrs_twotower.evaluation import baselines, insights, operations
-from tfrs_twotower.evaluation.attribution import answered_by, attribute, exported_index
+from tfrs_twotower.evaluation.answers import NO_ANSWER, Answers
+from tfrs_twotower.evaluation.attribution import attribute, exported_index
+from tfrs_twotower.evaluation.lists import rank_by_lists
 from tfrs_twotower.evaluation.moments import moment_overlap, morning_and_evening
 from tfrs_twotower.evaluation.protocols import (
     FULL,
@@ -26,12 +28,13 @@ from tfrs_twotower.evaluation.slices import ALL, COLD, WARM, Slice, slices_of
 from tfrs_twotower.evaluation.summaries import HEADLINE, LIST_LENGTH, Intervals, Values, summaries
 from tfrs_twotower.keras import keras
 from tfrs_twotower.model import TwoTowerModel
-from tfrs_twotower.ranking import Ranking, rank
-from tfrs_twotower.runs import EVALUATION, load_run
-from tfrs_twotower.schema import UserError
+from tfrs_twotower.ranking import Pairs, Ranking, rank
+from tfrs_twotower.retrieval.attributes import CandidateAttributes
+from tfrs_twotower.runs import EVALUATION, Run, load_run
+from tfrs_twotower.schema import UsageError, UserError
 from tfrs_twotower.schema.folders import write_json
 
-MODEL = "model"
+MODEL, SERVED = "model", "served"
 ATTRIBUTED_AT = (10, 100)
 OPERATIONS_FILE = "operations.json"
 CURVE_CUTS = (1, 2, 3, 5, 7, 10, 15, 20, 30, 50, 70, 100, 150, 200, 300, 500, 700, 1000)
@@ -40,13 +43,15 @@ MOVED_QUERIES = 2000
 EMBED_BATCH = 4096
 
 Floats = npt.NDArray[np.float32]
+Ints = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
 class Evaluation:
     """What an evaluation found.
 
-    `systems`: for "model" and each baseline, then each slice ("all", "warm", "cold", ...) the
+    `systems`: for "model", "served" (what the exported index answers under the rules, where models
+    are given) and each baseline, then each slice ("all", "warm", "cold", ...) the
     metrics by name, None where the slice is empty; `intervals`: likewise 95 % bootstrap intervals
     of the headline metrics; `recall_curve`: for each system recall at each of `CURVE_CUTS` up to
     the corpus size; `per_query`: one row a query with its id, its relevant candidates, their ranks
@@ -105,6 +110,7 @@ def evaluate(
     ranked_lists: Mapping[str, str | Path] | None = None,
     users: Sequence[str] = (),
     models: str | Path | None = None,
+    rules: Mapping[str, Any] | None = None,
 ) -> Evaluation:
     """Evaluates a run and writes `evaluation/` of the run folder.
 
@@ -120,14 +126,17 @@ def evaluate(
         relevant_from: See `evaluation_set`.
         ranked_lists: Further baselines: name -> Parquet file; see `baselines.ranked_lists`.
         users: Ids of users to look at closely; none: a few of them.
-        models: A models folder exported from the run: tells apart what the model, the index and
-            the rules miss, and how long the models take to load.
+        models: A models folder exported from the run: ranks what it answers too, tells apart what
+            the model, the index and the rules miss, and how long the models take to load.
+        rules: Optional inputs of `recommend` for all queries, as JSON holds them; needs `models`.
 
     Raises:
-        UserError: If a folder does not serve or cannot be written; see `load_run` and
-            `evaluation_set`.
+        UserError: If a folder does not serve or cannot be written, or a rule is refused; see
+            `load_run` and `evaluation_set`.
     """
     parsed = parse_protocol(protocol)
+    if rules and (models is None or parsed.kind != FULL):
+        raise UsageError("rules are those of exported models over their corpus: name `models`")
     loaded = load_run(run, data)
     asked = evaluation_set(loaded.data, split, unit=unit, relevant_from=relevant_from)
     corpus = loaded.data.corpus()
@@ -139,6 +148,10 @@ def evaluate(
         train_counts=corpus.train_counts,
         seed=loaded.config.training.seed,
     )
+    candidates = embed(loaded.model.candidate_tower, corpus.features)
+    answered = None
+    if models is not None and asked.listed is None:
+        answered = _answered(Path(models), loaded, asked, candidates, rules or {})
     evaluation = evaluate_model(
         loaded.model,
         loaded.data,
@@ -146,29 +159,49 @@ def evaluate(
         split=split,
         unit=unit,
         ranked_lists=ranked_lists,
+        answered=answered[-1].ruled if answered else None,
         detailed=True,
     )
     details = _details(loaded.model, loaded.data, corpus, asked, evaluation, users)
-    candidates = embed(loaded.model.candidate_tower, corpus.features)
-    if models is not None and asked.listed is None:
-        scorer = getattr(loaded.model, "scorer", None)
-        index = exported_index(Path(models), candidates, loaded.config.index, scorer)
-        queries = embed(loaded.model.query_tower, asked.features)
+    if answered:
+        exact = evaluation.rankings[MODEL]
+        details["rules"] = dict(rules or {})
         details["attribution"] = [
-            attribute(
-                evaluation.rankings[MODEL],
-                answered_by(index, queries, asked.excluded, k),
-                asked,
-                len(corpus),
-                k,
-            )._asdict()
-            for k in ATTRIBUTED_AT
+            attribute(exact, found, ruled, asked)._asdict() for found, ruled in answered
         ]
     evaluation.details.update(details)
     costs = operations.measure(loaded, candidates, asked, Path(models) if models else None)
     name = evaluation_name(split, parsed.name, unit, relevant_from)
     _write(loaded.folder / EVALUATION, name, evaluation, costs)
     return evaluation
+
+
+class _Answered(NamedTuple):
+    """What exported models answer every query with, `[num_queries, k]` rows; -1: no answer."""
+
+    found: Ints
+    ruled: Ints  # Under the rules of the evaluation.
+
+
+def _answered(
+    models: Path, run: Run, asked: EvaluationSet, candidates: Floats, rules: Mapping[str, Any]
+) -> list[_Answered]:
+    """The answers at each of `ATTRIBUTED_AT`."""
+    index = exported_index(models, candidates, run.config.index, getattr(run.model, "scorer", None))
+    queries = embed(run.model.query_tower, asked.features)
+    answers = Answers(
+        index,
+        run.data.corpus().candidate_ids,
+        CandidateAttributes(run.config.rules_of_corpus, run.data.candidate_table()),
+        width=queries.shape[1],
+        max_k=max(ATTRIBUTED_AT),
+    )
+    found = []
+    for k in ATTRIBUTED_AT:
+        free = answers.to(queries, asked.excluded, k)
+        ruled = answers.to(queries, asked.excluded, k, rules) if rules else free
+        found.append(_Answered(free, ruled))
+    return found
 
 
 def _write(folder: Path, name: str, evaluation: Evaluation, costs: Mapping[str, Any]) -> None:
@@ -201,6 +234,7 @@ def evaluate_model(
     split: str,
     unit: Unit,
     ranked_lists: Mapping[str, str | Path] | None = None,
+    answered: Ints | None = None,
     detailed: bool = False,
 ) -> Evaluation:
     """Ranks the candidates for every query with the model and the baselines.
@@ -212,6 +246,7 @@ def evaluate_model(
         split: The split they are of.
         unit: What a query is.
         ranked_lists: See `evaluate`.
+        answered: `[num_queries, k]` rows that exported models answer; -1: no answer.
         detailed: Whether to take the dearer baselines (recent popularity, neighbours), all slices
             and intervals too.
     """
@@ -219,8 +254,14 @@ def evaluate_model(
     query_ids = data.query_ids()[asked.query_rows]
     candidates = embed(model.candidate_tower, corpus.features)
     seed = data.config.training.seed
-    rankings = {
-        MODEL: _rank_model(model, candidates, asked, LIST_LENGTH),
+    rankings = {MODEL: _rank_model(model, candidates, asked, LIST_LENGTH)}
+    if answered is not None:
+        queries, places = np.nonzero(answered != NO_ANSWER)
+        listed = Pairs(queries, answered[queries, places])
+        rankings[SERVED] = rank_by_lists(
+            listed, asked.positives, len(query_ids), len(corpus), LIST_LENGTH
+        )
+    rankings |= {
         "popularity": baselines.popularity(asked, corpus.train_counts, LIST_LENGTH),
         "random": baselines.chance(asked, len(corpus), seed, LIST_LENGTH),
     }

@@ -18,8 +18,8 @@ from tfrs_twotower.models_folder import PART, QUERY_EMBEDDING, publish, staging_
 from tfrs_twotower.publishing import server_config
 from tfrs_twotower.publishing.halves import JoinedTower
 from tfrs_twotower.publishing.indexes import write_indexes
-from tfrs_twotower.publishing.retrieval import ServedTower
 from tfrs_twotower.publishing.saved_models import save
+from tfrs_twotower.retrieval.retriever import ServedTower
 from tfrs_twotower.runs import METRICS_FILE, Run, load_run
 from tfrs_twotower.schema import SPLITS, Config, UsageError, dump_config
 from tfrs_twotower.schema import prepared as layout
@@ -125,7 +125,7 @@ def _write_version(loaded: Run, config: Config, staging: Path) -> dict[str, dict
     manifests |= write_indexes(
         staging,
         query_tower,
-        _candidates(loaded),
+        data.candidate_table(),
         embed(model.candidate_tower, data.corpus().features),
         _held_out(loaded),
         config,
@@ -161,13 +161,6 @@ def _digest(towers: list[keras.Model]) -> str:
             digest.update(f"{variable.dtype.name}{variable.shape}".encode())
             digest.update(np.ascontiguousarray(variable.numpy()).data)
     return digest.hexdigest()
-
-
-def _candidates(loaded: Run) -> pa.Table:
-    """Id, title, attributes and raw features of every candidate, in the order of rows."""
-    files = sorted(loaded.data.folder.glob(f"{layout.CANDIDATE_ATTRIBUTES}-*.parquet"))
-    table = ds.dataset(files).to_table().sort_by(layout.CANDIDATE_ROW)
-    return table.drop_columns([layout.CANDIDATE_ROW])
 
 
 def _write_queries(loaded: Run, folder: Path) -> None:

@@ -176,8 +176,9 @@ class CandidateIndex(tf.Module):
 
     def _score(self, queries: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:
         # Gathered from the variable itself, every later read would copy the whole corpus.
-        embeddings = tf.convert_to_tensor(self.embeddings)
-        return tf.linalg.matvec(tf.gather(embeddings, rows), queries)
+        embeddings = tf.gather(tf.convert_to_tensor(self.embeddings), rows)
+        # No product of matrices: for a query alone its set-up costs more than the search.
+        return tf.reduce_sum(queries[:, tf.newaxis] * embeddings, axis=2)
 
     @abstractmethod
     def _find(self, queries: tf.Tensor, k: tf.Tensor) -> tf.Tensor:

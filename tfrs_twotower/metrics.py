@@ -67,15 +67,13 @@ def map_at_k(queries: Ints, ranks: Ints, k: int) -> Floats:
 
 def mrr(queries: Ints, ranks: Ints) -> Floats:
     """1 / the rank of the first relevant candidate."""
-    best = np.full(int(queries.max()) + 1, np.iinfo(np.int64).max)
-    np.minimum.at(best, queries, ranks)
-    return 1.0 / best
+    return 1.0 / _first_ranks(queries, ranks)
 
 
 def mrr_at_k(queries: Ints, ranks: Ints, k: int) -> Floats:
     """1 / the rank of the first relevant candidate; 0 where that is not among the first k."""
-    reciprocal = mrr(queries, ranks)
-    return np.where(reciprocal * k >= 1.0, reciprocal, 0.0)
+    firsts = _first_ranks(queries, ranks)
+    return np.where(firsts <= k, 1.0 / firsts, 0.0)
 
 
 OF_RANKS: dict[str, Callable[[Ints, Ints, int], Floats]] = {
@@ -137,12 +135,15 @@ def popularity_ratio_at_k(
         relevant_rows: `[num_positives]` the relevant candidates.
 
     Returns:
-        The ratio; NaN where no relevant candidate was met in train.
+        The ratio; NaN where no relevant candidate was met in train, or every list is empty.
     """
     listed = _mean_of_listed(top_rows, train_counts.astype(np.float64))
     chosen = np.bincount(queries, weights=train_counts[relevant_rows]) / np.bincount(queries)
     mean_chosen = chosen.mean()
-    return float(np.nanmean(listed) / mean_chosen) if mean_chosen else float("nan")
+    is_listed = ~np.isnan(listed)
+    if not mean_chosen or not is_listed.any():
+        return float("nan")
+    return float(listed[is_listed].mean() / mean_chosen)
 
 
 def diversity_at_k(top_rows: Ints, embeddings: npt.NDArray[np.float32]) -> Floats:
@@ -188,6 +189,12 @@ def overlap_at_k(first: Ints, second: Ints, k: int) -> Floats:
     both = np.sort(np.concatenate([first, second], axis=1), axis=1)
     common = ((both[:, 1:] == both[:, :-1]) & (both[:, 1:] >= 0)).sum(1)
     return np.divide(common, lengths, out=np.full(len(first), np.nan), where=lengths > 0)
+
+
+def _first_ranks(queries: Ints, ranks: Ints) -> Ints:
+    firsts = np.full(int(queries.max()) + 1, np.iinfo(np.int64).max)
+    np.minimum.at(firsts, queries, ranks)
+    return firsts
 
 
 def _hits(queries: Ints, ranks: Ints, k: int) -> Floats:

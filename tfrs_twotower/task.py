@@ -209,6 +209,7 @@ class RetrievalTask(keras.layers.Layer, tfrs.tasks.Task):
                 correction=columns.correction,
                 masks=columns.masks,
                 own_logits=self._own_logits(own),
+                bilateral_weight=self._loss.bilateral_weight,
                 sample_weight=weight,
                 total_weight=total(tf.reduce_sum(weight)),
             )

@@ -116,6 +116,8 @@ def test_average_precision_is_the_mean_precision_at_each_relevant_candidate():
 def test_mrr_at_k_is_zero_where_the_first_relevant_candidate_comes_after_k():
     np.testing.assert_allclose(metrics.mrr_at_k(QUERIES, RANKS, 2), [1.0, 0.0, 1 / 2])
     np.testing.assert_allclose(metrics.mrr_at_k(QUERIES, RANKS, 3), [1.0, 1 / 3, 1 / 2])
+    # In floats 49 * (1 / 49) is below 1.
+    np.testing.assert_allclose(metrics.mrr_at_k(np.array([0]), np.array([49]), 49), [1 / 49])
 
 
 @settings(max_examples=30, deadline=None)
@@ -167,6 +169,14 @@ def test_lists_twice_as_popular_as_what_was_chosen_have_a_ratio_of_two():
 def test_popularity_says_nothing_where_nothing_chosen_was_ever_met():
     ratio = metrics.popularity_ratio_at_k(
         np.array([[0]]), np.array([5, 0]), np.array([0]), np.array([1])
+    )
+
+    assert np.isnan(ratio)
+
+
+def test_popularity_says_nothing_where_every_list_is_empty():
+    ratio = metrics.popularity_ratio_at_k(
+        np.array([[-1]]), np.array([5, 1]), np.array([0]), np.array([1])
     )
 
     assert np.isnan(ratio)

@@ -73,6 +73,23 @@ def test_each_setting_decides_who_is_a_negative(setting, negatives):
     assert float(loss) == pytest.approx(weighted(expected), rel=1e-6)
 
 
+def test_the_bilateral_softmax_takes_the_negatives_that_are_there():
+    loss = RetrievalTask(Loss(temperature=0.5, logq_correction=False, bilateral_weight=1.5))(
+        QUERIES,
+        CANDIDATES,
+        candidate_ids=tf.constant([4, 1, 4, 6]),
+        own_negative_embeddings=OWN,
+        is_own_negative=IS_OWN,
+    )
+
+    negatives = [[0.5, 0.0, 1.0], [2.0, -2.0, 1.0, -2.0, 1.0], [1.5, 0.5]]
+    expected = [
+        1.5 * np.log(np.exp(2.0 * np.array(scores)).sum()) - 2.0 * positive
+        for positive, scores in zip(POSITIVE, negatives, strict=True)
+    ]
+    assert float(loss) == pytest.approx(np.mean(expected), rel=1e-6)
+
+
 def test_the_hardest_are_chosen_and_counted_with_their_correction():
     task = RetrievalTask(Loss(temperature=1.0, hard_negatives=1))
 

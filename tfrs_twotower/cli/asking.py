@@ -8,10 +8,10 @@ import typer
 from tfrs_twotower.cli.options import (
     JsonFlag,
     OverwriteOption,
-    json_object,
     print_json,
 )
 from tfrs_twotower.display import print_table
+from tfrs_twotower.schema.requests import json_object
 
 app = typer.Typer()
 

@@ -13,7 +13,6 @@ from tfrs_twotower.cli.options import (
     OutputOption,
     OverwriteOption,
     RunOption,
-    json_object,
     print_json,
     warn_if_below_popularity,
 )
@@ -25,6 +24,7 @@ from tfrs_twotower.display import (
     print_users,
 )
 from tfrs_twotower.schema import UsageError
+from tfrs_twotower.schema.requests import json_object
 
 app = typer.Typer()
 
@@ -58,8 +58,13 @@ def evaluate(
         list[str] | None, typer.Option(help="A user to look at closely; repeat for more.")
     ] = None,
     models: Annotated[
-        Path | None, typer.Option(help="The models exported from the run: who misses what.")
+        Path | None,
+        typer.Option(help="The models exported from the run: what they answer, who misses what."),
     ] = None,
+    rules: Annotated[
+        str,
+        typer.Option(help="JSON: optional inputs of `recommend` for all users; with --models."),
+    ] = "{}",
     json_file: Annotated[
         Path | None, typer.Option("--json", metavar="FILE", help="Also write JSON; - is stdout.")
     ] = None,
@@ -79,6 +84,7 @@ def evaluate(
         ranked_lists=dict(map(_named_file, baseline or ())),
         users=user or (),
         models=models,
+        rules=json_object("--rules", rules),
     )
     report = evaluation.as_dict()
     if json_file == Path("-"):

@@ -2,12 +2,11 @@
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from tfrs_twotower.display import warn
-from tfrs_twotower.schema import UsageError
 
 if TYPE_CHECKING:
     from tfrs_twotower.evaluate import Evaluation
@@ -26,17 +25,6 @@ JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON, for machines
 def print_json(value: object) -> None:
     """Prints a result for machines."""
     print(json.dumps(value, indent=2, default=lambda other: other.tolist()))
-
-
-def json_object(option: str, text: str) -> dict[str, Any]:
-    """The JSON object that an option was given."""
-    try:
-        values = json.loads(text)
-    except ValueError as error:
-        raise UsageError(f"{option} is not JSON: {error}") from error
-    if not isinstance(values, dict):
-        raise UsageError(f"""{option}: expected an object such as '{{"user_id": "42"}}'""")
-    return values
 
 
 def warn_if_below_popularity(evaluation: "Evaluation") -> None:

@@ -7,9 +7,9 @@ import numpy as np
 import numpy.typing as npt
 
 from tfrs_twotower.context import ScoringLayer
+from tfrs_twotower.evaluation.answers import NO_ANSWER
 from tfrs_twotower.evaluation.protocols import EvaluationSet
 from tfrs_twotower.index import CandidateIndex, Measures, ScannIndex
-from tfrs_twotower.keras import tf
 from tfrs_twotower.models_folder import (
     asked_model,
     latest_version,
@@ -23,7 +23,6 @@ from tfrs_twotower.schema.models import RETRIEVAL
 from tfrs_twotower.scored_index import exact_index
 
 Ints = npt.NDArray[np.int64]
-QUERIES_AT_ONCE = 256
 SAME_EMBEDDINGS = 1e-5
 
 
@@ -32,7 +31,8 @@ class Attribution(NamedTuple):
 
     `found`: among the first k of the answer. `missed_by_model`: exact search ranks it after k.
     `missed_by_index`: exact search has it among the first k, the index does not answer it.
-    `missed_by_rule`: not eligible, as the query had it before.
+    `missed_by_rule`: not eligible, as the query had it before; or the answer has it until the
+    rules of the request apply.
     """
 
     k: int
@@ -47,60 +47,33 @@ class Attribution(NamedTuple):
         return sum(self[1:])
 
 
-def attribute(
-    exact: Ranking, answered: Pairs, asked: EvaluationSet, corpus_size: int, k: int
-) -> Attribution:
+def attribute(exact: Ranking, found: Ints, ruled: Ints, asked: EvaluationSet) -> Attribution:
     """Sorts the relevant candidates of an evaluation set.
 
     Args:
         exact: What exact ranking found for the eligible ones.
-        answered: The first k eligible candidates that the index answers each query with.
+        found: `[num_queries, k]` rows that the index answers each query with; -1: no answer.
+        ruled: Likewise, under the rules of the request.
         asked: The queries; `num_known` of their relevant candidates are not eligible.
-        corpus_size: Number of candidates.
-        k: How many candidates an answer has.
     """
-    is_answered = np.isin(
-        asked.positives.queries * corpus_size + asked.positives.candidate_rows,
-        answered.queries * corpus_size + answered.candidate_rows,
-    )
-    is_missed = ~is_answered
+    k = found.shape[1]
+    is_answered = _is_among(ruled, asked.positives)
+    by_rule = ~is_answered & _is_among(found, asked.positives)
+    is_missed = ~is_answered & ~by_rule
     return Attribution(
         k=k,
         found=int(is_answered.sum()),
         missed_by_model=int((is_missed & (exact.ranks > k)).sum()),
         missed_by_index=int((is_missed & (exact.ranks <= k)).sum()),
-        missed_by_rule=asked.num_known,
+        missed_by_rule=asked.num_known + int(by_rule.sum()),
     )
 
 
-def answered_by(
-    index: CandidateIndex, query_embeddings: npt.NDArray[np.float32], excluded: Pairs, k: int
-) -> Pairs:
-    """What an index answers: as served, enough is asked for to fill k after the exclusions.
-
-    Args:
-        index: The corpus.
-        query_embeddings: `[num_queries, embedding_dim]`.
-        excluded: Candidates that are not eligible for a query.
-        k: How many candidates an answer has.
-
-    Returns:
-        At most k pairs a query.
-    """
-    answers = []
-    size = index.num_candidates
-    for start in range(0, len(query_embeddings), QUERIES_AT_ONCE):
-        end = min(start + QUERIES_AT_ONCE, len(query_embeddings))
-        out = excluded.between(start, end)
-        most = int(np.bincount(out.queries, minlength=1).max())
-        queries = tf.constant(query_embeddings[start:end])
-        rows = index.search(queries, tf.constant(k + most))[0].numpy()
-        places = np.arange(end - start)[:, np.newaxis] * size
-        is_eligible = ~np.isin(places + rows, out.queries * size + out.candidate_rows)
-        is_answered = is_eligible & (np.cumsum(is_eligible, axis=1) <= k)
-        found = np.nonzero(is_answered)[0]
-        answers.append(Pairs(start + found, rows[is_answered]))
-    return Pairs(*(np.concatenate(parts) for parts in zip(*answers, strict=True)))
+def _is_among(answers: Ints, positives: Pairs) -> npt.NDArray[np.bool_]:
+    """`[num_positives]` whether each is answered."""
+    size = 1 + max(answers.max(), positives.candidate_rows.max())
+    answered = (np.arange(len(answers))[:, np.newaxis] * size + answers)[answers != NO_ANSWER]
+    return np.isin(positives.queries * size + positives.candidate_rows, answered)
 
 
 def exported_index(

@@ -7,13 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 import scipy.sparse as sp
 
 from tfrs_twotower.data import Arrays
-from tfrs_twotower.evaluation.lists import read_lists
+from tfrs_twotower.evaluation.lists import rank_by_lists, read_lists
 from tfrs_twotower.evaluation.protocols import EvaluationSet
-from tfrs_twotower.ranking import Ranking, rank, rank_scores
+from tfrs_twotower.ranking import Pairs, Ranking, rank, rank_scores
 from tfrs_twotower.schema import prepared as layout
 
 Ints = npt.NDArray[np.int64]
@@ -113,7 +112,7 @@ def ranked_lists(
         k: Length of the lists of best candidates.
 
     Returns:
-        Ranks and lists; a relevant candidate that a list does not hold has the last rank of all.
+        Ranks and lists; a relevant candidate that a list does not hold is behind all others.
 
     Raises:
         UsageError: If the file cannot be read or lacks a column.
@@ -124,14 +123,8 @@ def ranked_lists(
     pair = pair[~pair.isin(asked.excluded.queries * corpus_size + asked.excluded.candidate_rows)]
     if asked.listed is not None:
         pair = pair[pair.isin(asked.listed.queries * corpus_size + asked.listed.candidate_rows)]
-    query_of_pair, row_of_pair = np.divmod(pair.to_numpy(), corpus_size)
-    position = pair.groupby(query_of_pair).cumcount().to_numpy()
-    wanted = asked.positives.queries * corpus_size + asked.positives.candidate_rows
-    ranks = pd.Series(1 + position, pair).reindex(wanted, fill_value=corpus_size)
-    top_rows = np.full([len(query_ids), k], -1, np.int64)
-    is_top = position < k
-    top_rows[query_of_pair[is_top], position[is_top]] = row_of_pair[is_top]
-    return Ranking(ranks.to_numpy(np.int64), top_rows)
+    listed = Pairs(*np.divmod(pair.to_numpy(), corpus_size))
+    return rank_by_lists(listed, asked.positives, len(query_ids), corpus_size, k)
 
 
 def _nearest(had: sp.csr_array) -> sp.csr_array:

@@ -186,11 +186,10 @@ def _place(query_ids: npt.NDArray[np.str_], query_id: str) -> int:
 
 def candidate_titles(data: PreparedData) -> dict[str, str]:
     """Title by candidate id, for those that have one."""
-    files = sorted(data.folder.glob(f"{layout.CANDIDATE_ATTRIBUTES}-*.parquet"))
-    attributes = ds.dataset(files)
-    if TITLE not in attributes.schema.names:
+    candidates = data.candidate_table()
+    if TITLE not in candidates.column_names:
         return {}
-    table = attributes.to_table(columns=[layout.CANDIDATE_ID, TITLE]).to_pandas().dropna()
+    table = candidates.select([layout.CANDIDATE_ID, TITLE]).to_pandas().dropna()
     return dict(zip(table[layout.CANDIDATE_ID], table[TITLE].astype(str), strict=True))
 
 

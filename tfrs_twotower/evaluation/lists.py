@@ -8,9 +8,11 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from tfrs_twotower.ranking import Pairs, Ranking
 from tfrs_twotower.schema import UsageError
 
 COLUMNS = ["query_id", "candidate_ids"]
+UNLISTED = np.iinfo(np.int32).max  # Behind any k.
 
 
 def read_lists(
@@ -42,3 +44,28 @@ def read_lists(
     queries = pd.DataFrame({"query_id": query_ids, "query": np.arange(len(query_ids))})
     rows = pd.DataFrame({"candidate_ids": candidate_ids, "row": np.arange(len(candidate_ids))})
     return lists.merge(queries).merge(rows)[["query", "row"]]  # Keeps the order of the lists.
+
+
+def rank_by_lists(
+    listed: Pairs, positives: Pairs, num_queries: int, corpus_size: int, k: int
+) -> Ranking:
+    """Where lists rank the relevant candidates.
+
+    Args:
+        listed: Eligible candidates by query, best first, none twice.
+        positives: The relevant candidates.
+        num_queries: Number of queries.
+        corpus_size: Number of candidates.
+        k: Length of the lists of best candidates.
+
+    Returns:
+        Ranks and lists; a relevant candidate that a list does not hold has the rank `UNLISTED`.
+    """
+    pair = pd.Series(listed.queries * corpus_size + listed.candidate_rows)
+    position = pair.groupby(listed.queries).cumcount().to_numpy()
+    wanted = positives.queries * corpus_size + positives.candidate_rows
+    ranks = pd.Series(1 + position, pair).reindex(wanted, fill_value=UNLISTED)
+    top_rows = np.full([num_queries, k], -1, np.int64)
+    is_top = position < k
+    top_rows[listed.queries[is_top], position[is_top]] = listed.candidate_rows[is_top]
+    return Ranking(ranks.to_numpy(np.int64), top_rows)

@@ -17,7 +17,7 @@ CUTS = (5, 10, 20, 100)
 METRICS = (
     *(
         f"{name}_at_{k}"
-        for name in ("recall", "hit_rate", "precision", "ndcg", "map")
+        for name in ("recall", "hit_rate", "precision", "ndcg", "map", "mrr")
         for k in CUTS
     ),
     "mrr",

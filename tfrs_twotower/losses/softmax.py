@@ -7,6 +7,9 @@ import tensorflow as tf
 from tfrs_twotower.losses.masks import NOTHING_MASKED, Masks, known_places, own_places
 
 BLOCK_ROWS = 512
+# In the bilateral softmax, how far below the positive what stands for no negatives at all lies:
+# too far to be felt beside any negative, and finite.
+NOTHING_BELOW = 30.0
 
 Gradient = Callable[[tf.Tensor], tuple[tf.Tensor, ...]]
 
@@ -97,6 +100,7 @@ def sampled_softmax(
     masks: Masks = NOTHING_MASKED,
     positive_is_negative_too: bool = False,
     own_logits: tf.Tensor | None = None,
+    bilateral_weight: float | None = None,
     sample_weight: tf.Tensor | None = None,
     total_weight: tf.Tensor | None = None,
 ) -> tf.Tensor:
@@ -116,6 +120,10 @@ def sampled_softmax(
     with certainty and not drawn, so it is not corrected (Khrylchenko et al.; Yi et al. correct it
     too, which leaves a bias of its own).
 
+    With a bilateral weight b the loss of a query is `b * log Z_i - s[i, p]`, and Z_i sums over the
+    negatives alone: however well a positive scores, it is drawn on, and negatives push harder than
+    it pulls (b > 1) or less hard.
+
     The score matrix is walked in blocks of `BLOCK_ROWS` queries: loss and gradients come from one
     pass of three matrix products, in memory linear in the batch.
 
@@ -131,6 +139,8 @@ def sampled_softmax(
             negatives, neither masked nor corrected: it then counts there, which saves a mask.
         own_logits: `[num_queries, num_own]` logits of negatives of the query's own, -inf where
             there is none.
+        bilateral_weight: The weight b, positive; not with `positive_is_negative_too`. None: the
+            plain softmax.
         sample_weight: `[num_queries]` weights >= 0. None: all 1.
         total_weight: Scalar to divide by in place of the sum of `sample_weight`, where the
             queries are one replica's share of a larger batch.
@@ -143,6 +153,7 @@ def sampled_softmax(
         RecSys 2019.
         Khrylchenko et al., Correcting the LogQ Correction: Revisiting Sampled Softmax for
         Large-Scale Retrieval, RecSys 2025.
+        Wu et al., BSL: Understanding and Improving Softmax Loss for Recommendation, ICDE 2024.
     """
     dtype = query_embeddings.dtype
     queries = query_embeddings / tf.cast(temperature, dtype)
@@ -151,11 +162,15 @@ def sampled_softmax(
     if correction is not None:
         correction = tf.cast(correction, dtype)
     apart = tf.reshape(scores, [-1, 1])[:, : 0 if positive_is_negative_too else 1]
+    if bilateral_weight is not None:
+        apart = tf.stop_gradient(apart) - NOTHING_BELOW
     if own_logits is not None:
         apart = tf.concat([apart, own_logits], axis=1)
     log_partition = _weighted_log_partition(
         queries, negative_embeddings, apart, weight, correction, masks
     )
+    if bilateral_weight is not None:
+        log_partition *= bilateral_weight
     return log_partition - tf.reduce_sum(weight * scores)
 
 

@@ -20,13 +20,11 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
-import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from tfrs_twotower import __version__
 from tfrs_twotower.evaluate import embed
-from tfrs_twotower.runs import Run, load_run
-from tfrs_twotower.schema import prepared as layout
+from tfrs_twotower.runs import load_run
 from tfrs_twotower.schema.folders import MANIFEST, output_folder, write_json
 
 CANDIDATES_FILE = "candidates.parquet"
@@ -67,7 +65,7 @@ def write_embeddings(
     loaded = load_run(run, data)
     with output_folder(output, overwrite=overwrite) as folder:
         candidates = embed(loaded.model.candidate_tower, loaded.data.corpus().features)
-        attributes = _attributes(loaded)
+        attributes = loaded.data.candidate_table()
         pq.write_table(_with_embeddings(attributes, candidates), folder / CANDIDATES_FILE)
         write_projector(attributes, candidates, folder / PROJECTOR)
         write_json(
@@ -81,12 +79,6 @@ def write_embeddings(
             },
         )
     return EmbeddingStore(Path(output), len(candidates), candidates.shape[1])
-
-
-def _attributes(loaded: Run) -> pa.Table:
-    files = sorted(loaded.data.folder.glob(f"{layout.CANDIDATE_ATTRIBUTES}-*.parquet"))
-    table = ds.dataset(files).to_table().sort_by(layout.CANDIDATE_ROW)
-    return table.drop_columns([layout.CANDIDATE_ROW])
 
 
 def _with_embeddings(table: pa.Table, embeddings: npt.NDArray[np.float32]) -> pa.Table:

@@ -12,8 +12,8 @@ from tfrs_twotower.context import TrilinearQueryTower
 from tfrs_twotower.encoding import Encoder, raw_spec
 from tfrs_twotower.keras import tf
 from tfrs_twotower.models_folder import QUERY_EMBEDDING
-from tfrs_twotower.publishing.retrieval import Signature
 from tfrs_twotower.raw_inputs import missing_input
+from tfrs_twotower.retrieval.retriever import Signature
 from tfrs_twotower.schema import Config
 from tfrs_twotower.schema.features import Feature
 

@@ -15,11 +15,11 @@ import pyarrow.parquet as pq
 from tfrs_twotower.context import ScoringLayer
 from tfrs_twotower.index import CandidateIndex, ScannIndex, has_tree
 from tfrs_twotower.models_folder import HELD_OUT_QUERIES, PART, QUERY_EMBEDDING
-from tfrs_twotower.publishing.attributes import CandidateAttributes
 from tfrs_twotower.publishing.memory import check_build
-from tfrs_twotower.publishing.retrieval import QueryTower, Retriever
 from tfrs_twotower.publishing.saved_models import save
 from tfrs_twotower.publishing.tuning import measured_recall, tune
+from tfrs_twotower.retrieval.attributes import CandidateAttributes
+from tfrs_twotower.retrieval.retriever import QueryTower, Retriever
 from tfrs_twotower.schema import Config, UserError
 from tfrs_twotower.schema.models import CANDIDATES, EXTRA_ASSETS, RETRIEVAL, RETRIEVAL_EXACT
 from tfrs_twotower.schema.prepared import CANDIDATE_ID

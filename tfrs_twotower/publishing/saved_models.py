@@ -11,7 +11,7 @@ from tensorflow.core.protobuf import saved_model_pb2
 from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
 
 from tfrs_twotower import __version__
-from tfrs_twotower.publishing.retrieval import Signature
+from tfrs_twotower.retrieval.retriever import Signature
 from tfrs_twotower.schema.folders import MANIFEST, write_json
 from tfrs_twotower.schema.models import EXTRA_ASSETS
 

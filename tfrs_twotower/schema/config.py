@@ -255,6 +255,11 @@ class Loss(Strict):
     learn_temperature: bool | None = Field(
         None, description="Start from `temperature` and learn it; default: for bce only."
     )
+    bilateral_weight: PositiveFloat | None = Field(
+        None,
+        description="Of the softmax: weight of the negatives against the positive, which then "
+        "stays out of its own denominator (BSL); about 1.2. Default: plain softmax.",
+    )
     margin: float = Field(0.5, gt=0.0, le=2.0, description="In cosine; of `kind: margin`.")
     logq_correction: bool = Field(
         True, description="Divide each negative of the softmax by how often it is drawn."
@@ -317,6 +322,8 @@ class Loss(Strict):
                 )
             if not self.uniform_negatives:
                 raise ValueError("`in_batch_negatives: false` needs `uniform_negatives`")
+        if self.bilateral_weight and (self.kind != "softmax" or self.hard_negatives):
+            raise ValueError("`bilateral_weight` is for `kind: softmax` without `hard_negatives`")
         if self.mined_negatives > self.mine_from:
             raise ValueError(
                 f"`mined_negatives` ({self.mined_negatives}) is above `mine_from` "

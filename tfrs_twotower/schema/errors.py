@@ -14,3 +14,8 @@ class UsageError(UserError):
     """The request itself is wrong: an option, an argument, the configuration."""
 
     exit_code = 2
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says, in a line."""
+    return (str(error) or type(error).__name__).splitlines()[0]

@@ -5,10 +5,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.dataset as ds
 
 from tfrs_twotower.data import Corpus, PreparedData
-from tfrs_twotower.schema import prepared as layout
 
 CONFIG_FILE, VECTORS_FILE, LABELS_FILE = "projector_config.pbtxt", "candidates.tsv", "labels.tsv"
 # More points than this make the projector slow in a browser.
@@ -34,9 +32,7 @@ def write_projector(
         data: Where title and attributes are read.
     """
     rows = np.sort(np.argsort(-corpus.train_counts, kind="stable")[:MAX_POINTS])
-    files = sorted(data.folder.glob(f"{layout.CANDIDATE_ATTRIBUTES}-*.parquet"))
-    attributes = ds.dataset(files).to_table().sort_by(layout.CANDIDATE_ROW)
-    shown = attributes.drop_columns([layout.CANDIDATE_ROW]).take(rows)
+    shown = data.candidate_table().take(rows)
     columns = {
         **{
             name: shown.column(name).to_pylist()

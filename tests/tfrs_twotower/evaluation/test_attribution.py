@@ -5,12 +5,11 @@ import pytest
 
 from tests import tiny_world
 from tfrs_twotower.evaluate import embed, evaluate
-from tfrs_twotower.evaluation.attribution import Attribution, answered_by, attribute, exported_index
+from tfrs_twotower.evaluation.attribution import Attribution, attribute, exported_index
 from tfrs_twotower.evaluation.protocols import EvaluationSet
-from tfrs_twotower.index import ExactIndex
-from tfrs_twotower.ranking import Pairs, Ranking, rank
+from tfrs_twotower.ranking import Pairs, Ranking
 from tfrs_twotower.runs import load_run
-from tfrs_twotower.schema import UserError
+from tfrs_twotower.schema import UsageError, UserError
 
 NOTHING = Pairs(*np.zeros([2, 0], np.int64))
 
@@ -21,42 +20,19 @@ def pairs(*given: tuple[int, int]) -> Pairs:
 
 
 def test_each_relevant_candidate_has_one_culprit_or_none():
-    positives = pairs((0, 3), (0, 5), (1, 5), (1, 7))
+    positives = pairs((0, 3), (0, 5), (1, 5), (1, 7), (1, 9))
     asked = EvaluationSet({}, np.arange(2), positives, NOTHING, num_known=6)
-    exact = Ranking(np.array([1, 2, 3, 2]), np.zeros([2, 0], np.int64))
-    # Exact search has 3 and 5 of query 0 and 7 of query 1 among the first two; the index lost 5.
-    answered = pairs((0, 3), (0, 9), (1, 7))
+    # Exact search has 3 and 5 of query 0, 7 and 9 of query 1 among the first two.
+    exact = Ranking(np.array([1, 2, 3, 2, 1]), np.zeros([2, 0], np.int64))
+    # The index lost 5; the rules of the request took 9.
+    found, ruled = np.array([[3, 8], [9, 7]]), np.array([[3, 8], [7, -1]])
 
-    found = attribute(exact, answered, asked, corpus_size=10, k=2)
+    attribution = attribute(exact, found, ruled, asked)
 
-    assert found == Attribution(
-        k=2, found=2, missed_by_model=1, missed_by_index=1, missed_by_rule=6
+    assert attribution == Attribution(
+        k=2, found=2, missed_by_model=1, missed_by_index=1, missed_by_rule=6 + 1
     )
-    assert found.total == 10
-
-
-def test_exclusions_take_no_place_in_an_answer():
-    generator = np.random.default_rng(1)
-    candidates = generator.normal(size=[30, 4]).astype(np.float32)
-    queries = generator.normal(size=[7, 4]).astype(np.float32)
-    excluded = Pairs(*np.nonzero(generator.random([7, 30]) < 0.5))
-
-    answered = answered_by(ExactIndex(candidates), queries, excluded, k=5)
-
-    lists = rank(queries, candidates, NOTHING, excluded, k=5).top_rows
-    found = [sorted(answered.candidate_rows[answered.queries == query]) for query in range(7)]
-    assert found == [sorted(row) for row in lists.tolist()]
-
-
-def test_an_answer_is_short_where_few_are_eligible():
-    excluded = Pairs(np.array([0, 0]), np.array([0, 2]))
-
-    answered = answered_by(
-        ExactIndex(np.eye(3, dtype=np.float32)), np.eye(3, dtype=np.float32)[:2], excluded, k=2
-    )
-
-    assert answered.queries.tolist() == [0, 1, 1]
-    assert answered.candidate_rows.tolist()[0] == 1
+    assert attribution.total == 11
 
 
 def test_an_evaluation_with_models_says_who_missed_what(tiny_run, models):
@@ -67,6 +43,24 @@ def test_an_evaluation_with_models_says_who_missed_what(tiny_run, models):
         assert row["found"] + row["missed_by_model"] == evaluation.num_positives
         recall = evaluation.systems["model"]["all"][f"recall_at_{row['k']}"]
         assert row["found"] / evaluation.num_positives == pytest.approx(recall)
+    assert evaluation.systems["served"]["all"] == pytest.approx(evaluation.systems["model"]["all"])
+
+
+def test_what_the_rules_of_a_request_take_is_told(tiny_run, models):
+    free = evaluate(*tiny_run, split="validation", models=models)
+    # No cosine is as large.
+    ruled = evaluate(*tiny_run, split="validation", models=models, rules={"min_score": 1.5})
+
+    assert ruled.systems["served"]["all"]["recall_at_100"] == 0
+    assert ruled.systems["model"] == free.systems["model"]
+    for before, row in zip(free.details["attribution"], ruled.details["attribution"], strict=True):
+        assert row["missed_by_rule"] == before["missed_by_rule"] + before["found"] > 0
+        assert (row["found"], row["missed_by_model"]) == (0, before["missed_by_model"])
+
+
+def test_rules_without_models_are_refused(tiny_run):
+    with pytest.raises(UsageError, match="rules are those of exported models"):
+        evaluate(*tiny_run, split="validation", rules={"min_score": 0.1})
 
 
 def test_models_of_another_run_are_told(tiny_run, models):

@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 
 from tfrs_twotower.evaluation import baselines
+from tfrs_twotower.evaluation.lists import UNLISTED
 from tfrs_twotower.evaluation.protocols import EvaluationSet
 from tfrs_twotower.ranking import Pairs
 from tfrs_twotower.schema import UsageError
@@ -170,10 +171,10 @@ def test_a_candidate_has_its_place_in_the_list(ranked):
     assert found.top_rows.tolist() == [[4, 1, 3], [2, 0, -1]]
 
 
-def test_a_candidate_that_a_list_does_not_hold_has_the_last_rank_of_all(ranked):
+def test_a_candidate_that_a_list_does_not_hold_is_behind_any_k(ranked):
     found = ranked({"ann": ["a"]}, pairs((0, 1), (1, 0)))
 
-    assert found.ranks.tolist() == [5, 5]
+    assert found.ranks.tolist() == [UNLISTED, UNLISTED]
     assert found.top_rows.tolist() == [[0, -1, -1], [-1, -1, -1]]
 
 
@@ -198,7 +199,7 @@ def test_lists_are_cut_at_k_and_ranks_are_not(ranked):
 def test_an_empty_list_is_a_list(ranked):
     found = ranked({"ann": [], "bob": ["a"]}, pairs((0, 0), (1, 0)))
 
-    assert found.ranks.tolist() == [5, 1]
+    assert found.ranks.tolist() == [UNLISTED, 1]
 
 
 def test_one_list_serves_each_event_of_its_query(ranked):

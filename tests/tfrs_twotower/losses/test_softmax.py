@@ -150,6 +150,39 @@ def test_own_negatives_join_the_softmax_of_their_query_alone():
     assert float(loss) == pytest.approx(np.mean(of_queries), rel=1e-12)
 
 
+def test_the_bilateral_softmax_weighs_the_negatives_and_leaves_the_positive_out_of_them():
+    queries = tf.Variable(QUERIES)
+    with tf.GradientTape() as tape:
+        loss = sampled_softmax(
+            queries,
+            tf.constant(CANDIDATES[:3]),
+            tf.constant(CANDIDATES),
+            masks=own_places(tf.range(3), tf.constant(4)),
+            own_logits=tf.constant([[-np.inf], [-np.inf], [2.5]], tf.float64),
+            bilateral_weight=1.25,
+        )
+
+    negatives = [[0.5, 3.0, 0.0], [2.0, -2.0, 1.0], [3.0, 1.5, 0.5, 2.5]]
+    of_queries = [1.25 * np.log(np.exp(scores).sum()) - 2.0 for scores in negatives]
+    assert float(loss) == pytest.approx(np.mean(of_queries), rel=1e-12)
+    # Of the second query: 1.25 of the mean negative, less the positive.
+    shares = np.exp(negatives[1]) / np.exp(negatives[1]).sum()
+    wanted = (1.25 * shares @ CANDIDATES[[0, 2, 3]] - CANDIDATES[1]) / 3
+    np.testing.assert_allclose(tape.gradient(loss, queries)[1], wanted, rtol=1e-10)
+
+
+def test_in_the_bilateral_softmax_a_query_without_negatives_is_drawn_to_its_positive():
+    queries, candidates = tf.Variable(QUERIES), tf.Variable(CANDIDATES[:3])
+    ids = tf.constant([5, 5, 5])
+    with tf.GradientTape() as tape:
+        loss = sampled_softmax(
+            queries, candidates, candidates, masks=known_places(ids, ids), bilateral_weight=1.25
+        )
+
+    assert np.isfinite(float(loss))
+    np.testing.assert_allclose(tape.gradient(loss, queries), -CANDIDATES[:3] / 3, rtol=1e-12)
+
+
 def plain_form(queries, candidates, temperature, own, *, log_q, ids, known, weight):
     """The definition with the whole score matrix, one mask a pair; TensorFlow differentiates."""
     num_queries, num_candidates = len(ids) - 4, len(ids)

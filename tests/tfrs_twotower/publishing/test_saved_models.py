@@ -16,9 +16,9 @@ from tests.cc_loader import predict
 from tfrs_twotower.encoding import Encoder
 from tfrs_twotower.index import CandidateIndex, ExactIndex, ScannIndex, scann_op_library
 from tfrs_twotower.keras import keras, tf
-from tfrs_twotower.publishing.attributes import CandidateAttributes
-from tfrs_twotower.publishing.retrieval import Retriever, ServedTower
 from tfrs_twotower.publishing.saved_models import custom_ops, graph_ops, save
+from tfrs_twotower.retrieval.attributes import CandidateAttributes
+from tfrs_twotower.retrieval.retriever import Retriever, ServedTower
 from tfrs_twotower.schema.config import Index, Rules
 from tfrs_twotower.schema.features import History, Id, Number, Timestamp, Vector
 

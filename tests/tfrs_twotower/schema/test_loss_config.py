@@ -24,6 +24,9 @@ from tfrs_twotower.schema import UsageError, parse_config
         ("loss: {kind: bce, hard_negatives: 3}", "are not for `kind: bce`"),
         ("loss: {kind: bpr, uniform_negatives: 3}", "need `hard_negatives`"),
         ("loss: {in_batch_negatives: false}", "needs `uniform_negatives`"),
+        ("loss: {bilateral_weight: 0}", "loss.bilateral_weight"),
+        ("loss: {bilateral_weight: 1.2, hard_negatives: 3}", "without `hard_negatives`"),
+        ("loss: {bilateral_weight: 1.2, kind: bpr}", "`bilateral_weight` is for `kind: softmax`"),
         (
             "loss: {in_batch_negatives: false, uniform_negatives: 9, hard_negatives: 2}",
             "is for `kind: softmax` without `hard_negatives`",

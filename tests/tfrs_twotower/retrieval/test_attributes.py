@@ -5,7 +5,7 @@ import pyarrow as pa
 import pytest
 
 from tfrs_twotower.keras import tf
-from tfrs_twotower.publishing.attributes import CandidateAttributes, FilterAttribute
+from tfrs_twotower.retrieval.attributes import CandidateAttributes, FilterAttribute
 from tfrs_twotower.schema import UsageError, UserError, parse_config
 from tfrs_twotower.schema.config import Rules
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tfrs_twotower.encoding import Encoder
 from tfrs_twotower.index import ExactIndex, ScannIndex
 from tfrs_twotower.keras import keras, tf
-from tfrs_twotower.publishing.retrieval import CandidateIds, Retriever, ServedTower, Signature
+from tfrs_twotower.retrieval.retriever import CandidateIds, Retriever, ServedTower, Signature
 from tfrs_twotower.schema import UserError
 from tfrs_twotower.schema.config import Index
 from tfrs_twotower.schema.features import History, Id, Number, Vector

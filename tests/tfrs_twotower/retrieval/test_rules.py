@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from tfrs_twotower.encoding import Encoder
 from tfrs_twotower.index import ExactIndex, ScannIndex
 from tfrs_twotower.keras import tf
-from tfrs_twotower.publishing.attributes import CandidateAttributes
-from tfrs_twotower.publishing.retrieval import Retriever, ServedTower
+from tfrs_twotower.retrieval.attributes import CandidateAttributes
+from tfrs_twotower.retrieval.retriever import Retriever, ServedTower
 from tfrs_twotower.schema.config import Index, Rules
 from tfrs_twotower.schema.features import Vector
 
@@ -103,7 +103,7 @@ def recommend(backend: str, size: int) -> Callable[..., Answer]:
 def best_by_definition(
     corpus: Corpus, taste: Any, rules: dict[str, Any]
 ) -> list[tuple[str, float]]:
-    """What `tfrs_twotower.publishing.rules` says, one candidate at a time."""
+    """What `tfrs_twotower.retrieval.rules` says, one candidate at a time."""
     scores = corpus.embeddings @ np.array(taste, np.float32)
     wanted_ids = set(rules["allow_ids"]) - {""}
     eligible = []

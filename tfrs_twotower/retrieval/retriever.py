@@ -14,8 +14,8 @@ import tensorflow as tf
 
 from tfrs_twotower.encoding import Encoder
 from tfrs_twotower.index import CandidateIndex, rarely
-from tfrs_twotower.publishing.attributes import CandidateAttributes
-from tfrs_twotower.publishing.rules import (
+from tfrs_twotower.retrieval.attributes import CandidateAttributes
+from tfrs_twotower.retrieval.rules import (
     NO_ID,
     NO_SCORE,
     Pool,
@@ -26,7 +26,7 @@ from tfrs_twotower.publishing.rules import (
     choose_for_variety,
     for_each_query,
 )
-from tfrs_twotower.publishing.texts import NO_ROW, Texts
+from tfrs_twotower.retrieval.texts import NO_ROW, Texts
 from tfrs_twotower.schema import UserError
 
 Tensors = Mapping[str, tf.Tensor]
@@ -207,7 +207,7 @@ class Retriever(tf.Module):
         return self._answer(rows, scores, tf.minimum(k, self._index.num_candidates))
 
     def recommend(self, inputs: Tensors) -> dict[str, tf.Tensor]:
-        """Recommends under the rules of the request; see `tfrs_twotower.publishing.rules`.
+        """Recommends under the rules of the request; see `tfrs_twotower.retrieval.rules`.
 
         Args:
             inputs: The query features, and the inputs of the rules: `k` `[batch]` int32;

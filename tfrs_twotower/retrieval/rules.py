@@ -13,7 +13,7 @@ They apply one after the other:
    most 1,000, at least k): again and again the one with the largest
    lambda * score - (1 - lambda) * (largest cosine with a candidate already chosen).
 
-This module reads a request and ranks pools of scored candidates; `publishing.retrieval` finds the
+This module reads a request and ranks pools of scored candidates; `retrieval.retriever` finds the
 pools.
 """
 
@@ -23,8 +23,8 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from tfrs_twotower.index import CandidateIndex, in_chunks, rarely
-from tfrs_twotower.publishing.attributes import CandidateAttributes, is_among
-from tfrs_twotower.publishing.texts import NO_ROW, Texts
+from tfrs_twotower.retrieval.attributes import CandidateAttributes, is_among
+from tfrs_twotower.retrieval.texts import NO_ROW, Texts
 
 # Stands where there is no score; REST cannot print an infinity.
 NO_SCORE = tf.float32.min

@@ -1,0 +1,69 @@
+"""What commands give every query of a request: JSON in, rows of tensors out, refusals in a line."""
+
+import difflib
+import json
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from tfrs_twotower.schema.errors import UsageError, UserError
+
+
+def json_object(option: str, text: str) -> dict[str, Any]:
+    """The JSON object that an option was given.
+
+    Raises:
+        UsageError: If it is none.
+    """
+    try:
+        values = json.loads(text)
+    except ValueError as error:
+        raise UsageError(f"{option} is not JSON: {error}") from error
+    if not isinstance(values, dict):
+        raise UsageError(f"""{option}: expected an object such as '{{"user_id": "42"}}'""")
+    return values
+
+
+def check_names(names: Iterable[str], known: Sequence[str], where: str) -> None:
+    """Checks that a model has every input that is given.
+
+    Raises:
+        UserError: If it has not; the nearest is named.
+    """
+    for name in names:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean `{near[0]}`?" if near else f"it takes {', '.join(known)}"
+            raise UserError(f"{where}: the model has no input `{name}`: {hint}")
+
+
+def one_row(name: str, dtype: type, rank: int, value: object) -> np.ndarray:
+    """A value for all queries as an input with one row.
+
+    Args:
+        name: Of the input.
+        dtype: Of its elements; `object` for text.
+        rank: 1 for one value a query, 2 for a list of them.
+        value: As JSON holds it.
+
+    Raises:
+        UsageError: If the value is of another form.
+    """
+    is_whole = np.issubdtype(dtype, np.integer)
+    parts = value if isinstance(value, list) else [value]
+    legal = str if dtype is object else int if is_whole else (int, float)
+    if isinstance(value, list) != (rank == 2) or not all(
+        isinstance(part, legal) and not isinstance(part, bool) for part in parts
+    ):
+        kind = "text" if dtype is object else "a whole number" if is_whole else "a number"
+        expected = kind if rank == 1 else f"a list ({kind})"
+        raise UsageError(f"rule {name}: expected {expected}, got {value!r}")
+    return np.array([value], dtype)
+
+
+def refusal(message: str) -> str:
+    """What the check of a served model says, without TensorFlow's frame around it."""
+    lines = message.splitlines()
+    text = next((line for line in lines if "`" in line), lines[0] if lines else "")
+    return text[max(text.find("`"), 0) :].replace("' '", " ").strip("'\"[] ")
