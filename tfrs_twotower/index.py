@@ -21,6 +21,9 @@ CHUNK_ELEMENTS = 16_000_000
 # Below this many candidates a tree has nothing to save (and ScaNN's hashing needs 16 of them).
 SMALLEST_TREE = 256
 
+# ScaNN joins smaller leaves to others: with its own 50 there are fewer leaves than were asked for.
+SMALLEST_LEAF = 10
+
 DEFAULT_DIMENSIONS_PER_BLOCK, DEFAULT_REORDER = 2, 500
 
 # How many times more candidates than asked for ScaNN looks at when it needs a wider search.
@@ -320,8 +323,15 @@ class ScannIndex(CandidateIndex):
         if not self._has_tree:
             return str(builder.score_brute_force().create_config())
         measures = self._measures
-        # Leaves begin as k-means++ chooses them: ScaNN's random choice has no seed.
-        builder.tree(measures.num_leaves, measures.leaves_to_search, random_init=False)
+        # Leaves begin as k-means++ chooses them: ScaNN's random choice has no seed. Their centres
+        # have one length, as the embeddings do; long ones, of dense leaves, would be searched first.
+        builder.tree(
+            measures.num_leaves,
+            measures.leaves_to_search,
+            random_init=False,
+            spherical=True,
+            min_partition_size=SMALLEST_LEAF,
+        )
         builder.score_ah(measures.dimensions_per_block, self._config.anisotropic_threshold)
         return str(builder.reorder(measures.reorder).create_config())
 

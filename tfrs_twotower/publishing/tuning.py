@@ -27,7 +27,7 @@ CONFIDENCE = 0.95
 Z = 1.6449  # Of the normal distribution, one-sided.
 
 # Relative to the square root of the corpus.
-LEAF_FACTORS = (1, 2)
+LEAF_FACTORS = (2, 4)
 CODE_WIDTHS = (1, 2)
 # Relative to the k that is wanted.
 REORDER_FACTORS = (1.0, 1.5, 2.0, 3.0, 5.0, 10.0)
