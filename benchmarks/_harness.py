@@ -57,6 +57,7 @@ def benchmark(
     data: str | None = None,
     flags: Mapping[str, str] | None = None,
     numbers: Mapping[str, str] | None = None,
+    settings: bool = False,
 ) -> Callable[..., Callable[[], None]]:
     """Turns a function that measures into a command with the options of every benchmark.
 
@@ -67,6 +68,8 @@ def benchmark(
         data: Folder name of a public data set; None for a benchmark that makes its own data.
         flags: Further options by the name of the argument they become, with their help.
         numbers: Likewise options that take a number; 0 where they are left out.
+        settings: Whether there is `--set KEY=VALUE`, the argument `settings`: changes to the
+            config that the benchmark trains.
     """
 
     def command(measure: Callable[..., list[Measurement]]) -> Callable[[], None]:
@@ -84,9 +87,18 @@ def benchmark(
                 parser.add_argument(
                     f"--{name.replace('_', '-')}", type=float, default=0.0, help=text
                 )
+            if settings:
+                parser.add_argument(
+                    "--set",
+                    dest="settings",
+                    metavar="KEY=VALUE",
+                    action="append",
+                    default=[],
+                    help="change the config, for example loss.temperature=0.1; repeat for more",
+                )
             options = parser.parse_args()
             arguments: dict[str, Any] = {"quick": options.quick}
-            further = [*(flags or {}), *(numbers or {})]
+            further = [*(flags or {}), *(numbers or {}), *(["settings"] if settings else [])]
             arguments |= {name: getattr(options, name) for name in further}
             if data is not None:
                 folder = options.data or PUBLIC_DATA / data

@@ -55,9 +55,10 @@ training:
 """
 
 
-@benchmark(data="ml-1m")
-def main(quick: bool, data: Path) -> list[Measurement]:
-    config = parse_config(CONFIG, "config", ["training.epochs=3"] if quick else [])
+@benchmark(data="ml-1m", settings=True)
+def main(quick: bool, data: Path, settings: list[str]) -> list[Measurement]:
+    own = ["training.epochs=3"] if quick else []
+    config = parse_config(CONFIG, "config", [*own, *settings])
     events = read_events(data, QUICK_SHARE if quick else 1.0)
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)

@@ -43,9 +43,10 @@ training:
 """
 
 
-@benchmark(data="ml-1m")
-def main(quick: bool, data: Path) -> list[Measurement]:
-    config = parse_config(CONFIG, "config", [f"training.epochs={QUICK_EPOCHS}"] if quick else [])
+@benchmark(data="ml-1m", settings=True)
+def main(quick: bool, data: Path, settings: list[str]) -> list[Measurement]:
+    own = [f"training.epochs={QUICK_EPOCHS}"] if quick else []
+    config = parse_config(CONFIG, "config", [*own, *settings])
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         write_dataset("ncf", root / "dataset", data)
