@@ -3,8 +3,8 @@
 The published split; every user with a test item ranks all 40,981 items but those of the user's
 train part. The split has no validation part. The settings below were chosen on a tenth of train
 (`--hold-out` trains on the other nine and shows that figure, `--set` changes a setting); the result
-is that of the last epoch of a training on the whole of train. The best epoch on test is shown beside it, because published
-figures are chosen so.
+is that of the last epoch of a training on the whole of train. The best epoch on test is shown
+beside it, because published figures are chosen so.
 
 Published: most popular 0.0416 / 0.0317, YoutubeDNN 0.1754 / 0.1473, MF+BSL 0.1882 / 0.1584.
 """

@@ -324,7 +324,7 @@ class ScannIndex(CandidateIndex):
             return str(builder.score_brute_force().create_config())
         measures = self._measures
         # Leaves begin as k-means++ chooses them: ScaNN's random choice has no seed. Their centres
-        # have one length, as the embeddings do; long ones, of dense leaves, would be searched first.
+        # have one length, as the embeddings do: long ones, of dense leaves, would come first.
         builder.tree(
             measures.num_leaves,
             measures.leaves_to_search,
