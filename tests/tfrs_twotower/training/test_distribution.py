@@ -19,7 +19,7 @@ from tfrs_twotower.schema.folders import MANIFEST
 from tfrs_twotower.train import train
 from tfrs_twotower.training.distribution import in_shares, make_strategy
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 SCRIPT = [sys.executable, "-m", "tests.distributed_training"]
 TIMEOUT_S = 400
 
