@@ -2,8 +2,9 @@
 
 Random 80/20 split of the ratings, every test row a query, candidates are the 1,664 titles, items
 of the train part are not removed. Side by side, for each seed on the same split: the tutorial's
-own model as it stands there, this project's ids-only model with the same embedding width and
-number of epochs, and the most popular titles of the train part.
+own model as it stands there, this project's with the same embedding width and number of epochs,
+from ids only and from all that the data says of users, films and the moment, and the most popular
+titles of the train part.
 """
 
 import tempfile
@@ -14,6 +15,7 @@ import pandas as pd
 from _harness import Measurement, benchmark
 
 from tfrs_twotower import api
+from tfrs_twotower.datasets.movielens import MovieLens, read_100k
 from tfrs_twotower.evaluate import evaluate_model
 from tfrs_twotower.evaluation.protocols import evaluation_set
 from tfrs_twotower.keras import keras, tf, tfrs
@@ -24,13 +26,32 @@ SEEDS = range(5)
 EPOCHS = 3
 EMBEDDING_DIM = 32
 TRAIN_SHARE = 0.8
-CONFIG = f"""
-columns: {{query_id: user_id, candidate_id: movie_title, timestamp: timestamp, split: split}}
+TUTORIAL, POPULAR = "TFRS tutorial", "most popular"
+IDS = """
 features:
   query:
-    user_id: {{kind: id}}
+    user_id: {kind: id}
   candidate:
-    movie_title: {{kind: id}}
+    movie_title: {kind: id}
+"""
+ALL_FEATURES = """
+features:
+  query:
+    user_id: {kind: id}
+    gender: {kind: categorical}
+    age: {kind: number}
+    occupation: {kind: categorical}
+  context:
+    moment: {kind: number, column: timestamp}
+    clock: {kind: timestamp, column: timestamp}
+  candidate:
+    movie_title: {kind: id}
+    genres: {kind: multi_categorical, separator: "|"}
+    year: {kind: number}
+"""
+OURS = {"two towers, ids only": IDS, "two towers, all features": ALL_FEATURES}
+CONFIG = f"""
+columns: {{query_id: user_id, candidate_id: movie_title, timestamp: timestamp, split: split}}
 split: {{by: column, hold_out: 0.0}}
 towers: {{embedding_dim: {EMBEDDING_DIM}}}
 loss: {{temperature: 0.2}}
@@ -38,16 +59,12 @@ training: {{epochs: {EPOCHS}, batch_size: 512, learning_rate: 0.003}}
 """
 
 
-def read_ratings(folder: Path) -> tuple[pd.DataFrame, list[str]]:
-    """The ratings with titles, and the distinct titles of all movies."""
-    movies = pd.read_csv(folder / "u.item", sep="|", header=None, encoding="latin-1")
-    title_of = dict(zip(movies[0], movies[1], strict=True))
-    names = ["user_id", "item_id", "rating", "timestamp"]
-    path = next(path for path in (folder / "u.data", folder / "u.data.gz") if path.exists())
-    ratings = pd.read_csv(path, sep="\t", names=names)
-    ratings["user_id"] = ratings["user_id"].astype(str)
-    ratings["movie_title"] = ratings["item_id"].map(title_of)
-    return ratings, sorted(movies[1].unique())
+def read_tables(folder: Path) -> MovieLens:
+    """The data, films told apart by their titles alone."""
+    ratings, movies, users = read_100k(folder)
+    movies = movies.rename(columns={"title": "movie_title"})
+    ratings = ratings.merge(movies[["item_id", "movie_title"]], on="item_id")
+    return MovieLens(ratings, movies.drop_duplicates("movie_title"), users)
 
 
 class TutorialModel(tfrs.Model):
@@ -94,16 +111,14 @@ def tutorial_accuracy(
     return float(found["factorized_top_k/top_100_categorical_accuracy"])
 
 
-def our_accuracies(ratings: pd.DataFrame, titles: list[str], seed: int) -> dict[str, float]:
+def our_accuracies(tables: MovieLens, features: str, seed: int) -> dict[str, float]:
     """The whole chain of this project, from files; the popularity baseline comes with it."""
-    config = parse_config(CONFIG, "config", [f"training.seed={seed}"])
+    config = parse_config(CONFIG + features, "config", [f"training.seed={seed}"])
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         (root / "dataset").mkdir()
-        columns = ["user_id", "movie_title", "timestamp", "split"]
-        ratings[columns].to_parquet(root / "dataset" / "interactions.parquet", index=False)
-        candidates = pd.DataFrame({"movie_title": titles})
-        candidates.to_parquet(root / "dataset" / "candidates.parquet", index=False)
+        for name, table in zip(("interactions", "candidates", "queries"), tables, strict=True):
+            table.to_parquet(root / "dataset" / f"{name}.parquet", index=False)
         api.prepare(config, root / "dataset", root / "prepared")
         api.train(config, root / "prepared", root / "run", callbacks=[])
         run = load_run(root / "run", root / "prepared")
@@ -114,29 +129,28 @@ def our_accuracies(ratings: pd.DataFrame, titles: list[str], seed: int) -> dict[
 
 @benchmark(data="ml-100k")
 def main(quick: bool, data: Path) -> list[Measurement]:
-    ratings, titles = read_ratings(data)
-    found: dict[str, list[float]] = {"tutorial": [], "model": [], "popularity": []}
+    tables = read_tables(data)
+    ratings, titles = tables.ratings, sorted(tables.movies["movie_title"])
+    found: dict[str, list[float]] = {TUTORIAL: [], **{name: [] for name in OURS}, POPULAR: []}
     for seed in SEEDS[:1] if quick else SEEDS:
         order = np.random.default_rng(seed).permutation(len(ratings))
         is_train = order < TRAIN_SHARE * len(ratings)
         ratings["split"] = np.where(is_train, "train", "test")
-        found["tutorial"].append(
+        found[TUTORIAL].append(
             tutorial_accuracy(ratings[is_train], ratings[~is_train], titles, seed)
         )
-        for name, value in our_accuracies(ratings, titles, seed).items():
-            found[name].append(value)
+        for name, features in OURS.items():
+            accuracies = our_accuracies(tables, features, seed)
+            found[name].append(accuracies["model"])
+        found[POPULAR].append(accuracies["popularity"])
     means = {name: float(np.mean(values)) for name, values in found.items()}
-    unit = f"top-100 accuracy, mean of {len(found['model'])} seeds"
+    unit = f"top-100 accuracy, mean of {len(found[POPULAR])} seeds"
     return [
-        Measurement("TFRS tutorial", means["tutorial"], unit, "most popular", means["popularity"]),
-        Measurement(
-            "two towers, ids only", means["model"], unit, "TFRS tutorial", means["tutorial"]
-        ),
-        Measurement(
-            "two towers, ids only", means["model"], unit, "most popular", means["popularity"]
-        ),
-        Measurement("most popular", means["popularity"], unit),
-    ]
+        Measurement(name, means[name], unit, versus, means[versus])
+        for name in (TUTORIAL, *OURS)
+        for versus in (TUTORIAL, POPULAR)
+        if name != versus
+    ] + [Measurement(POPULAR, means[POPULAR], unit)]
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ from tfrs_twotower.keras import keras, tf
 from tfrs_twotower.schema.features import History
 
 DEFAULT_BLOCKS, DEFAULT_HEADS = 2, 1
-FORWARD_SCALE = 4  # Hidden units of a block, in widths.
 POSITION_SCALE = 0.02
 
 
@@ -120,7 +119,7 @@ class AttentionBlock(keras.layers.Layer):
 
         self._query, self._key, self._value = (dense(width, number) for number in range(3))
         self._joined = dense(width, 3)
-        self._wide, self._narrow = dense(FORWARD_SCALE * width, 4, "gelu"), dense(width, 5)
+        self._forward = [dense(width, 4, "relu"), dense(width, 5)]
         self._norms = [keras.layers.LayerNormalization(epsilon=1e-6) for _ in range(2)]
         self._dropouts = [ResumableDropout(dropout, seed + number) for number in range(3)]
 
@@ -128,7 +127,7 @@ class AttentionBlock(keras.layers.Layer):
         """`[batch, length, width]` -> the same."""
         attended = self._attended(self._norms[0](states), training)
         states += self._dropouts[1](attended, training=training)
-        forward = self._narrow(self._wide(self._norms[1](states)))
+        forward = self._forward[1](self._forward[0](self._norms[1](states)))
         return states + self._dropouts[2](forward, training=training)
 
     def _attended(self, states: tf.Tensor, training: bool | None) -> tf.Tensor:
