@@ -3,15 +3,17 @@
 Every rating a positive; the last rating of each user tests, the one before validates, the user's
 earlier ones are the history that the query tower reads. The epoch is chosen on the validation part.
 
-Published HR@10 / NDCG@10: most popular 0.4538 / 0.2545 on these files, NeuMF 0.7120 / 0.4369
-(rerun by Ferrari Dacrema et al.), matrix factorisation well tuned 0.7294 / 0.4523 (Rendle et al.,
-RecSys 2020). None of these reads the order of events, as ours does.
+Published HR@10 / NDCG@10: NeuMF 0.7120 / 0.4369 (rerun by Ferrari Dacrema et al.), matrix
+factorisation well tuned 0.7294 / 0.4523 (Rendle et al., RecSys 2020). None of these reads the order
+of events, as ours does. The most popular, counted over all events but the test, check the harness:
+0.4538 / 0.2545 on these files.
 """
 
 import tempfile
 from pathlib import Path
 
 from _harness import Measurement, benchmark
+from _ml1m import most_popular
 
 from tfrs_twotower import api
 from tfrs_twotower.datasets import write_dataset
@@ -53,14 +55,14 @@ def main(quick: bool, data: Path, settings: list[str]) -> list[Measurement]:
         api.prepare(config, root / "dataset", root / "prepared")
         api.train(config, root / "prepared", root / "run")
         given = f"given:{root / 'dataset' / 'given.parquet'}"
-        systems = api.evaluate(root / "run", root / "prepared", protocol=given).systems
-    found = []
-    for metric, published in PUBLISHED.items():
-        ours, popular = (systems[name]["all"][metric] for name in ("model", "popularity"))
-        found += [
-            Measurement("attention over the past", ours, metric, VERSUS, published),
-            Measurement("most popular", popular, metric),
-        ]
+        ours = api.evaluate(root / "run", root / "prepared", protocol=given).systems["model"]["all"]
+        found = []
+        for metric, published in PUBLISHED.items():
+            popular = most_popular(root / "prepared", config, given, metric)
+            found += [
+                Measurement("attention over the past", ours[metric], metric, VERSUS, published),
+                Measurement("most popular", popular, metric),
+            ]
     return found
 
 
