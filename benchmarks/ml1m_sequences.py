@@ -36,18 +36,17 @@ columns: {COLUMNS}
 split: {{by: leave_last_out}}
 features:
   query:
-    past: {{kind: history, length: 200, encoder: attention, blocks: 2, heads: 1, dropout: 0.2}}
+    past: {{kind: history, length: 200, encoder: attention}}
   candidate:
     item: {{kind: id}}
 towers: {{embedding_dim: 64}}
 loss:
-  temperature: 0.08
+  temperature: 0.07
   in_batch_negatives: false
   uniform_negatives: 3000
   mask_known_positives: false
 training:
-  epochs: 40
-  batch_size: 8192
+  epochs: 32
   learning_rate: 0.002
   schedule: cosine
   patience: 10

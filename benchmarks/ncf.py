@@ -26,19 +26,18 @@ CONFIG = """
 columns: {query_id: user_id, candidate_id: item_id, timestamp: timestamp, split: split}
 features:
   query:
-    past: {kind: history, length: 200, encoder: attention, dropout: 0.2}
+    past: {kind: history, length: 200, encoder: attention}
   candidate:
     item_id: {kind: id}
 split: {by: column}
 towers: {embedding_dim: 64}
 loss:
-  temperature: 0.08
+  temperature: 0.07
   in_batch_negatives: false
   uniform_negatives: 1024
   mask_known_positives: false
 training:
-  epochs: 15
-  batch_size: 8192
+  epochs: 20
   learning_rate: 0.002
   schedule: cosine
   metric: ndcg_at_10

@@ -9,7 +9,7 @@ from tfrs_twotower.dropout import ResumableDropout
 from tfrs_twotower.keras import keras, tf
 from tfrs_twotower.schema.features import History
 
-DEFAULT_BLOCKS, DEFAULT_HEADS = 2, 1
+DEFAULT_BLOCKS, DEFAULT_HEADS, DEFAULT_DROPOUT = 2, 1, 0.2
 POSITION_SCALE = 0.02
 
 
@@ -40,7 +40,7 @@ class RecurrentHistory(keras.layers.Layer):
     def __init__(self, feature: History, units: int, *, seed: int, name: str) -> None:
         """Makes the cell; see `history_encoder`."""
         super().__init__(name=name)
-        self._dropout = ResumableDropout(feature.dropout, seed)
+        self._dropout = ResumableDropout(feature.dropout or 0.0, seed)
         # Not `keras.layers.GRU`: that would put operations of other devices into served graphs.
         self._cells = keras.layers.RNN(
             keras.layers.GRUCell(
@@ -73,6 +73,7 @@ class AttentiveHistory(keras.layers.Layer):
         """
         super().__init__(name=name)
         heads = feature.heads or DEFAULT_HEADS
+        dropout = DEFAULT_DROPOUT if feature.dropout is None else feature.dropout
         if width % heads:
             raise ValueError(f"`heads` must divide the width of the candidate's id: {width}.")
         self._scale = width**0.5
@@ -81,9 +82,9 @@ class AttentiveHistory(keras.layers.Layer):
             [feature.length, width],
             initializer=keras.initializers.RandomNormal(stddev=POSITION_SCALE, seed=seed),
         )
-        self._dropout = ResumableDropout(feature.dropout, seed)
+        self._dropout = ResumableDropout(dropout, seed)
         self._blocks = [
-            AttentionBlock(width, heads, feature.dropout, seed=seed + 10 * (1 + number))
+            AttentionBlock(width, heads, dropout, seed=seed + 10 * (1 + number))
             for number in range(feature.blocks or DEFAULT_BLOCKS)
         ]
         self._norm = keras.layers.LayerNormalization(epsilon=1e-6)

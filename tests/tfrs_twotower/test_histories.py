@@ -138,6 +138,16 @@ def test_dropout_is_active_in_training_only(feature):
     assert not np.allclose(served, trained)
 
 
+@pytest.mark.parametrize(("feature", "drops"), [(GRU, False), (ATTENTION, True)])
+def test_attention_alone_drops_out_where_the_config_is_silent(feature, drops):
+    features = layer(feature)
+    past = {"past": tf.constant([[2, 3, 4, 5, 6]])}
+
+    served, trained = (features(past, training=training).numpy() for training in (False, True))
+
+    assert np.allclose(served, trained) is not drops
+
+
 @pytest.mark.parametrize("feature", ORDERED)
 def test_first_weights_are_decided_by_the_seed_alone(feature):
     past = {"past": tf.constant([[2, 3, 4, 5, 6]])}
@@ -156,5 +166,5 @@ def test_queries_keys_and_values_start_different():
         value.numpy() for value in features.trainable_variables if value.shape == (WIDTH, WIDTH)
     ]
 
-    # Two blocks of four square layers.
-    assert len({kernel.tobytes() for kernel in kernels}) == 8
+    # Two blocks of six square layers.
+    assert len({kernel.tobytes() for kernel in kernels}) == 12

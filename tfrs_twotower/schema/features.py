@@ -233,7 +233,12 @@ class History(_Embedded):
     encoder: Literal["mean", "gru", "attention"] = "mean"
     blocks: PositiveInt | None = Field(None, description="Of attention; default: 2.")
     heads: PositiveInt | None = Field(None, description="Of attention; default: 1.")
-    dropout: float = Field(0.0, ge=0.0, lt=1.0, description="In training, of gru and attention.")
+    dropout: float | None = Field(
+        None,
+        ge=0.0,
+        lt=1.0,
+        description="In training, of gru and attention; default: 0.2 of attention, 0 of gru.",
+    )
     tower_only: ClassVar[frozenset[str]] = frozenset(
         {"embedding_dim", "encoder", "blocks", "heads", "dropout"}
     )
