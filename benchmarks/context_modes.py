@@ -36,7 +36,7 @@ SCORED = {
     "loss": "{kind: bce, temperature: 1.0, implicit_negatives: 8}",
 }
 HISTORIES = {
-    "query": "past: {kind: history, length: 200, encoder: attention}",
+    "query": "past: {kind: history, length: 200, encoder: attention, dropout: 0.2}",
     "towers": "embedding_dim: 64",
     "loss": f"{{temperature: 0.07, {UNIFORM}}}",
     "training": "{epochs: 25, learning_rate: 0.002, schedule: cosine, metric: hit_rate_at_10}",

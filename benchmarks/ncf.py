@@ -26,7 +26,7 @@ CONFIG = """
 columns: {query_id: user_id, candidate_id: item_id, timestamp: timestamp, split: split}
 features:
   query:
-    past: {kind: history, length: 200, encoder: attention}
+    past: {kind: history, length: 200, encoder: attention, dropout: 0.2}
   candidate:
     item_id: {kind: id}
 split: {by: column}

@@ -9,7 +9,7 @@ from tfrs_twotower.dropout import ResumableDropout
 from tfrs_twotower.keras import keras, tf
 from tfrs_twotower.schema.features import History
 
-DEFAULT_BLOCKS, DEFAULT_HEADS, DEFAULT_DROPOUT = 2, 1, 0.2
+DEFAULT_BLOCKS, DEFAULT_HEADS, DEFAULT_DROPOUT = 2, 1, 0.1
 POSITION_SCALE = 0.02
 
 

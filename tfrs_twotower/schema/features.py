@@ -237,7 +237,7 @@ class History(_Embedded):
         None,
         ge=0.0,
         lt=1.0,
-        description="In training, of gru and attention; default: 0.2 of attention, 0 of gru.",
+        description="In training, of gru and attention; default: 0.1 of attention, 0 of gru.",
     )
     tower_only: ClassVar[frozenset[str]] = frozenset(
         {"embedding_dim", "encoder", "blocks", "heads", "dropout"}
