@@ -1,5 +1,6 @@
 """MovieLens 1M: SASRec's order of events, split by leave-last-out, and what needs no model."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -61,8 +62,10 @@ def prepare(events: pd.DataFrame, config: Config, root: Path) -> Path:
     return root / "prepared"
 
 
-def most_popular(prepared: Path, config: Config, protocol: str, metric: str) -> float:
-    """What published tables call the most popular: counted over all events before the test.
+def most_popular(
+    prepared: Path, config: Config, protocol: str, names: Iterable[str]
+) -> dict[str, float]:
+    """Metrics of what published tables call the most popular: counted over all but the test.
 
     The baseline of an evaluation counts the train part alone, as the model does.
     """
@@ -80,4 +83,5 @@ def most_popular(prepared: Path, config: Config, protocol: str, metric: str) -> 
     rows = np.concatenate([data.events(split)[CANDIDATE_ROW] for split in ("train", "validation")])
     counts = np.bincount(rows, minlength=len(corpus))
     ranks = baselines.popularity(asked, counts, 0).ranks
-    return float(metrics.by_name(metric, asked.positives.queries, ranks).mean())
+    queries = asked.positives.queries
+    return {name: float(metrics.by_name(name, queries, ranks).mean()) for name in names}

@@ -66,13 +66,13 @@ def main(quick: bool, data: Path, settings: list[str]) -> list[Measurement]:
         found = []
         for protocol, (versus, published) in PUBLISHED.items():
             systems = api.evaluate(root / "run", prepared, protocol=protocol).systems
+            popular = most_popular(prepared, config, protocol, published)
             for metric, theirs in published.items():
                 ours = systems["model"]["all"][metric]
-                popular = most_popular(prepared, config, protocol, metric)
                 unit = f"{metric}, {protocol}"
                 found += [
                     Measurement("attention", ours, unit, versus, theirs),
-                    Measurement("most popular", popular, unit),
+                    Measurement("most popular", popular[metric], unit),
                 ]
     return found
 
