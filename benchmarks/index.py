@@ -3,7 +3,7 @@
 Candidates of 64 dimensions lie in clusters of Zipf-distributed size, as those of trained towers do;
 queries lie between two clusters. Every approximate index is set to the cheapest setting that finds
 the wanted share of the exact 100 best on 1,000 queries, and measured on others. The SavedModels
-are called as the embedded server calls them, through a TensorFlow session, ids looked up and all;
+are called as the embedded server calls them, through a TensorFlow session, and answer with ids;
 faiss and hnswlib are called bare and give rows. Batches are of 1,000 queries, on all cores.
 
 Needs `pip install faiss-cpu hnswlib`; what is not installed is left out.
@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from _clustered import (
@@ -46,10 +47,10 @@ EXACT, OURS, FAISS, HNSW = "exact SavedModel", "ScaNN SavedModel", "faiss IVF", 
 
 @dataclass(frozen=True)
 class Contestant:
-    """One way to search; `find` gives the rows of the best 100, `[num_queries, 100]`."""
+    """One way to search; `find` gives the best 100, `[num_queries, 100]`, as `rows` reads them."""
 
     name: str
-    find: Callable[[Floats], Ints]
+    find: Callable[[Floats], Any]
     build_s: float
     num_bytes: int
 
@@ -92,11 +93,15 @@ def saved_model(name: str, index: CandidateIndex, started: float) -> Contestant:
     servable = load(folder, "retrieval", 1)
     shutil.rmtree(folder.parent)
 
-    def find(queries: Floats) -> Ints:
-        answer = servable.run("serving_default", {FEATURE: queries})
-        return answer["candidate_ids"].astype(np.int64)
+    def find(queries: Floats) -> Any:
+        return servable.run("serving_default", {FEATURE: queries})["candidate_ids"]
 
     return Contestant(name, find, build_s, int(manifest["memory_bytes"]))
+
+
+def rows(found: Any) -> Ints:
+    """What a contestant found as rows: the ids of the SavedModels are the rows as text."""
+    return np.asarray(found).astype(np.int64)
 
 
 def faiss_ivf(candidates: Floats, tuning: Floats, truth: Ints, target: float) -> Contestant:
@@ -129,7 +134,7 @@ def hnsw(candidates: Floats, tuning: Floats, truth: Ints, target: float) -> Cont
     build_s = time.perf_counter() - started
 
     def find(queries: Floats) -> Ints:
-        return index.knn_query(queries, K)[0].astype(np.int64)
+        return rows(index.knn_query(queries, K)[0])
 
     cheapest(index.set_ef, find, tuning, truth, target, 4000, least=K)
     return Contestant(HNSW, find, build_s, index.index_file_size())
@@ -159,7 +164,8 @@ def measured(
     label: str, contestants: list[Contestant], queries: Floats, truth: Ints, quick: bool
 ) -> Iterator[Measurement]:
     for one in contestants:
-        yield Measurement(f"{label}{one.name}, recall@{K}", recall(one.find(queries), truth), "")
+        found = recall(rows(one.find(queries)), truth)
+        yield Measurement(f"{label}{one.name}, recall@{K}", found, "")
     place = iter(range(10**9))
 
     def single(one: Contestant) -> Callable[[], object]:

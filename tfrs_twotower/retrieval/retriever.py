@@ -22,7 +22,6 @@ from tfrs_twotower.retrieval.rules import (
     Ranked,
     Request,
     Rules,
-    by_score,
     choose_for_variety,
     for_each_query,
 )
@@ -200,11 +199,8 @@ class Retriever(tf.Module):
             See `recommend`.
         """
         queries = self._query_tower(inputs)
-        width = tf.constant(self._default_k)
-        rows, scores = self._index.search(queries, width)
-        rows, scores = by_score(Pool(rows, scores, tf.ones_like(rows, tf.bool)), width)
         k = tf.fill(tf.shape(queries)[:1], self._default_k)
-        return self._answer(rows, scores, tf.minimum(k, self._index.num_candidates))
+        return self._best(queries, k, tf.constant(self._default_k))
 
     def recommend(self, inputs: Tensors) -> dict[str, tf.Tensor]:
         """Recommends under the rules of the request; see `tfrs_twotower.retrieval.rules`.
@@ -237,9 +233,29 @@ class Retriever(tf.Module):
         return self._recommend(self._joined_tower(inputs), inputs)
 
     def _recommend(self, queries: tf.Tensor, inputs: Tensors) -> dict[str, tf.Tensor]:
-        request = self._rules.read(inputs, tf.shape(queries)[0])
+        num_queries = tf.shape(queries)[0]
+        k = self._rules.read_k(inputs, num_queries)
         # Of the input: an answer to no query has a width as well.
         width = _largest(inputs["k"])
+        # Rules that nobody uses would cost as much as the search.
+        return tf.cond(
+            self._rules.are_neutral(inputs, num_queries),
+            lambda: self._best(queries, k, width),
+            rarely(lambda: self._best_under_rules(queries, inputs, width)),
+        )
+
+    def _best(self, queries: tf.Tensor, k: tf.Tensor, width: tf.Tensor) -> dict[str, tf.Tensor]:
+        rows, scores = self._index.search(queries, width)
+        missing = [[0, 0], [0, width - tf.shape(rows)[1]]]
+        num_candidates = self._index.num_candidates
+        return self._answer(
+            tf.pad(rows, missing), tf.pad(scores, missing), tf.minimum(k, num_candidates)
+        )
+
+    def _best_under_rules(
+        self, queries: tf.Tensor, inputs: Tensors, width: tf.Tensor
+    ) -> dict[str, tf.Tensor]:
+        request = self._rules.read(inputs, tf.shape(queries)[0])
         num_needed = self._rules.num_needed(request)
         list_width = tf.maximum(_largest(num_needed), width)
         pool, best_outside = self._pool(queries, request)

@@ -125,6 +125,29 @@ class Rules(tf.Module):
             for name, spec in self.inputs().items()
         }
 
+    def read_k(self, inputs: Mapping[str, tf.Tensor], num_queries: tf.Tensor) -> tf.Tensor:
+        """How many candidates each query asks for, `[num_queries]` int32; checked as by `read`."""
+        k = inputs["k"]
+        is_legal = (k >= 1) & (k <= self._max_k)
+        return _checked("k", k, is_legal, f"between 1 and {self._max_k}", num_queries)
+
+    def are_neutral(self, inputs: Mapping[str, tf.Tensor], num_queries: tf.Tensor) -> tf.Tensor:
+        """Whether a request asks for its best `k` candidates and nothing else.
+
+        Args:
+            inputs: See `read`.
+            num_queries: See `read`.
+
+        Returns:
+            bool scalar; false also where `read` would fail for another reason than `k`.
+        """
+        neutral = self.defaults(default_k=1)
+        of_rules = [name for name in neutral if name not in ("k", "now_s")]
+        num_rows = tf.stack([tf.shape(inputs[name])[0] for name in neutral if name != "k"])
+        fits = (num_rows == 1) | (num_rows == num_queries)
+        is_off = [tf.reduce_all(inputs[name] == neutral[name]) for name in of_rules]
+        return tf.reduce_all(tf.concat([fits, tf.stack(is_off)], axis=0))
+
     def read(self, inputs: Mapping[str, tf.Tensor], num_queries: tf.Tensor) -> Request:
         """Checks the rules of a request and repeats those that came once for all queries.
 
@@ -151,7 +174,7 @@ class Rules(tf.Module):
         def constant(value: float, dtype: tf.DType) -> tf.Tensor:
             return tf.fill([num_queries], tf.constant(value, dtype))
 
-        k, weight, least = inputs["k"], inputs["mmr_lambda"], inputs["min_score"]
+        weight, least = inputs["mmr_lambda"], inputs["min_score"]
         allowed, has_allow_list = of_list("allow_ids", self._ids)
         filters = {}
         for name, attribute in self._filters.items():
@@ -172,7 +195,7 @@ class Rules(tf.Module):
         if self._categories is not None:
             most = checked("max_per_category", inputs["max_per_category"] >= 0, "0 (off) or more")
         return Request(
-            k=checked("k", (k >= 1) & (k <= self._max_k), f"between 1 and {self._max_k}"),
+            k=self.read_k(inputs, num_queries),
             excluded=of_list("exclude_ids", self._ids)[0],
             allowed=allowed,
             has_allow_list=has_allow_list,

@@ -192,9 +192,29 @@ def test_a_k_out_of_range_is_refused(k):
         recommend("exact", 2)(taste=[[1, 0, 0, 0]] * 2, k=[1, k])
 
 
-def test_an_optional_input_of_another_batch_size_is_refused():
-    with pytest.raises(tf.errors.InvalidArgumentError, match="`exclude_ids` must have one row"):
-        recommend("exact", 2)(taste=[[1, 0, 0, 0]] * 2, exclude_ids=[["a"], ["b"], ["c"]])
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        pytest.param("exclude_ids", [["a"], ["b"], ["c"]], id="rule"),
+        pytest.param("exclude_ids", [[""], [""], [""]], id="no-rule"),
+        pytest.param("min_score", [tf.float32.min] * 3, id="neutral-number"),
+        pytest.param("k", [1, 1, 1], id="k"),
+    ],
+)
+def test_an_optional_input_of_another_batch_size_is_refused(name, values):
+    with pytest.raises(tf.errors.InvalidArgumentError, match=f"`{name}` must have one row"):
+        recommend("exact", 2)(taste=[[1, 0, 0, 0]] * 2, **{name: values})
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_rule_that_changes_nothing_changes_no_answer(backend):
+    ask = recommend(backend, 30)
+    asked = {"taste": np.random.default_rng(0).normal(size=(5, 4)), "k": [40, 1, 2, 30, 29]}
+
+    under_rules = ask(**asked, exclude_ids=[["nobody's"]])
+
+    for name, value in ask(**asked).items():
+        np.testing.assert_array_equal(under_rules[name], value)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
