@@ -56,6 +56,9 @@ _ASSERTION = re.compile(r"assertion failed: (\[.*\])$", re.MULTILINE)
 _PART = re.compile(r"\[(.*?)\](?= \[|$)")
 _CONDITION = "Condition "  # Begins what TensorFlow adds of its own.
 
+# What a trilinear model takes in place of the user's features.
+_USER_EMBEDDING = "user_embedding"
+
 _LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
 
 
@@ -142,7 +145,8 @@ class RetrievalClient:
         """Finds the best candidates of each query.
 
         Args:
-            queries: One query, or several.
+            queries: One query, or several. Each may name `user_embedding`, a vector kept from the
+                signature `user` of the query tower, in place of the user's features.
             k: How many candidates each query gets.
             exclude_ids: Candidates never to answer with: one list for all queries, or one each.
             allow_ids: The only candidates to answer with, likewise; empty: no restriction.
@@ -161,7 +165,8 @@ class RetrievalClient:
             optional["exclude_ids"] = exclude_ids
         if len(allow_ids):
             optional["allow_ids"] = allow_ids
-        outputs, version = self._predict(self._asked_model(), "recommend", rows, optional)
+        key = "recommend_joined" if _USER_EMBEDDING in rows[0] else "recommend"
+        outputs, version = self._predict(self._asked_model(), key, rows, optional)
         return [
             Recommendations(
                 [candidate_id.decode() for candidate_id in ids[:count]],

@@ -217,11 +217,10 @@ def test_recommend_fills_in_profile_and_history_of_a_known_user(world):
 
 
 def test_recommend_without_a_server_answers_as_with_one(world, target):
-    alone = api.recommend(world.models, {"user": "u7"}, k=4, exclude_ids=["i1"])
+    query = {"user": "u7", "clock": START_S, "on_phone": None}
+    alone = api.recommend(world.models, query, k=4, exclude_ids=["i1"])
 
-    assert alone == api.recommend(
-        world.models, {"user": "u7"}, target=target, k=4, exclude_ids=["i1"]
-    )
+    assert alone == api.recommend(world.models, query, target=target, k=4, exclude_ids=["i1"])
     assert len(alone.candidate_ids) == 4
 
 
@@ -233,9 +232,55 @@ def test_k_beyond_the_corpus_gives_the_whole_corpus(world, target):
 
 
 def test_a_user_nobody_knows_gets_an_answer(world):
-    answer = api.recommend(world.models, {"user": "nobody"}, k=6)
+    query = {"user": "nobody", "clock": START_S, "on_phone": True}
+    with pytest.warns(UserWarning, match="id is not known: it is answered as a new one"):
+        answer = api.recommend(world.models, query, k=6)
 
     assert len(set(answer.candidate_ids)) == 6
+
+
+def test_a_moment_that_is_not_given_is_told_and_counts_as_missing(world, target):
+    with pytest.warns(UserWarning, match="not given, so taken as missing: clock, on_phone$"):
+        answer = api.recommend(world.models, {"user": "u7"}, target=target, k=6)
+
+    told = {"user": "u7", "clock": None, "on_phone": None}
+    assert answer == api.recommend(world.models, told, target=target, k=6)
+
+
+@pytest.fixture(scope="module")
+def models_of_histories(tmp_path_factory):
+    """A query tower that reads the history and nothing else."""
+    root = tmp_path_factory.mktemp("histories")
+    dataset = write_dataset(root / "dataset")
+    query = f"{{history: {{kind: history, length: {HISTORY}, encoder: gru}}}}"
+    config = load_config(
+        dataset / "twotower.yaml",
+        [f"features={{query: {query}, candidate: {{item: {{kind: id}}}}}}", "export.attributes=[]"],
+    )
+    api.prepare(config, dataset, root / "prepared")
+    api.train(config, root / "prepared", root / "run")
+    api.export(root / "run", root / "prepared", root / "models")
+    return root / "models"
+
+
+def test_a_tower_of_histories_answers_known_and_unknown_users_and_each_click(models_of_histories):
+    models = read_models_config(models_of_histories / "models.config")
+    had = [f"i{item_of(7, event)}" for event in range(EVENTS_OF_USER - HISTORY, EVENTS_OF_USER)]
+    with ModelServer(models, rest_port=None) as server:
+        target = f"127.0.0.1:{server.port}"
+        known = api.recommend(models_of_histories, {"user": "u7"}, target=target, k=NUM_ITEMS)
+        with pytest.warns(UserWarning, match="not known"):
+            unknown = api.recommend(
+                models_of_histories, {"user": "new"}, target=target, k=NUM_ITEMS
+            )
+        with RetrievalClient(target) as client:
+            of_had, of_none, clicked = client.recommend(
+                [{"history": had}, {"history": []}, {"history": [*had[1:], "i29"]}], k=NUM_ITEMS
+            )
+
+    assert known.candidate_ids == of_had.candidate_ids
+    assert unknown.candidate_ids == of_none.candidate_ids
+    assert clicked.candidate_ids != of_had.candidate_ids
 
 
 def test_a_second_export_is_version_two_of_every_model(world, tmp_path):

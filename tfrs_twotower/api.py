@@ -6,6 +6,7 @@ A composition root like the command line: it alone joins the packages, and impor
 import subprocess
 import sys
 import tempfile
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -215,7 +216,8 @@ def recommend(
     Args:
         models: The models folder. Its newest version is served for the length of the call unless
             `target` names a server; it also fills in the profile and history of a known query.
-        query: Values by feature name; a feature that is neither given nor known is missing.
+        query: Values by feature name; a feature that is neither given nor known is missing, of
+            which a warning tells, as it does of a query whose id is not known.
         target: `host:port` of a running server.
         k: How many candidates.
         exclude_ids: Candidates not to recommend.
@@ -226,7 +228,12 @@ def recommend(
     from serving.client import RetrievalClient
     from serving.model_config import ModelConfig
     from serving.server import ModelServer
-    from tfrs_twotower.models_folder import asked_model, complete_query, latest_version
+    from tfrs_twotower.models_folder import (
+        asked_model,
+        complete_query,
+        is_known_query,
+        latest_version,
+    )
 
     if models is None and target is None:
         raise UsageError("name a models folder or the target of a running server")
@@ -234,6 +241,10 @@ def recommend(
         if models is not None:
             folder = Path(models).resolve()
             version = latest_version(folder)
+            if not is_known_query(folder, version, query):
+                warnings.warn(
+                    "the query's id is not known: it is answered as a new one", stacklevel=2
+                )
             query = complete_query(folder, version, query)
         if target is None:
             model = asked_model(folder, version)
@@ -241,8 +252,11 @@ def recommend(
             server = stack.enter_context(ModelServer([served], rest_port=None))
             target = f"127.0.0.1:{server.port}"
         client = stack.enter_context(RetrievalClient(target))
-        unknown = dict.fromkeys(client.query_features())
-        return client.recommend({**unknown, **query}, k=k, exclude_ids=exclude_ids)[0]
+        absent = [name for name in client.query_features() if name not in query]
+        if absent:
+            warnings.warn(f"not given, so taken as missing: {', '.join(absent)}", stacklevel=2)
+        query = {**dict.fromkeys(absent), **query}
+        return client.recommend(query, k=k, exclude_ids=exclude_ids)[0]
 
 
 def titles(models: StrPath) -> dict[str, str]:

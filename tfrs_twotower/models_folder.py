@@ -182,6 +182,12 @@ def query_key(models: Path, version: int) -> str:
     return _stored_queries(models, version).schema.metadata[QUERY_KEY].decode()
 
 
+def is_known_query(models: Path, version: int, query: Mapping[str, Any]) -> bool:
+    """Whether `queries` of a version has the query's id; also true of a query that gives none."""
+    key = query_key(models, version)
+    return key not in query or bool(_known_of(models, version, key, query[key]))
+
+
 def complete_query(models: Path, version: int, query: Mapping[str, Any]) -> dict[str, Any]:
     """Adds what the models folder knows of a query: profile and history.
 
@@ -192,15 +198,22 @@ def complete_query(models: Path, version: int, query: Mapping[str, Any]) -> dict
             without an id feature: under the name of the id column).
 
     Returns:
-        The given values, and the known ones for the names that are not given.
+        The given values, and for the other features of the query those known, else None; the
+        context stays as it was given.
     """
-    stored = _stored_queries(models, version)
+    config = read_config(models, version)
     key = query_key(models, version)
-    if key not in query:
-        return dict(query)
-    rows = stored.to_table(filter=pc.field(key) == str(query[key])).to_pylist()
-    known = {name: value for name, value in rows[0].items() if value is not None} if rows else {}
-    return {**known, **query}
+    known = _known_of(models, version, key, query[key]) if key in query else {}
+    completed = {**dict.fromkeys(config.features.query), **known, **query}
+    if key not in config.query_features:
+        completed.pop(key, None)
+    return completed
+
+
+def _known_of(models: Path, version: int, key: str, value: Any) -> dict[str, Any]:
+    stored = _stored_queries(models, version)
+    rows = stored.to_table(filter=pc.field(key) == str(value)).to_pylist()
+    return {name: value for row in rows for name, value in row.items() if value is not None}
 
 
 def _wants_retrieval(models: Path, version: int) -> bool:

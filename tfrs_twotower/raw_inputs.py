@@ -5,6 +5,7 @@ a value is missing. `encoding.raw_spec` says what the models take.
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -12,6 +13,7 @@ import pyarrow.compute as pc
 import tensorflow as tf
 
 from tfrs_twotower.encoding import missing_value, raw_spec
+from tfrs_twotower.schema import UsageError
 from tfrs_twotower.schema.features import (
     Boolean,
     Feature,
@@ -51,6 +53,50 @@ def query_inputs(features: Mapping[str, Feature], table: pa.Table) -> dict[str, 
         else missing_input(feature, name, len(table))
         for name, feature in features.items()
     }
+
+
+def one_query_inputs(
+    features: Mapping[str, Feature], values: Mapping[str, Any]
+) -> dict[str, tf.Tensor]:
+    """`query_inputs` of one query.
+
+    Args:
+        features: Of the query side and the context, by name.
+        values: As people write them; what is not named or null is missing.
+
+    Raises:
+        UsageError: If a value does not fit its feature.
+    """
+    inputs = {}
+    for name, feature in features.items():
+        value = values.get(name)
+        if value is None:
+            inputs[name] = missing_input(feature, name, 1)
+            continue
+        try:
+            column = pa.array([value])
+            if isinstance(feature, Timestamp):
+                column = column.cast(pa.int64())
+            inputs[name] = _tensor(feature, column)
+        except (pa.ArrowException, AttributeError, TypeError, ValueError) as error:
+            raise UsageError(f"{name} takes {_expected(feature)}, got {value!r}") from error
+    return inputs
+
+
+def _expected(feature: Feature) -> str:
+    match feature:
+        case Number():
+            return "a number"
+        case Boolean():
+            return "true or false"
+        case Timestamp():
+            return "Unix seconds, a whole number"
+        case Vector():
+            return f"a list of {feature.dimension} numbers"
+        case MultiCategorical() | History():
+            return "a list of texts"
+        case _:
+            return "text"
 
 
 def _column(table: pa.Table, name: str) -> pa.Array:

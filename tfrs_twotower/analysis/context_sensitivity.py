@@ -38,9 +38,14 @@ def sensitivity(
 
     Raises:
         UserError: If a folder does not serve; see `load_run` and `moment_overlap`.
-        UsageError: If no moments are given and the model reads no hour.
+        UsageError: If the model has no context, or a moment is empty, or none is given and the
+            model reads no hour.
     """
     loaded = load_run(run, data)
+    if not loaded.config.features.context:
+        raise UsageError(
+            "the config has no context features: no moment changes what is recommended"
+        )
     default = morning_and_evening(loaded.config)
     if (first is None) != (second is None):
         raise UsageError("give both moments or none")
@@ -48,6 +53,11 @@ def sensitivity(
         if default is None:
             raise UsageError("the model reads no hour of a day: say which two moments to compare")
         first, second = default
+    if not (first and second):
+        raise UsageError(
+            "a moment is empty: name a value of a context feature, one of "
+            f"{', '.join(loaded.config.features.context)}"
+        )
     asked = evaluation_set(loaded.data, split)
     asked = asked.take(spread(len(asked.query_rows), MAX_QUERIES))
     corpus = loaded.data.corpus()

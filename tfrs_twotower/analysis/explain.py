@@ -10,14 +10,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 import pyarrow.dataset as ds
 
 from tfrs_twotower.data import PreparedData
 from tfrs_twotower.evaluate import embed
 from tfrs_twotower.evaluation.insights import candidate_titles
 from tfrs_twotower.model import TwoTowerModel
-from tfrs_twotower.raw_inputs import missing_input, query_inputs
+from tfrs_twotower.raw_inputs import missing_input, one_query_inputs
 from tfrs_twotower.runs import load_run
 from tfrs_twotower.schema import Config, UsageError, UserError
 from tfrs_twotower.schema import prepared as layout
@@ -47,9 +46,14 @@ class Contribution(NamedTuple):
 
 
 class Explanation(NamedTuple):
-    """Why a candidate has its score for a query; `rank` is that among the whole corpus."""
+    """Why a candidate has its score for a query.
+
+    `is_known`: whether the data knows the query's id, true where none is given; `rank`: that among
+    the whole corpus.
+    """
 
     query: dict[str, Any]
+    is_known: bool
     candidate_id: str
     title: str
     score: float
@@ -62,6 +66,8 @@ class Explanation(NamedTuple):
         """A few sentences."""
         name = _named(self.candidate_id, self.title)
         lines = [f"{name} scores {self.score:.3f}: rank {self.rank:,} of {self.corpus_size:,}."]
+        if not self.is_known:
+            lines.append("The query's id is not known: only what else was given speaks.")
         if self.nearest:
             near = ", ".join(
                 f"{_named(one.candidate_id, one.title)} ({one.similarity:.2f})"
@@ -106,13 +112,17 @@ def explain(
     if not len(places):
         raise UserError(
             f"no candidate {candidate_id!r} in {data}: expected an id such as "
-            f"{corpus.candidate_ids[0]!r}"
+            f"{str(corpus.candidate_ids[0])!r}"
         )
     row = int(places[0])
-    known = _known_query(loaded.data, query)
+    known, is_known = _known_query(loaded.data, query)
     embeddings = embed(model.candidate_tower, corpus.features)
     # The query as it is, then without each of its features.
-    names = [name for name in config.query_features if name in known]
+    names = [
+        name
+        for name, feature in config.query_features.items()
+        if name in known and (is_known or not isinstance(feature, Id))
+    ]
     queries = _query_embeddings(loaded.data, model, [known, *(_without(known, n) for n in names)])
     scores = _scores(model, queries[:1], embeddings)[0]
     of_candidate = _scores(model, queries[1:], embeddings[row : row + 1])[:, 0]
@@ -126,6 +136,7 @@ def explain(
     titles = candidate_titles(loaded.data)
     return Explanation(
         query=known,
+        is_known=is_known,
         candidate_id=candidate_id,
         title=titles.get(candidate_id, ""),
         score=float(scores[row]),
@@ -136,8 +147,12 @@ def explain(
     )
 
 
-def _known_query(data: PreparedData, query: Mapping[str, Any]) -> dict[str, Any]:
-    """The given values, and those that the data has of the query; without missing ones."""
+def _known_query(data: PreparedData, query: Mapping[str, Any]) -> tuple[dict[str, Any], bool]:
+    """The given values and those that the data has of the query, without missing ones.
+
+    Returns:
+        The values, and whether the data knows the query's id, true where none is given.
+    """
     config = data.config
     features = config.features.query
     key = next((name for name, one in features.items() if isinstance(one, Id)), None)
@@ -149,15 +164,17 @@ def _known_query(data: PreparedData, query: Mapping[str, Any]) -> dict[str, Any]
             f"{', '.join(dict.fromkeys([key_name, *config.query_features]))}"
         )
     found: dict[str, Any] = {}
+    is_known = True
     if key_name in query:
         files = sorted(data.folder.glob(f"{layout.QUERIES}-*.parquet"))
         is_asked = ds.field(layout.QUERY_ID) == str(query[key_name])
         rows = ds.dataset(files).to_table(filter=is_asked).to_pylist()
-        for name, feature in features.items() if rows else ():
+        is_known = bool(rows)
+        for name, feature in features.items() if is_known else ():
             column = layout.HISTORY_NOW if feature is config.history else name
             found[name] = query[key_name] if name == key else rows[0].get(column)
     found |= {name: value for name, value in query.items() if name in config.query_features}
-    return {name: value for name, value in found.items() if value not in (None, [], "")}
+    return {name: v for name, v in found.items() if v not in (None, [], "")}, is_known
 
 
 def _without(query: Mapping[str, Any], name: str) -> dict[str, Any]:
@@ -170,17 +187,9 @@ def _query_embeddings(
     """One by one, for what a query does not name has no type; `[num_queries, embedding_dim]`."""
     features = data.config.query_features
     encoder = data.query_encoder()
-    embeddings = []
-    for query in queries:
-        try:
-            inputs = query_inputs(
-                features,
-                pa.table({name: [value] for name, value in {layout.QUERY_ID: "", **query}.items()}),
-            )
-        except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError) as error:
-            raise UsageError(f"a value of the query does not fit its feature: {error}") from error
-        embeddings.append(embed(model.query_tower, encoder(inputs)))
-    return np.concatenate(embeddings)
+    return np.concatenate(
+        [embed(model.query_tower, encoder(one_query_inputs(features, query))) for query in queries]
+    )
 
 
 def _candidate_without(

@@ -1,5 +1,6 @@
 """Commands that ask served models."""
 
+import warnings
 from pathlib import Path
 from typing import Annotated
 
@@ -10,7 +11,7 @@ from tfrs_twotower.cli.options import (
     OverwriteOption,
     print_json,
 )
-from tfrs_twotower.display import print_table
+from tfrs_twotower.display import print_table, warn
 from tfrs_twotower.schema.requests import json_object
 
 app = typer.Typer()
@@ -31,7 +32,12 @@ def recommend(
     from tfrs_twotower import api
 
     values = json_object("--query", query)
-    answer = api.recommend(models, values, target=target, k=k, exclude_ids=exclude or ())
+    with warnings.catch_warnings(record=True) as notes:
+        warnings.simplefilter("always", UserWarning)
+        answer = api.recommend(models, values, target=target, k=k, exclude_ids=exclude or ())
+    for note in notes:
+        if note.category is UserWarning:
+            warn(str(note.message))
     if as_json:
         print_json(answer._asdict())
         return

@@ -74,7 +74,12 @@ def train(
         print(f"best epoch {trained.best_epoch + 1} of {len(trained.epochs)}; run in {output}")
     else:
         warn("the validation split is empty: the last epoch was kept")
-    if trained.validation:
+    if checked.ranks_alike_for_all:
+        warn(
+            "a linear `towers.context_mode: scoring_layer` ranks the candidates alike for every "
+            "user and moment: give it a hidden layer, such as `towers.scoring_hidden_units: [64]`"
+        )
+    elif trained.validation:
         warn_if_below_popularity(trained.validation)
     if export_to is not None:
         publish(output, data, export_to, as_json)

@@ -6,14 +6,13 @@ from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
 
 import numpy as np
-import pyarrow as pa
 
 from tfrs_twotower import metrics
 from tfrs_twotower.data import PreparedData
 from tfrs_twotower.encoding import Encoder
 from tfrs_twotower.evaluation.protocols import EvaluationSet
 from tfrs_twotower.ranking import Ranking
-from tfrs_twotower.raw_inputs import query_inputs
+from tfrs_twotower.raw_inputs import one_query_inputs
 from tfrs_twotower.schema import Config, UsageError
 from tfrs_twotower.schema.features import Timestamp
 
@@ -97,11 +96,7 @@ def _in_moment(asked: EvaluationSet, data: PreparedData, moment: Moment) -> Eval
             f"{', '.join(context) or '(the config has none)'}"
         )
     features = {name: context[name] for name in moment}
-    try:
-        inputs = query_inputs(features, pa.table({name: [moment[name]] for name in moment}))
-    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError) as error:
-        raise UsageError(f"a context value does not fit its feature: {error}") from error
-    encoded = Encoder(features, data.vocabulary_dir)(inputs)
+    encoded = Encoder(features, data.vocabulary_dir)(one_query_inputs(features, moment))
     changed = {
         name: np.repeat(values.numpy().astype(asked.features[name].dtype), len(asked.query_rows), 0)
         for name, values in encoded.items()

@@ -757,6 +757,12 @@ class Config(Strict):
         return self.towers.context_mode if self.features.context else None
 
     @property
+    def ranks_alike_for_all(self) -> bool:
+        """Whether a score is the sum of the query's, the moment's and the candidate's share."""
+        is_layer = self.context_mode == "scoring_layer"
+        return is_layer and not self.towers.scoring_hidden_units
+
+    @property
     def has_order(self) -> bool:
         """Whether events have a before and an after; without, histories leave the target out."""
         return self.columns.timestamp is not None or self.columns.order is not None

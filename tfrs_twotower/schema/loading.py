@@ -13,6 +13,7 @@ from pydantic import BaseModel, ValidationError
 
 from tfrs_twotower.schema.config import Config
 from tfrs_twotower.schema.errors import UsageError
+from tfrs_twotower.schema.features import Feature
 
 MAX_SHOWN = 5
 
@@ -93,6 +94,9 @@ def _explain(error: ValidationError, source: str) -> Iterable[str]:
         message = item["msg"].removeprefix("Value error, ")
         if item["type"] == "extra_forbidden":
             message = f"unknown key{_nearest(location[-1], _legal_names(location[:-1]))}"
+            is_of_feature = location[0] == "features" and len(location) > 3
+            if is_of_feature and (kinds := _kinds_with(location[-1])):
+                message = f"belongs to kind {' or '.join(kinds)}, not to {location[3]}"
         elif item["type"] == "union_tag_invalid":
             tag = item["ctx"]["tag"]
             expected = [t.strip(" '") for t in item["ctx"]["expected_tags"].split(",")]
@@ -109,6 +113,12 @@ def _explain(error: ValidationError, source: str) -> Iterable[str]:
 def _nearest(name: str, legal: Sequence[str]) -> str:
     near = difflib.get_close_matches(name, legal, n=1, cutoff=0.6)
     return f"; did you mean `{near[0]}`?" if near else f"; expected one of {', '.join(legal)}"
+
+
+def _kinds_with(key: str) -> list[str]:
+    """The kinds of features that have a key."""
+    fields = [kind.model_fields for kind in typing.get_args(Feature)]
+    return [str(own["kind"].default) for own in fields if key in own]
 
 
 def _without_tags(location: list[str]) -> list[str]:

