@@ -105,6 +105,7 @@ def make_manifest(report: Summary, job: Job, statistics: bytes) -> dict[str, Any
     vocabularies = report.get("vocabularies", {})
     digests = {f"{layout.VOCABULARIES}/{n}.txt": v["sha256"] for n, v in vocabularies.items()}
     digests[layout.STATISTICS_FILE] = hashlib.sha256(statistics).hexdigest()
+    digests |= {name: f"{digest:x}" for name, digest in report["records_digests"].items()}
     corpus = load_corpus(job)
     audit = _audit(report, corpus)
     if any(audit["violations"].values()):

@@ -178,10 +178,11 @@ class WritePartition(beam.DoFn):
         length = job.config.history.length if job.config.history else 0
         history_rows = examples.history_rows(length)
         arrays = encoder.arrays(examples, history_rows)
+        records_digest = 0
         for code, split in enumerate(SPLITS):
             chosen = np.flatnonzero(examples.splits == code)
             stem = join(job.output, layout.EXAMPLES, f"{split}-{number:05d}")
-            write_records(stem, encoder.records(arrays, chosen), job.staging)
+            records_digest += write_records(stem, encoder.records(arrays, chosen), job.staging)
         positives = np.flatnonzero(examples.is_train_positive)
         if job.config.has_order and len(positives):
             path = join(job.output, layout.SEQUENCES, f"train-{number:05d}.tfrecord.gz")
@@ -197,7 +198,14 @@ class WritePartition(beam.DoFn):
         audit = audit_examples(examples, history_rows, Cutoffs(*cutoffs), positions)
         counts = np.bincount(examples.catalogue_rows[positives], minlength=len(corpus.rows))
         digest = train_digest(corpus.hashes, counts)
-        yield json.dumps(summary | {"audit": audit._asdict(), "train_digest": digest})
+        yield json.dumps(
+            summary
+            | {
+                "audit": audit._asdict(),
+                "train_digest": digest,
+                "records_digests": {layout.EXAMPLES: records_digest},
+            }
+        )
 
 
 class WriteCandidates(beam.DoFn):
@@ -226,11 +234,11 @@ class WriteCandidates(beam.DoFn):
         encoder = _candidate_encoder(job)
         records = candidate_records(job.config, encoder, candidates, rows, len(corpus))
         stem = join(job.output, f"{layout.CANDIDATES}-{number:05d}")
-        write_records(stem, records, job.staging)
+        digest = write_records(stem, records, job.staging)
         attributes = candidate_attributes(job.config, candidates, rows)
         path = join(job.output, f"{layout.CANDIDATE_ATTRIBUTES}-{number:05d}.parquet")
         write_parquet(path, attributes, job.staging)
-        yield json.dumps({"corpus_size": len(rows)})
+        yield json.dumps({"corpus_size": len(rows), "records_digests": {layout.CANDIDATES: digest}})
 
 
 class WriteReport(beam.PTransform[PCollection[str], PCollection[None]]):

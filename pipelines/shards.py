@@ -1,5 +1,6 @@
 """Records and tables -> the files of an output folder."""
 
+import hashlib
 import itertools
 import shutil
 import tempfile
@@ -20,7 +21,7 @@ GZIP_FORMAT = 31
 SHARD_BYTES = 128 << 20  # Of a file of records, packed; a block more at most.
 
 
-def write_records(stem: str, blocks: Iterable[np.ndarray], staging: str) -> None:
+def write_records(stem: str, blocks: Iterable[np.ndarray], staging: str) -> int:
     """Writes framed records as gzip files; a block is packed while the next is made.
 
     Args:
@@ -28,12 +29,17 @@ def write_records(stem: str, blocks: Iterable[np.ndarray], staging: str) -> None
             it would pass `SHARD_BYTES`, `<stem>-00001` and so on.
         blocks: `[n, record_bytes]` uint8 each.
         staging: See `filesystem.create`.
+
+    Returns:
+        A digest of the file's name and the records in their order, below 2**128; digests of several
+        files may be added.
     """
+    digest = hashlib.sha256(stem.rpartition("/")[2].encode())
     left = iter(blocks)
     block = next(left, None)
     for number in itertools.count():
         if block is None:
-            return
+            break
         part = f"-{number:05d}" if number else ""
         packed = zlib.compressobj(GZIP_LEVEL, zlib.DEFLATED, GZIP_FORMAT)
         num_bytes = 0
@@ -43,11 +49,13 @@ def write_records(stem: str, blocks: Iterable[np.ndarray], staging: str) -> None
         ):
             while block is not None and num_bytes < SHARD_BYTES:
                 packing = packer.submit(packed.compress, block.reshape(-1).data)
+                digest.update(block.reshape(-1).data)
                 block = next(left, None)
                 data = packing.result()
                 file.write(data)
                 num_bytes += len(data)
             file.write(packed.flush())
+    return int.from_bytes(digest.digest()[:16], "big")
 
 
 def write_framed(path: str, records: Iterable[bytes], staging: str) -> None:

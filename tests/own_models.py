@@ -15,12 +15,7 @@ class IdTower(keras.Model):
     def __init__(self, feature: str, num_rows: int, name: str) -> None:
         super().__init__(name=name)
         self._feature = feature
-        self._table = keras.layers.Embedding(
-            num_rows,
-            8,
-            embeddings_initializer=keras.initializers.RandomUniform(seed=3),
-            name=feature,
-        )
+        self._table = keras.layers.Embedding(num_rows, 8, name=feature)
 
     def call(self, encoded: Mapping[str, tf.Tensor], training: bool | None = None) -> tf.Tensor:
         return tf.math.l2_normalize(self._table(encoded[self._feature]), axis=1)

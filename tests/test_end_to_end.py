@@ -322,6 +322,16 @@ def test_data_of_another_preparation_is_refused(world, tmp_path):
         api.evaluate(world.run_folder, tmp_path / "prepared")
 
 
+def test_data_of_which_one_value_has_changed_are_refused(world, tmp_path):
+    dataset = write_dataset(tmp_path / "dataset")
+    log = dataset / "interactions.jsonl"
+    log.write_text(log.read_text().replace('"phone":true', '"phone":false', 1))
+    api.prepare(world.config, dataset, tmp_path / "prepared")
+
+    with pytest.raises(UserError, match=r"trained on other data .* \(different: examples\)"):
+        api.evaluate(world.run_folder, tmp_path / "prepared")
+
+
 def test_the_manifest_of_a_model_names_its_versions_and_operations(world):
     extra = world.models / "retrieval" / "1" / "assets.extra"
     manifest = json.loads((extra / "manifest.json").read_text())

@@ -14,15 +14,14 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from tfrs_twotower import __version__
+from tfrs_twotower.data import PreparedData
 from tfrs_twotower.keras import keras
-from tfrs_twotower.runs import METRICS_FILE
+from tfrs_twotower.runs import CONFIG_FILE, METRICS_FILE, check_same, write_inputs
 from tfrs_twotower.schema import (
     Config,
     UsageError,
     UserError,
-    differences,
     dump_config,
-    load_config,
     parse_config,
 )
 from tfrs_twotower.schema.config import Range
@@ -32,7 +31,7 @@ from tfrs_twotower.train import train
 if TYPE_CHECKING:
     import optuna
 
-JOURNAL_FILE, CONFIG_FILE, TRIALS = "study.journal", "config.yaml", "trials"
+JOURNAL_FILE, TRIALS = "study.journal", "trials"
 STARTUP_TRIALS = 5
 
 Space = Mapping[str, Range | list[Any]]
@@ -98,7 +97,7 @@ def search(
         (Path(output) / MARKER).touch()
         (Path(output) / MANIFEST).unlink()
     with output_folder(output, overwrite=overwrite, resume=resume) as folder:
-        _check_same(folder, config)
+        _check_same(folder, PreparedData(data, config))
         storage = optuna.storages.JournalStorage(
             optuna.storages.journal.JournalFileBackend(str(folder / JOURNAL_FILE))
         )
@@ -220,16 +219,12 @@ def _check_space(config: Config, space: Space) -> None:
                 )
 
 
-def _check_same(folder: Path, config: Config) -> None:
-    """Writes the config of a new search, or checks that of one that goes on."""
-    path = folder / CONFIG_FILE
-    if not path.exists():
-        path.write_text(dump_config(config), encoding="utf-8")
-        return
-    begun_with = load_config(path).model_dump(mode="json")
-    if found := differences(begun_with, config.model_dump(mode="json")):
-        shown = "; ".join(f"{path}: {old!r} then, {new!r} now" for path, old, new in found[:4])
-        raise UsageError(f"{folder} was begun with another config: {shown}")
+def _check_same(folder: Path, data: PreparedData) -> None:
+    """Writes down what a new search is of, or checks that one that goes on is of the same."""
+    if (folder / CONFIG_FILE).exists():
+        check_same(folder, data)
+    else:
+        write_inputs(folder, data)
 
 
 def _optuna() -> Any:

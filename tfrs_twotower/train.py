@@ -125,6 +125,8 @@ def train(
     ):
         with _chief_first(strategy):
             _begin(folder, inputs.data, earlier)
+        # What draws without a seed of its own, such as layers of a user's own towers.
+        keras.utils.set_random_seed(config.training.seed)
         with strategy.scope():
             model = build_model(inputs.data)
             model.compile(optimizer=make_optimizer(config.training, inputs.steps_per_epoch))
@@ -136,11 +138,9 @@ def train(
             patience=config.training.patience,
             writes=writes,
         )
+        moved = carry_over(earlier, model, inputs.data) if earlier else {}
         with strategy.scope():  # It makes the optimizer's variables.
             keep_best.restore(model)
-        moved = {}
-        if earlier is not None and not keep_best.finished_epochs:
-            moved = carry_over(earlier, model, inputs.data)
         _fit(model, inputs, strategy, keep_best, folder, callbacks)
         agreed(strategy, 0.0)  # The chief has written the best weights.
         tf.train.Checkpoint(model=model).read(str(folder / BEST_WEIGHTS)).expect_partial()
@@ -241,6 +241,7 @@ def _finish(folder: Path, result: Training, config: Config) -> None:
         {
             "epochs": result.epochs,
             "best_epoch": result.best_epoch,
+            "moved": {name: moved._asdict() for name, moved in result.moved.items()},
             "validation": result.validation.as_dict() if result.validation else None,
         },
     )

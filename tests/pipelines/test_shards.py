@@ -45,3 +45,16 @@ def test_a_file_that_is_full_is_followed_by_another(tmp_path, monkeypatch, num_b
     whole = read(tmp_path / "whole.tfrecord.gz") if num_blocks else []
     assert [record for path in files for record in read(path)] == whole
     assert len(whole) == 5000 * num_blocks
+
+
+def test_a_digest_is_of_the_name_and_the_records_in_their_order(tmp_path, monkeypatch):
+    def digest(folder, name, blocks):
+        return write_records(str(tmp_path / folder / name), blocks, str(tmp_path / "staging"))
+
+    blocks = list(blocks_of(3))
+    whole = digest("a", "train-00001", blocks)
+    monkeypatch.setattr(shards, "SHARD_BYTES", 900_000)
+
+    assert digest("b", "train-00001", blocks) == whole
+    others = [digest("c", "train-00001", blocks[::-1]), digest("d", "train-00002", blocks)]
+    assert len({whole, *others, digest("e", "train-00001", blocks[:2])}) == 4

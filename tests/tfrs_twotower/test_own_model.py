@@ -35,6 +35,17 @@ def test_an_own_model_learns_the_planted_world(prepared, tmp_path, build):
     assert evaluate(tmp_path / "run", prepared).systems["model"]["all"]["mrr"] == 1.0
 
 
+def test_the_seed_of_the_config_is_that_of_layers_without_one(prepared, tmp_path):
+    def weights(name, seed):
+        train(config("tests.own_models:OwnModel", epochs=1, seed=seed), prepared, tmp_path / name)
+        return load_run(tmp_path / name, prepared).model.variables[0].numpy()
+
+    first = weights("first", 1)
+
+    np.testing.assert_array_equal(weights("again", 1), first)
+    assert np.abs(weights("other", 2) - first).max() > 1e-3
+
+
 def test_an_own_model_is_exported_and_answers_over_grpc(prepared, tmp_path):
     train(config("tests.own_models:OwnModel"), prepared, tmp_path / "run")
     export(tmp_path / "run", prepared, tmp_path / "models")

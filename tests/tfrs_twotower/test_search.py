@@ -1,6 +1,7 @@
 """The search tries what it is told, goes on after a kill, and ends with the best."""
 
 import json
+import shutil
 
 import pytest
 
@@ -8,7 +9,7 @@ from tests import tiny_world
 from tfrs_twotower.cli import main
 from tfrs_twotower.keras import keras
 from tfrs_twotower.runs import load_run
-from tfrs_twotower.schema import UsageError, parse_config
+from tfrs_twotower.schema import UsageError, UserError, parse_config
 from tfrs_twotower.search import search
 
 SPACE = (
@@ -103,6 +104,16 @@ def test_a_search_does_not_go_on_with_another_config(searched, prepared):
         search(config("loss.margin=0.7"), prepared, searched[0], num_trials=9, resume=True)
     # It is as it was.
     assert len(search(config(), prepared, searched[0], num_trials=1, resume=True)) >= 3
+
+
+def test_a_search_does_not_go_on_with_other_data(searched, prepared, tmp_path):
+    other = shutil.copytree(prepared, tmp_path / "other")
+    manifest = json.loads((other / "manifest.json").read_text())
+    manifest["digests"]["examples"] = "of other examples"
+    (other / "manifest.json").write_text(json.dumps(manifest))
+
+    with pytest.raises(UserError, match="trained on other data"):
+        search(config(), other, searched[0], num_trials=9, resume=True)
 
 
 @pytest.mark.parametrize(

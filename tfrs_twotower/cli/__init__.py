@@ -1,5 +1,6 @@
 """The `twotower` command: parses, calls, prints. Imported by nobody."""
 
+import logging
 import os
 from collections.abc import Sequence
 
@@ -11,6 +12,7 @@ from tfrs_twotower.schema import UserError
 
 # TensorFlow's own log lines say nothing to a user of these commands.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+logging.getLogger("tensorflow").setLevel(logging.ERROR)
 
 app = typer.Typer(
     help="From interaction logs to a recommender behind TF Serving.",

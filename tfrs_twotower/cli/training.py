@@ -55,7 +55,7 @@ def train(
 
     checked = load_config(config, overrides or ())
     if dry_run:
-        _print_plan(checked, data, as_json)
+        _print_plan(checked, data, warm_start, as_json)
         return
     trained = api.train(
         checked, data, output, overwrite=overwrite, resume=resume, warm_start=warm_start
@@ -68,7 +68,8 @@ def train(
         )
     report = trained.validation.as_dict() if trained.validation else None
     if as_json:
-        print_json({"best_epoch": trained.best_epoch + 1, "validation": report})
+        moved = {name: counts._asdict() for name, counts in trained.moved.items()}
+        print_json({"best_epoch": trained.best_epoch + 1, "moved": moved, "validation": report})
     elif trained.validation and report:
         print_metrics(report)
         print(f"best epoch {trained.best_epoch + 1} of {len(trained.epochs)}; run in {output}")
@@ -125,9 +126,12 @@ def tune(
     print(f"the best run is {found[0].folder}; to train it again: {settings}")
 
 
-def _print_plan(config: Config, data: Path, as_json: bool) -> None:
+def _print_plan(config: Config, data: Path, warm_start: Path | None, as_json: bool) -> None:
     from tfrs_twotower.training.plan import plan
+    from tfrs_twotower.training.warm_start import earlier_run
 
+    if warm_start is not None:
+        earlier_run(warm_start, config)
     planned = plan(config, data)
     if as_json:
         print_json(planned.as_dict())

@@ -8,6 +8,7 @@ import numpy as np
 
 from tfrs_twotower.data import PreparedData, steps_per_epoch
 from tfrs_twotower.encoding import encoded_spec
+from tfrs_twotower.losses.softmax import BLOCK_ROWS
 from tfrs_twotower.optimizers import make_optimizer
 from tfrs_twotower.runs import build_model
 from tfrs_twotower.schema import Config
@@ -77,8 +78,21 @@ def plan(config: Config, data: str | Path) -> Plan:
             "optimizer": sum(_size(v.shape) * v.dtype.size for v in optimizer.variables),
             "examples": examples_bytes,
             "candidates": corpus_size * (candidate_bytes + 4 * config.towers.embedding_dim),
+            "step": _step_bytes(config),
         },
     )
+
+
+def _step_bytes(config: Config) -> int:
+    """Of the largest tensors of a step: a block of scores and its gradient, embeddings of a batch.
+
+    Layers of towers hold their own beside it.
+    """
+    batch_size = config.training.batch_size
+    num_candidates = batch_size + config.loss.uniform_negatives
+    scores = 2 * 4 * min(BLOCK_ROWS, batch_size) * num_candidates
+    embeddings = 2 * 4 * (batch_size + num_candidates) * config.towers.embedding_dim
+    return scores + embeddings
 
 
 def _bytes_an_entry(features: dict[str, Feature]) -> int:

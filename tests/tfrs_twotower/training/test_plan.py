@@ -34,6 +34,24 @@ def test_the_memory_is_what_the_arrays_take(tiny):
     assert tiny.memory_bytes["candidates"] == 20 * (4 + 4 * 8)
 
 
+@pytest.mark.parametrize(
+    ("batch_size", "negatives", "floats"),
+    [
+        # A score for each pair and its gradient, and likewise the embeddings of both sides.
+        pytest.param(64, 0, 2 * 64 * 64 + 2 * (64 + 64) * 8, id="whole"),
+        pytest.param(2048, 100, 2 * 512 * 2148 + 2 * (2048 + 2148) * 8, id="in-blocks"),
+    ],
+)
+def test_a_step_takes_what_its_batch_takes(tmp_path, batch_size, negatives, floats):
+    config = tiny_world.config(batch_size=batch_size)
+    config = config.model_copy(
+        update={"loss": config.loss.model_copy(update={"uniform_negatives": negatives})}
+    )
+    folder = tiny_world.write_prepared(tmp_path / "prepared", config)
+
+    assert plan(config, folder).memory_bytes["step"] == 4 * floats
+
+
 def test_the_examples_of_every_kind_take_what_is_counted(tmp_path):
     config = every_kind.config()
     folder = every_kind.write_prepared(tmp_path / "prepared", config)

@@ -1,5 +1,7 @@
 """A later model begins with what an earlier one knew, by token and not by row."""
 
+import json
+
 import numpy as np
 import pytest
 
@@ -196,6 +198,19 @@ def test_training_goes_on_from_the_weights_it_is_given(tmp_path):
     assert mrr["cold"] < 0.9
     assert cold.moved == {}
     assert warm.moved["user_id"] == Moved(tiny_world.SIZE, 0, 0)
+    kept = json.loads((tmp_path / "warm" / "metrics.json").read_text())["moved"]
+    assert kept["user_id"] == {"kept": tiny_world.SIZE, "new": 0, "dropped": 0}
+
+
+def test_a_dry_run_refuses_a_warm_start_that_could_not_be(tmp_path, capsys):
+    path = tmp_path / "twotower.yaml"
+    path.write_text(tiny_world.CONFIG_TEXT, encoding="utf-8")
+    words = ["train", "--config", str(path), "--data", "data", "--output", "run", "--dry_run"]
+
+    code = main([*words, "--warm_start", str(tmp_path / "nowhere")])
+
+    assert code == 1
+    assert str(tmp_path / "nowhere") in capsys.readouterr().err.replace("\n", "")
 
 
 # --- refusals -------------------------------------------------------------------------------
