@@ -19,7 +19,10 @@ app = typer.Typer()
 @app.command()
 def recommend(
     query: Annotated[str, typer.Option(help="""JSON, for example '{"user_id": "42"}'.""")],
-    models: Annotated[Path | None, typer.Option(help="The models folder.")] = None,
+    models: Annotated[
+        Path | None,
+        typer.Option(help="The models folder; its stable version answers, else the newest."),
+    ] = None,
     target: Annotated[str | None, typer.Option(help="host:port of a running server.")] = None,
     k: Annotated[int, typer.Option(help="How many candidates.")] = 10,
     exclude: Annotated[
