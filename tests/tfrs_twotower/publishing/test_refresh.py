@@ -158,6 +158,7 @@ def test_candidates_that_cannot_be_a_corpus_are_refused(models, tables, message)
         refresh(models, tables)
 
     assert [path.name for path in (models / "retrieval").iterdir()] == ["1"]
+    assert not (models / ".incomplete").exists()
 
 
 def test_files_are_read_as_the_pipeline_reads_them(models, tmp_path):
