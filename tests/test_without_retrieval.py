@@ -282,6 +282,16 @@ def test_recommend_asks_a_server_whose_models_folder_it_does_not_see(target, sai
     assert len(json.loads(said(*words))["candidate_ids"]) == 3
 
 
+def test_titles_have_a_column_where_the_models_folder_is_named(made, target, said):
+    words = ("recommend", "--query", json.dumps(QUERY), "--target", target, "--k", 3)
+
+    alone, beside = said(*words), said(*words, "--models", made.models)
+
+    assert "title" not in alone
+    assert "title" in beside
+    assert "Title " in beside
+
+
 def test_a_client_embeds_scores_and_recommends(made, target):
     query = {**QUERY, "history": ["i05"], "city": "Oslo", "member": True}
     with RetrievalClient(target) as client:

@@ -21,7 +21,10 @@ def recommend(
     query: Annotated[str, typer.Option(help="""JSON, for example '{"user_id": "42"}'.""")],
     models: Annotated[
         Path | None,
-        typer.Option(help="The models folder; its stable version answers, else the newest."),
+        typer.Option(
+            help="The models folder; its stable version answers, else the newest. Beside --target "
+            "it adds titles, and what is known of the query."
+        ),
     ] = None,
     target: Annotated[str | None, typer.Option(help="host:port of a running server.")] = None,
     k: Annotated[int, typer.Option(help="How many candidates.")] = 10,
@@ -39,13 +42,15 @@ def recommend(
         print_json(answer._asdict())
         return
     titles = api.titles(models) if models else {}
+    shown = ["title"] if titles else []
     rows = [
-        [str(rank), candidate_id, titles.get(candidate_id, ""), score]
+        [str(rank), candidate_id, *(titles.get(candidate_id, "") for _ in shown), score]
         for rank, (candidate_id, score) in enumerate(
             zip(answer.candidate_ids, answer.scores, strict=True), 1
         )
     ]
-    print_table(f"model version {answer.model_version}", ["", "candidate", "title", "score"], rows)
+    columns = ["", "candidate", *shown, "score"]
+    print_table(f"model version {answer.model_version}", columns, rows)
 
 
 @app.command()
