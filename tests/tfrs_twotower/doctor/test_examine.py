@@ -24,6 +24,10 @@ def test_a_sound_export_is_sound(exported_once, target):
 
     assert errors(findings) == []
     assert {f.where for f in findings} >= {"retrieval_exact/1", "query_tower/1", "packages"}
+    left_out = "left out of models.stock.config: it needs ScaNN's operations"
+    assert [f.where for f in findings if f.what == left_out] == (
+        ["retrieval/1"] if target == STOCK else []
+    )
 
 
 def test_a_version_that_was_not_copied_whole_is_caught(models):
