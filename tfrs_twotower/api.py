@@ -3,6 +3,7 @@
 A composition root like the command line: it alone joins the packages, and imports them late.
 """
 
+import importlib
 import subprocess
 import sys
 import tempfile
@@ -262,6 +263,14 @@ def titles(models: StrPath) -> dict[str, str]:
     if TITLE not in candidates:
         return {}
     return dict(candidates[["candidate_id", TITLE]].dropna().itertuples(index=False))
+
+
+def quiet_native_log() -> None:
+    """Keeps the notes of TensorFlow's and ScaNN's C++ code off the terminal; errors stay."""
+    importlib.import_module("tfrs_twotower.keras")  # First: it picks Keras 2.
+    from serving import native_log
+
+    native_log.keep_errors_only()
 
 
 def _candidate_tables(config: Config, files: Sequence[StrPath]) -> "Iterator[pa.Table]":

@@ -37,6 +37,7 @@ def recommend(
     from tfrs_twotower import api
 
     values = json_object("--query", query)
+    api.quiet_native_log()
     answer = api.recommend(models, values, target=target, k=k, exclude_ids=exclude or ())
     if as_json:
         print_json(answer._asdict())
@@ -63,6 +64,8 @@ def demo(
     overwrite: OverwriteOption = False,
 ) -> None:
     """Runs every step, from a log to recommendations over gRPC."""
+    from tfrs_twotower import api
     from tfrs_twotower.demo import run_demo
 
+    api.quiet_native_log()
     run_demo(dataset, source, workdir, overwrite=overwrite)

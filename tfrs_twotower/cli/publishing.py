@@ -70,6 +70,7 @@ def refresh(
     """Publishes a version with new, changed and removed candidates; trains nothing."""
     from tfrs_twotower import api
 
+    api.quiet_native_log()
     made = api.refresh(models, candidates, version)
     counts = {
         "candidates": made.corpus_size,
@@ -199,6 +200,7 @@ def publish(run: Path, data: Path, output: Path, as_json: bool, **options: Any) 
     """Exports a run and prints what was published."""
     from tfrs_twotower import api
 
+    api.quiet_native_log()
     exported = api.export(run, data, output, **options)
     manifest = exported.manifests[asked(exported.manifests)]
     if as_json:

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pandas as pd
@@ -127,6 +129,18 @@ def test_what_was_rolled_back_from_is_neither_built_on_nor_asked(refreshed, tmp_
     assert (stable["version"], stable["base_version"], stable["new"]) == (3, 1, 0)
     assert (chosen["version"], chosen["base_version"], chosen["new"]) == (4, 2, 2)
     assert answer["model_version"] == 1
+
+
+@pytest.mark.slow
+def test_the_notes_of_tensorflow_are_not_the_commands_own(models):
+    command = [sys.executable, "-m", "tfrs_twotower.cli", "recommend", "--models", str(models)]
+
+    done = subprocess.run(
+        [*command, "--query", '{"user_id": "user-3"}'], capture_output=True, text=True, check=True
+    )
+
+    assert "model version 1" in done.stdout
+    assert done.stderr == ""
 
 
 def test_a_base_that_is_not_there_is_named(models):
