@@ -48,7 +48,10 @@ class Servables:
     """
 
     def __init__(
-        self, models: Sequence[ModelConfig], load: Callable[[Path, str, int], Servable]
+        self,
+        models: Sequence[ModelConfig],
+        load: Callable[[Path, str, int], Servable],
+        stopping: threading.Event | None = None,
     ) -> None:
         """Makes an empty set.
 
@@ -56,9 +59,11 @@ class Servables:
             models: What to serve.
             load: Loads and warms up a version folder, given the model's name and the version;
                 raises LoadError.
+            stopping: Once it is set, no further version is loaded.
         """
         self._models = {model.name: model for model in models}
         self._load = load
+        self._stopping = stopping or threading.Event()
         self._syncing = threading.Lock()
         self._changed = threading.Condition()  # Guards what follows.
         self._loaded: dict[str, dict[int, _Loaded]] = {name: {} for name in self._models}
@@ -76,7 +81,7 @@ class Servables:
             _select(model)
         self.sync()
         for name, model in self._models.items():
-            if not self._loaded[name]:
+            if not self._loaded[name] and not self._stopping.is_set():
                 found, _ = _select(model)
                 newest = self._statuses[name].get(max(found))
                 raise LoadError(newest.error if newest else f"cannot load {name}")
@@ -222,7 +227,7 @@ class Servables:
 
     def _try(self, model: ModelConfig, version: int, path: Path) -> None:
         key = model.name, version
-        if version in self._loaded[model.name]:
+        if version in self._loaded[model.name] or self._stopping.is_set():
             return
         before = _fingerprint(path)
         if self._failed.get(key) == before:

@@ -89,6 +89,7 @@ class ModelServer:
         rest_port: int | None = 0,
         options: ServerOptions | None = None,
         config_path: Path | None = None,
+        stopping: threading.Event | None = None,
     ) -> None:
         """Binds the ports, so that a busy one is known before models are loaded.
 
@@ -101,12 +102,14 @@ class ModelServer:
             options: Limits; default `ServerOptions()`.
             config_path: A `models.config` to read anew with each look for versions; None: `models`
                 stays as it is.
+            stopping: Set by whoever wants the server to stop: it loads no further model.
 
         Raises:
             UserError: If a port cannot be had.
         """
         self._options = options = options or ServerOptions()
-        self._servables = Servables(models, self._load)
+        self._stopping = stopping or threading.Event()
+        self._servables = Servables(models, self._load, self._stopping)
         self._watcher: Watcher | None = None
         if options.poll_s is not None:
             reread = partial(read_models_config, config_path) if config_path else None
@@ -154,7 +157,7 @@ class ModelServer:
         return self._rest.server_port if self._rest else None
 
     def start(self) -> None:
-        """Loads the models and starts to answer.
+        """Loads the models and starts to answer, unless it shall stop before.
 
         Raises:
             LoadError: If a model cannot be served.
@@ -164,6 +167,8 @@ class ModelServer:
         except BaseException:
             self.stop(0.0)
             raise
+        if self._stopping.is_set():
+            return
         self._set_health(health_pb2.HealthCheckResponse.SERVING)
         self._grpc.start()
         if self._rest:
@@ -311,6 +316,9 @@ def serve(
             limits=Limits(max_batch_size=max_batch_size),
             batching=_batching(enable_batching, batching_parameters_file),
         )
+        stopping = threading.Event()  # Also heard while models are loaded.
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: stopping.set())
         with ModelServer(
             _models(model_config_file, model_name, model_base_path),
             host=host,
@@ -318,13 +326,12 @@ def serve(
             rest_port=rest_api_port or None,
             options=options,
             config_path=model_config_file if model_config_file_poll_wait_seconds else None,
+            stopping=stopping,
         ) as server:
-            rest = f" and REST on port {server.rest_port}" if server.rest_port else ""
-            stopped = threading.Event()
-            for number in (signal.SIGTERM, signal.SIGINT):
-                signal.signal(number, lambda *_: stopped.set())
-            _LOG.info("serving gRPC on %s:%d%s", host, server.port, rest)
-            stopped.wait()
+            if not stopping.is_set():
+                rest = f" and REST on port {server.rest_port}" if server.rest_port else ""
+                _LOG.info("serving gRPC on %s:%d%s", host, server.port, rest)
+            stopping.wait()
             _LOG.info("stopping")
     except UserError as error:
         typer.echo(f"error: {error}", err=True)

@@ -1,6 +1,6 @@
 """Ranks offers by stored vectors alone: no model, no server, no TensorFlow.
 
-Candidate vectors come from an export (`MODELS/candidates/<v>`), user vectors from any job that ran
+Candidate vectors come from an export (`MODELS/candidates`), user vectors from any job that ran
 the query tower. A score is the dot product of two vectors of length 1, the cosine that the served
 models give.
 """
@@ -55,7 +55,7 @@ class SimilarityScorer:
     replaces all of them at once.
 
     Example:
-        scorer = SimilarityScorer("models/candidates/3", "vectors/users", user_ttl_s=86400)
+        scorer = SimilarityScorer("models/candidates", "vectors/users", user_ttl_s=86400)
         scorer.rank("42", ["i7", "i9", "i1"])
     """
 
@@ -71,7 +71,8 @@ class SimilarityScorer:
         """Reads the vectors.
 
         Args:
-            candidates_dir: Folder of Parquet files with `candidate_id` and `embedding`.
+            candidates_dir: Folder of Parquet files with `candidate_id` and `embedding`; or of
+                versions of it, such as `MODELS/candidates`: every reload reads the newest.
             users_dir: Folder of Parquet files with `query_id`, `embedding` and, optionally,
                 `computed_at_s`, without which a vector is as old as its file; None: users are
                 always given as vectors.
@@ -165,7 +166,7 @@ class SimilarityScorer:
         return sorted(offers, key=lambda offer: self._fallback_places.get(offer, last))
 
     def _read(self) -> _Snapshot:
-        candidates = _read_vectors(self._candidates_dir, CANDIDATE_ID)
+        candidates = _read_vectors(_newest_version(self._candidates_dir), CANDIDATE_ID)
         if self._users_dir is None:
             return _Snapshot(candidates, _no_vectors())
         users = _read_vectors(self._users_dir, USER_ID)
@@ -176,6 +177,12 @@ class SimilarityScorer:
                 f"{dims[0]}: make both with one version of the towers"
             )
         return _Snapshot(candidates, users)
+
+
+def _newest_version(folder: Path) -> Path:
+    """The newest version in a folder of versions; any other folder itself."""
+    found = {path.parent for path in folder.glob("*/*.parquet") if path.parent.name.isdecimal()}
+    return max(found, key=lambda version: int(version.name), default=folder)
 
 
 def _no_vectors() -> _Vectors:

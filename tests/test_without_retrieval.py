@@ -7,6 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from pipelines.embed import embed as embed_in_batch
@@ -17,7 +19,9 @@ from serving.server import ModelServer
 from tests import small_shop
 from tfrs_twotower import api
 from tfrs_twotower.cli import main
-from tfrs_twotower.models_folder import asked_model, complete_query, latest_version
+from tfrs_twotower.models_folder import PART, asked_model, complete_query, latest_version
+from tfrs_twotower.publishing.release import Limits, release_gate
+from tfrs_twotower.publishing.versions import set_label
 from tfrs_twotower.schema import parse_config
 
 NOW = small_shop.FIRST_DAY + 91 * 86_400
@@ -168,6 +172,27 @@ def test_a_version_is_promoted_and_rolled_back(copied, said):
     assert served(copied.models) == dict.fromkeys(MODELS, {"stable": 1})
 
 
+def test_the_gate_compares_queries_with_and_without_a_history_apart(copied):
+    """The first half of the queries has lost its history."""
+    copy_version(copied.models, 1, 2)
+    set_label(copied.models, 1)
+    path = copied.models / "queries" / "2" / PART
+    table = pq.read_table(path)
+    histories = table["history"].to_pylist()
+    half = len(histories) // 2
+    kept = pa.array([[]] * half + histories[half:], table["history"].type)
+    column = table.column_names.index("history")
+    pq.write_table(table.set_column(column, "history", kept), path)
+
+    gate = release_gate(copied.models, 2, Limits(min_overlap_same_towers=1.01))
+
+    assert gate.reasons == [
+        "only 100% of the answers are those of version 1",
+        "only 100% of the answers for queries with a history are those of version 1",
+        "only 100% of the answers for queries without a history are those of version 1",
+    ]
+
+
 @pytest.mark.parametrize(
     "image",
     ["embedded", pytest.param("tensorflow/serving:2.20.0", marks=pytest.mark.slow)],
@@ -255,6 +280,16 @@ def test_recommend_asks_a_server_whose_models_folder_it_does_not_see(target, sai
     words = ("recommend", "--query", json.dumps(QUERY), "--target", target, "--k", 3, "--json")
 
     assert len(json.loads(said(*words))["candidate_ids"]) == 3
+
+
+def test_titles_have_a_column_where_the_models_folder_is_named(made, target, said):
+    words = ("recommend", "--query", json.dumps(QUERY), "--target", target, "--k", 3)
+
+    alone, beside = said(*words), said(*words, "--models", made.models)
+
+    assert "title" not in alone
+    assert "title" in beside
+    assert "Title " in beside
 
 
 def test_a_client_embeds_scores_and_recommends(made, target):

@@ -3,6 +3,7 @@
 A composition root like the command line: it alone joins the packages, and imports them late.
 """
 
+import importlib
 import subprocess
 import sys
 import tempfile
@@ -154,21 +155,26 @@ def export(run: StrPath, data: StrPath, output: StrPath, **options: Any) -> "Exp
     return exporting.export(run, data, output, **options)
 
 
-def refresh(models: StrPath, candidates: Sequence[StrPath]) -> "Refresh":
+def refresh(
+    models: StrPath, candidates: Sequence[StrPath], version: int | None = None
+) -> "Refresh":
     """Publishes a version with other candidates; see `tfrs_twotower.publishing.refresh.refresh`.
 
     Args:
         models: The models folder.
         candidates: Files of the whole new corpus, with the columns of the candidates file.
+        version: Whose towers to keep; default: the stable one, without labels the newest.
 
     Raises:
         UserError: If a file cannot be read, or a candidate of it cannot be used.
     """
-    from tfrs_twotower.models_folder import latest_version, read_config
+    from tfrs_twotower.models_folder import read_config
     from tfrs_twotower.publishing import refresh as refreshing
+    from tfrs_twotower.publishing.versions import choose
 
-    config = read_config(Path(models), latest_version(Path(models)))
-    return refreshing.refresh(models, _candidate_tables(config, candidates))
+    base = choose(models, version)
+    config = read_config(Path(models), base)
+    return refreshing.refresh(models, _candidate_tables(config, candidates), base)
 
 
 def promote(
@@ -214,8 +220,9 @@ def recommend(
     """Asks for recommendations over gRPC.
 
     Args:
-        models: The models folder. Its newest version is served for the length of the call unless
-            `target` names a server; it also fills in the profile and history of a known query.
+        models: The models folder. Its stable version, without labels the newest, is served for the
+            length of the call unless `target` names a server; it also fills in the profile and
+            history of a known query.
         query: Values by feature name; a feature that is neither given nor known is missing, of
             which a warning tells, as it does of a query whose id is not known.
         target: `host:port` of a running server.
@@ -226,21 +233,17 @@ def recommend(
         UserError: If there are no such models, or the server refuses.
     """
     from serving.client import RetrievalClient
-    from serving.model_config import ModelConfig
+    from serving.model_config import ModelConfig, VersionPolicy
     from serving.server import ModelServer
-    from tfrs_twotower.models_folder import (
-        asked_model,
-        complete_query,
-        is_known_query,
-        latest_version,
-    )
+    from tfrs_twotower.models_folder import asked_model, complete_query, is_known_query
+    from tfrs_twotower.publishing.versions import choose
 
     if models is None and target is None:
         raise UsageError("name a models folder or the target of a running server")
     with ExitStack() as stack:
         if models is not None:
             folder = Path(models).resolve()
-            version = latest_version(folder)
+            version = choose(folder)
             if not is_known_query(folder, version, query):
                 warnings.warn(
                     "the query's id is not known: it is answered as a new one", stacklevel=2
@@ -248,7 +251,8 @@ def recommend(
             query = complete_query(folder, version, query)
         if target is None:
             model = asked_model(folder, version)
-            served = ModelConfig(model, folder / model)
+            policy = VersionPolicy(latest=None, specific=frozenset({version}))
+            served = ModelConfig(model, folder / model, policy)
             server = stack.enter_context(ModelServer([served], rest_port=None))
             target = f"127.0.0.1:{server.port}"
         client = stack.enter_context(RetrievalClient(target))
@@ -260,13 +264,22 @@ def recommend(
 
 
 def titles(models: StrPath) -> dict[str, str]:
-    """Title by candidate id, for those of the newest version that have one."""
-    from tfrs_twotower.models_folder import TITLE, latest_version, read_candidates
+    """Title by candidate id, for those of the stable or else newest version that have one."""
+    from tfrs_twotower.models_folder import TITLE, read_candidates
+    from tfrs_twotower.publishing.versions import choose
 
-    candidates = read_candidates(Path(models), latest_version(Path(models)))
+    candidates = read_candidates(Path(models), choose(models))
     if TITLE not in candidates:
         return {}
     return dict(candidates[["candidate_id", TITLE]].dropna().itertuples(index=False))
+
+
+def quiet_native_log() -> None:
+    """Keeps the notes of TensorFlow's and ScaNN's C++ code off the terminal; errors stay."""
+    importlib.import_module("tfrs_twotower.keras")  # First: it picks Keras 2.
+    from serving import native_log
+
+    native_log.keep_errors_only()
 
 
 def _candidate_tables(config: Config, files: Sequence[StrPath]) -> "Iterator[pa.Table]":

@@ -23,7 +23,6 @@ from tfrs_twotower.retrieval.retriever import ServedTower
 from tfrs_twotower.runs import METRICS_FILE, Run, load_run
 from tfrs_twotower.schema import SPLITS, Config, UsageError, dump_config
 from tfrs_twotower.schema import prepared as layout
-from tfrs_twotower.schema.config import Index
 from tfrs_twotower.schema.features import Id
 from tfrs_twotower.schema.models import (
     CANDIDATE_TOWER,
@@ -72,14 +71,13 @@ def export(
             is now.
 
     Raises:
-        UsageError: If a target is out of range.
+        UsageError: If a target is out of range, or there is no index to meet it.
         UserError: If the run does not serve, the folder cannot be written, memory is too small, or
             the target cannot be met.
     """
     loaded = load_run(run, data)
     models = Path(output)
-    index = _with_target(loaded.config.index, target_recall, at)
-    config = loaded.config.model_copy(update={"index": index})
+    config = _with_target(loaded.config, target_recall, at)
     with staging_folder(models) as staging:
         manifests = _write_version(loaded, config, staging)
         version = publish(models, staging)
@@ -88,13 +86,22 @@ def export(
     return Export(models, version, manifests)
 
 
-def _with_target(index: Index, target_recall: float | None, at: int | None) -> Index:
+def _with_target(config: Config, target_recall: float | None, at: int | None) -> Config:
     if target_recall is not None and not 0.0 < target_recall < 1.0:
         raise UsageError(f"--target-recall {target_recall}: expected a share between 0 and 1")
     if at is not None and at < 1:
         raise UsageError(f"--at {at}: expected 1 or more")
-    given = {"target_recall": target_recall, "at": at}
-    return index.model_copy(update={name: v for name, v in given.items() if v is not None})
+    given = {
+        name: value
+        for name, value in (("target_recall", target_recall), ("at", at))
+        if value is not None
+    }
+    if given and not config.export.retrieval:
+        raise UsageError(
+            "--target-recall and --at are about the index of `retrieval`, which the run's "
+            "`export.retrieval: false` leaves out: export without them"
+        )
+    return config.model_copy(update={"index": config.index.model_copy(update=given)})
 
 
 def _write_version(loaded: Run, config: Config, staging: Path) -> dict[str, dict[str, Any]]:

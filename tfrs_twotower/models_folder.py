@@ -62,7 +62,8 @@ def staging_folder(models: Path) -> Iterator[Path]:
         models: The models folder; made where missing.
 
     Yields:
-        The folder, for the folders of a version by name; `publish` takes them out of it.
+        The folder, for the folders of a version by name; `publish` takes them out of it. It is
+        removed at the end, with what an error has left in it.
 
     Raises:
         UserError: If the folder cannot be written.
@@ -75,8 +76,10 @@ def staging_folder(models: Path) -> Iterator[Path]:
         staging.mkdir()
     except OSError as error:
         raise UserError(f"cannot write {models}: {error.strerror}") from error
-    yield staging
-    staging.rmdir()
+    try:
+        yield staging
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
 
 
 def publish(models: Path, staging: Path) -> int:

@@ -1,10 +1,14 @@
 """Toy models on disk, and servers of them: the embedded one, and the real one where it is."""
 
 import contextlib
+import json
 import os
 import socket
 import subprocess
 import time
+import urllib.error
+import urllib.request
+from pathlib import Path
 from typing import NamedTuple
 
 import grpc
@@ -20,6 +24,7 @@ from serving.batching import BatchingOptions
 from serving.model_config import ModelConfig
 from serving.server import ModelServer, ServerOptions
 from tests.serving import toy_models
+from tfrs_twotower.index import scann_op_library
 
 TF_MODEL_SERVER = os.environ.get("TF_MODEL_SERVER")
 MODELS = ("retrieval", "query_tower")
@@ -97,8 +102,14 @@ def render_config(models_dir):
     return f"model_config_list {{\n{entries}}}\n"
 
 
+def takes_more_ops():
+    """Whether the real server shares TensorFlow's library, so that it can be given ScaNN's ops."""
+    return b"libtensorflow_framework.so.2" in Path(TF_MODEL_SERVER).read_bytes()
+
+
 @contextlib.contextmanager
 def running_model_server(config_path):
+    ops = {"LD_PRELOAD": str(scann_op_library())} if takes_more_ops() else {}
     port, rest_port = free_port(), free_port()
     process = subprocess.Popen(
         [
@@ -107,6 +118,7 @@ def running_model_server(config_path):
             f"--rest_api_port={rest_port}",
             f"--model_config_file={config_path}",
         ],
+        env={**os.environ, **ops},
         stderr=subprocess.DEVNULL,
     )
     try:
@@ -116,6 +128,18 @@ def running_model_server(config_path):
     finally:
         process.terminate()
         process.wait()
+
+
+def rest(server, path, document=None):
+    """HTTP status and JSON of a REST call."""
+    body = None if document is None else json.dumps(document).encode()
+    url = f"http://127.0.0.1:{server.rest_port}{path}"
+    try:
+        with urllib.request.urlopen(urllib.request.Request(url, body), timeout=10) as reply:
+            return reply.status, json.loads(reply.read())
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, json.loads(error.read())
 
 
 def free_port():

@@ -187,10 +187,11 @@ def test_version_and_label_exclude_each_other():
         RetrievalClient("127.0.0.1:1", version=1, version_label="stable")
 
 
-def test_a_server_that_is_not_there_is_told_with_its_address():
+@pytest.mark.parametrize("timeout_s", [0.5, 1.0, 10.0])
+def test_a_server_that_is_not_there_is_told_with_its_address(timeout_s):
     target = f"127.0.0.1:{free_port()}"
     with (
-        RetrievalClient(target, timeout_s=10) as client,
+        RetrievalClient(target, timeout_s=timeout_s) as client,
         pytest.raises(errors.UnavailableError, match=f"no model server answers at {target}"),
     ):
         client.recommend(EAST_QUERY)

@@ -1,9 +1,5 @@
 """What a model server answers: the same suite for the embedded server and for TF Serving itself."""
 
-import json
-import urllib.error
-import urllib.request
-
 import grpc
 import numpy as np
 import pytest
@@ -16,6 +12,7 @@ from tensorflow_serving.apis import (
     model_service_pb2_grpc,
 )
 
+from tests.serving.conftest import rest
 from tests.serving.toy_models import EAST, FLOAT32_MIN, predict_request
 
 
@@ -32,18 +29,6 @@ def refusal(call):
     with pytest.raises(grpc.RpcError) as caught:
         call()
     return caught.value.code(), caught.value.details()
-
-
-def rest(server, path, document=None):
-    """HTTP status and JSON of a REST call."""
-    body = None if document is None else json.dumps(document).encode()
-    url = f"http://127.0.0.1:{server.rest_port}{path}"
-    try:
-        with urllib.request.urlopen(urllib.request.Request(url, body), timeout=10) as reply:
-            return reply.status, json.loads(reply.read())
-    except urllib.error.HTTPError as error:
-        with error:
-            return error.code, json.loads(error.read())
 
 
 def test_predict_answers_with_ids_and_scores(server):

@@ -114,6 +114,67 @@ def test_the_command_serves_until_sigterm(models_dir, tmp_path):
     assert [line for line in log.splitlines() if not LOG_LINE.match(line)] == []
 
 
+MANY = 20
+
+
+@pytest.fixture
+def loading(tmp_path):
+    """Starts the command on so many models that it is still loading them; ends what is left."""
+    toy_models.write_retrieval(tmp_path / "retrieval", 3)
+    config_path = tmp_path / "models.config"
+    names = ["retrieval", *(f"copy-{number}" for number in range(1, MANY))]
+    base_path = f'base_path: "{tmp_path}/retrieval" model_platform: "tensorflow"'
+    entries = "".join(f'config {{ name: "{name}" {base_path} }}\n' for name in names)
+    config_path.write_text(f"model_config_list {{ {entries} }}")
+    processes = []
+
+    def start(port):
+        process = subprocess.Popen(
+            [sys.executable, "-m", "serving.server"]
+            + [f"--port={port}", f"--model_config_file={config_path}"],
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        processes.append(process)
+        assert "INFO loading" in process.stderr.readline()
+        return process
+
+    yield start
+    for process in processes:
+        process.kill()
+        process.wait()
+        process.stderr.close()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_server_that_is_told_to_stop_while_it_loads_stops(loading, number):
+    process = loading(free_port())
+    process.send_signal(number)
+    log = process.stderr.read()
+
+    assert process.wait(timeout=30) == 0
+    assert "INFO stopping\n" in log
+    assert "serving gRPC" not in log
+    assert log.count("INFO loading") < MANY - 1
+
+
+@pytest.mark.slow
+def test_a_server_that_is_killed_while_it_loads_is_in_nobodys_way(loading, tmp_path):
+    port = free_port()
+    before = sorted(tmp_path.rglob("*"))
+    killed = loading(port)
+    killed.kill()
+    killed.wait()
+
+    loading(port)
+
+    assert sorted(tmp_path.rglob("*")) == before
+    wait_until(lambda: is_healthy(f"127.0.0.1:{port}"), timeout_s=60)
+    with RetrievalClient(f"127.0.0.1:{port}") as client:
+        assert client.recommend(EAST_QUERY, k=1)[0].candidate_ids == ["a"]
+
+
 class Gate:
     """Holds every run of a model until it is opened."""
 

@@ -147,6 +147,24 @@ def test_the_fixed_size_lists_of_an_export_are_read(tmp_path):
     assert SimilarityScorer(tmp_path).rank([0.0, 1.0], ["a", "b"])[0].candidate_id == "b"
 
 
+def test_a_reload_of_a_folder_of_versions_comes_to_the_newest(tmp_path):
+    for version in ("9", "3"):
+        write(tmp_path / version, "candidate_id", CANDIDATES)
+    scorer = SimilarityScorer(tmp_path)
+    mirrored = {name: [-first, second] for name, (first, second) in CANDIDATES.items()}
+    write(tmp_path / "10", "candidate_id", {**mirrored, "new": [1.0, 0.0]})
+    (tmp_path / "11").mkdir()  # Nothing is in it yet.
+    write(tmp_path / "12.tmp", "candidate_id", CANDIDATES)  # Not published yet.
+    before = scorer.rank([1.0, 0.0], ["b", "new"])
+    scorer.reload()
+
+    assert before == [RankedOffer("b", pytest.approx(0.8)), RankedOffer("new", None)]
+    assert scorer.rank([1.0, 0.0], ["b", "new"]) == [
+        RankedOffer("new", pytest.approx(1.0)),
+        RankedOffer("b", pytest.approx(-0.8)),
+    ]
+
+
 def missing(folder):
     (folder / "part-0.parquet").unlink()
 

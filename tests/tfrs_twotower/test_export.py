@@ -1,6 +1,7 @@
 """What an export publishes beside the graphs, and what a later one leaves alone."""
 
 import json
+import shutil
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -15,7 +16,7 @@ from tfrs_twotower.models_folder import read_config, read_model_manifest
 from tfrs_twotower.publishing.indexes import matrix
 from tfrs_twotower.publishing.versions import set_label
 from tfrs_twotower.runs import load_run
-from tfrs_twotower.schema import UsageError
+from tfrs_twotower.schema import UsageError, dump_config, load_config
 
 
 def test_the_config_travels_with_the_candidate_tower(models):
@@ -68,3 +69,16 @@ def test_an_export_leaves_labels_where_they_are(models, tiny_run):
 def test_a_target_that_makes_no_sense_is_refused(tiny_run, tmp_path, given):
     with pytest.raises(UsageError, match="expected"):
         export(*tiny_run, tmp_path / "models", **given)
+
+
+@pytest.mark.parametrize("given", [{"target_recall": 0.9}, {"at": 5}])
+def test_a_target_without_an_index_to_meet_it_is_refused(tiny_run, tmp_path, given):
+    run, data = tmp_path / "run", tiny_run[1]
+    shutil.copytree(tiny_run[0], run)
+    config = load_config(run / "config.yaml", ["export.retrieval=false"])
+    (run / "config.yaml").write_text(dump_config(config), encoding="utf-8")
+
+    with pytest.raises(UsageError, match="`export.retrieval: false` leaves out: export without"):
+        export(run, data, tmp_path / "models", **given)
+
+    assert not (tmp_path / "models").exists()

@@ -20,7 +20,13 @@ app = typer.Typer()
 @app.command()
 def recommend(
     query: Annotated[str, typer.Option(help="""JSON, for example '{"user_id": "42"}'.""")],
-    models: Annotated[Path | None, typer.Option(help="The models folder.")] = None,
+    models: Annotated[
+        Path | None,
+        typer.Option(
+            help="The models folder; its stable version answers, else the newest. Beside --target "
+            "it adds titles, and what is known of the query."
+        ),
+    ] = None,
     target: Annotated[str | None, typer.Option(help="host:port of a running server.")] = None,
     k: Annotated[int, typer.Option(help="How many candidates.")] = 10,
     exclude: Annotated[
@@ -32,6 +38,7 @@ def recommend(
     from tfrs_twotower import api
 
     values = json_object("--query", query)
+    api.quiet_native_log()
     with warnings.catch_warnings(record=True) as notes:
         warnings.simplefilter("always", UserWarning)
         answer = api.recommend(models, values, target=target, k=k, exclude_ids=exclude or ())
@@ -42,13 +49,15 @@ def recommend(
         print_json(answer._asdict())
         return
     titles = api.titles(models) if models else {}
+    shown = ["title"] if titles else []
     rows = [
-        [str(rank), candidate_id, titles.get(candidate_id, ""), score]
+        [str(rank), candidate_id, *(titles.get(candidate_id, "") for _ in shown), score]
         for rank, (candidate_id, score) in enumerate(
             zip(answer.candidate_ids, answer.scores, strict=True), 1
         )
     ]
-    print_table(f"model version {answer.model_version}", ["", "candidate", "title", "score"], rows)
+    columns = ["", "candidate", *shown, "score"]
+    print_table(f"model version {answer.model_version}", columns, rows)
 
 
 @app.command()
@@ -61,6 +70,8 @@ def demo(
     overwrite: OverwriteOption = False,
 ) -> None:
     """Runs every step, from a log to recommendations over gRPC."""
+    from tfrs_twotower import api
     from tfrs_twotower.demo import run_demo
 
+    api.quiet_native_log()
     run_demo(dataset, source, workdir, overwrite=overwrite)

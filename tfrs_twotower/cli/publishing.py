@@ -61,12 +61,17 @@ def refresh(
     candidates: Annotated[
         list[Path], typer.Option(help="A file of the whole new corpus; repeat for more.")
     ],
+    version: Annotated[
+        int | None,
+        typer.Option(help="Whose towers to keep; default: the stable one, else the newest."),
+    ] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Publishes a version with new, changed and removed candidates; trains nothing."""
     from tfrs_twotower import api
 
-    made = api.refresh(models, candidates)
+    api.quiet_native_log()
+    made = api.refresh(models, candidates, version)
     counts = {
         "candidates": made.corpus_size,
         "new": made.num_new,
@@ -75,7 +80,8 @@ def refresh(
     }
     manifest = made.manifests[asked(made.manifests)]
     if as_json:
-        print_json({"version": made.version, **counts, "recall": manifest.get("recall")})
+        numbers = {"version": made.version, "base_version": made.base_version, **counts}
+        print_json({**numbers, "recall": manifest.get("recall")})
         return
     print_table(
         f"version {made.version}, refreshed from {made.base_version}",
@@ -194,6 +200,7 @@ def publish(run: Path, data: Path, output: Path, as_json: bool, **options: Any) 
     """Exports a run and prints what was published."""
     from tfrs_twotower import api
 
+    api.quiet_native_log()
     exported = api.export(run, data, output, **options)
     manifest = exported.manifests[asked(exported.manifests)]
     if as_json:

@@ -14,6 +14,7 @@ from tfrs_twotower.doctor.version import (
     check_index,
     check_same_origin,
     check_swap,
+    served_versions,
 )
 from tfrs_twotower.models_folder import (
     CONFIG_FILE,
@@ -62,11 +63,19 @@ def is_models_folder(path: Path) -> bool:
 
 
 def _check_models(models: Path, target: str) -> Iterator[Finding]:
-    """The newest version of every model, how they fit together, and the server's config."""
-    version = max((v for name in PUBLISHED_IN_ORDER for v in versions(models / name)), default=0)
-    if not version:
+    """The newest version, those that the server's config names, and the config itself."""
+    present = {version for name in PUBLISHED_IN_ORDER for version in versions(models / name)}
+    if not present:
         yield Finding("error", str(models), "it has no version", EXPORT_AGAIN)
         return
+    config_path = models / (CONFIG_FILE if target == EMBEDDED else STOCK_CONFIG_FILE)
+    for version in sorted({max(present)} | served_versions(config_path) & present):
+        yield from _check_version(models, version, target)
+    yield from check_config_file(config_path, models)
+
+
+def _check_version(models: Path, version: int, target: str) -> Iterator[Finding]:
+    """Every model of a version, and how they fit together."""
     missing = [n for n in folders_of(models, version) if not (models / n / str(version)).is_dir()]
     if missing:
         yield Finding(
@@ -75,14 +84,15 @@ def _check_models(models: Path, target: str) -> Iterator[Finding]:
             f"it has no {', '.join(missing)}: it was not copied whole",
             f"copy the folders {', '.join(missing)} as well, or {EXPORT_AGAIN}",
         )
-    config_file = CONFIG_FILE if target == EMBEDDED else STOCK_CONFIG_FILE
     sound = True
     for name in models_of(models, version):
-        if name not in missing and (target == EMBEDDED or name != RETRIEVAL):
+        if target != EMBEDDED and name == RETRIEVAL:
+            said = f"left out of {STOCK_CONFIG_FILE}: it needs ScaNN's operations"
+            yield Finding("ok", f"{name}/{version}", said)
+        elif name not in missing:
             findings = list(check_saved_model(models / name / str(version), target))
             sound &= all(finding.level != "error" for finding in findings)
             yield from findings
-    yield from check_config_file(models / config_file, models)
     if missing or not sound:
         return
     for check in (check_same_origin, check_index, check_swap):

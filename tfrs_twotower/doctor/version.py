@@ -39,20 +39,20 @@ from tfrs_twotower.schema.prepared import CANDIDATE_ID
 
 NUM_SAMPLED, NUM_SAMPLED_QUERIES = 100, 10
 SAME_VECTOR = 1e-5
+UNREADABLE = (OSError, UnicodeDecodeError, text_format.ParseError)
 REFRESH = "refresh the index with `twotower refresh`"
 
 
 def check_config_file(path: Path, models: Path) -> Iterator[Finding]:
     """The server's config: readable, absolute, of versions that are there."""
-    proto = model_server_config_pb2.ModelServerConfig()
     write_again = "write it with `twotower promote`, or remove it and export"
     try:
-        text_format.Parse(path.read_text(encoding="utf-8"), proto)
-    except (OSError, UnicodeDecodeError, text_format.ParseError) as error:
+        configs = _read_configs(path)
+    except UNREADABLE as error:
         yield Finding("error", path.name, f"it cannot be read: {error}", write_again)
         return
     sound = True
-    for config in proto.model_config_list.config:
+    for config in configs:
         if not config.base_path.startswith("/"):
             sound = False
             yield Finding(
@@ -61,8 +61,7 @@ def check_config_file(path: Path, models: Path) -> Iterator[Finding]:
                 f"the base path of {config.name} is relative, which TF Serving refuses",
                 "export with --config_base_path=/where/the/server/sees/it",
             )
-        wanted = {*config.model_version_policy.specific.versions, *config.version_labels.values()}
-        gone = sorted(wanted - set(versions(models / config.name)))
+        gone = sorted(_named(config) - set(versions(models / config.name)))
         if gone:
             sound = False
             yield Finding(
@@ -73,6 +72,25 @@ def check_config_file(path: Path, models: Path) -> Iterator[Finding]:
             )
     if sound:
         yield Finding("ok", path.name, "absolute base paths, versions that are there")
+
+
+def served_versions(path: Path) -> set[int]:
+    """The versions that a server's config names; none where it cannot be read."""
+    try:
+        return {version for config in _read_configs(path) for version in _named(config)}
+    except UNREADABLE:
+        return set()
+
+
+def _read_configs(path: Path) -> list[model_server_config_pb2.ModelConfig]:
+    proto = model_server_config_pb2.ModelServerConfig()
+    text_format.Parse(path.read_text(encoding="utf-8"), proto)
+    return list(proto.model_config_list.config)
+
+
+def _named(config: model_server_config_pb2.ModelConfig) -> set[int]:
+    """The versions that a model's config asks for by policy or label."""
+    return {*config.model_version_policy.specific.versions, *config.version_labels.values()}
 
 
 def check_same_origin(models: Path, version: int) -> Iterator[Finding]:

@@ -22,7 +22,6 @@ from tfrs_twotower.models_folder import (
     QUERY_EMBEDDING,
     asked_model,
     extra_asset,
-    latest_version,
     publish,
     read_config,
     read_model_manifest,
@@ -33,6 +32,7 @@ from tfrs_twotower.publishing.halves import JOIN
 from tfrs_twotower.publishing.indexes import EMBEDDING, matrix, write_indexes
 from tfrs_twotower.publishing.loaded_models import LoadedModel, LoadedQueryTower, embed_candidates
 from tfrs_twotower.publishing.memory import check_build
+from tfrs_twotower.publishing.versions import choose
 from tfrs_twotower.schema import UserError
 from tfrs_twotower.schema.models import CANDIDATE_TOWER, CANDIDATES, QUERIES, QUERY_TOWER, RETRIEVAL
 from tfrs_twotower.schema.prepared import CANDIDATE_ID
@@ -58,13 +58,16 @@ class Refresh:
     manifests: dict[str, dict[str, Any]]
 
 
-def refresh(models: str | Path, candidates: Iterable[pa.Table]) -> Refresh:
-    """Publishes a version with other candidates and the towers of the newest version.
+def refresh(
+    models: str | Path, candidates: Iterable[pa.Table], version: int | None = None
+) -> Refresh:
+    """Publishes a version with other candidates and the towers of a version that is there.
 
     Args:
         models: The models folder.
         candidates: The whole new corpus, in tables of any size: `candidate_id`, title, attributes
             and raw features, as `candidates` of the models folder holds them.
+        version: Whose towers to keep; default: the stable one, without labels the newest.
 
     Returns:
         What was published. Labels of versions stay where they are.
@@ -75,7 +78,7 @@ def refresh(models: str | Path, candidates: Iterable[pa.Table]) -> Refresh:
             met.
     """
     models = Path(models)
-    base = latest_version(models)
+    base = choose(models, version)
     config = read_config(models, base)
     if config.context_mode == "scoring_layer":
         raise UserError(
@@ -115,11 +118,11 @@ def refresh(models: str | Path, candidates: Iterable[pa.Table]) -> Refresh:
             {**facts, "origin": "refresh", "base_version": base},
             joined_tower=joined_tower,
         )
-        version = publish(models, staging)
+        published = publish(models, staging)
     server_config.write(models, server_config.read_labels(models))
     return Refresh(
         folder=models,
-        version=version,
+        version=published,
         base_version=base,
         corpus_size=len(table),
         num_new=int((~known).sum()),

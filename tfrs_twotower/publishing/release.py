@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
 from tfrs_twotower.models_folder import (
@@ -113,6 +115,12 @@ def _memory(models: Path, version: int, served: int | None) -> Check:
 
 
 def _metrics(models: Path, version: int, served: int | None, limits: Limits) -> Iterator[Check]:
+    """Of the validation split; after a refresh those in the manifest are of the version before."""
+    manifest = _manifest(models, version)
+    if manifest.get("origin") == "refresh":
+        said = f"not measured: refreshed from version {manifest['base_version']}"
+        yield Check(METRIC, "", said, "")
+        return
     new = _measured(models, version)
     old = _measured(models, served) if served is not None else {}
     for part, values in new.get("model", {}).items():
@@ -152,13 +160,16 @@ def _answers(models: Path, version: int, served: int, limits: Limits) -> Iterato
 
     queries = _some_queries(models, version)
     new, old = (_Answers(models, number, queries) for number in (version, served))
-    overlap = new.overlap(old)
+    overlaps = new.overlaps(old)
     digests = {manifest["towers_digest"] for manifest in manifests.values()}
     least = limits.min_overlap_same_towers if len(digests) == 1 else limits.min_overlap
-    reason = ""
-    if overlap < least:
-        reason = f"only {overlap:.0%} of the answers are those of version {served}"
-    yield Check(f"overlap@{new.k}", "", f"{overlap:.2f}", reason)
+    for part, chosen in _parts(models, version, queries).items():
+        comparable = overlaps[chosen & ~np.isnan(overlaps)]
+        overlap = float(comparable.mean()) if len(comparable) else 0.0
+        reason = ""
+        if overlap < least:
+            reason = f"only {overlap:.0%} of the answers{part} are those of version {served}"
+        yield Check(f"overlap@{new.k}{part}", "", f"{overlap:.2f}", reason)
 
     reason = ""
     if new.coverage < old.coverage * limits.min_coverage_ratio:
@@ -195,14 +206,30 @@ class _Answers:
             times.append(time.perf_counter() - started)
         self.latency_ms = 1000 * float(np.median(times))
 
-    def overlap(self, other: "_Answers") -> float:
-        """Share of the other's answers that are here, of those that are in both corpora."""
-        shares = []
-        for mine, theirs in zip(self.ids, other.ids, strict=True):
+    def overlaps(self, other: "_Answers") -> npt.NDArray[np.float64]:
+        """`[num_queries]` share of the other's answers that are here, of those in both corpora.
+
+        NaN where both corpora have none of them.
+        """
+        shares = np.full(len(self.ids), np.nan)
+        for row, (mine, theirs) in enumerate(zip(self.ids, other.ids, strict=True)):
             wanted = theirs[np.isin(theirs, self.corpus)]
             if len(wanted):
-                shares.append(float(np.isin(wanted, mine).mean()))
-        return float(np.mean(shares)) if shares else 0.0
+                shares[row] = np.isin(wanted, mine).mean()
+        return shares
+
+
+def _parts(models: Path, version: int, queries: pa.Table) -> dict[str, npt.NDArray[np.bool_]]:
+    """All queries and, where a history tells them apart, those with and without one."""
+    parts = {"": np.ones(len(queries), np.bool_)}
+    config = read_config(models, version)
+    name = next((n for n, f in config.query_features.items() if f is config.history), None)
+    if name is not None:
+        lengths = pc.list_value_length(queries.column(name))
+        has_history = pc.fill_null(lengths, 0).to_numpy() > 0
+        parts[" for queries with a history"] = has_history
+        parts[" for queries without a history"] = ~has_history
+    return {part: chosen for part, chosen in parts.items() if chosen.any()}
 
 
 def _some_queries(models: Path, version: int) -> pa.Table:

@@ -62,6 +62,21 @@ def is_whole(models: Path, version: int) -> bool:
     return all((models / name / str(version)).is_dir() for name in folders_of(models, version))
 
 
+def choose(models: str | Path, version: int | None = None) -> int:
+    """The version to ask or to build on: the given one, else the stable one, else the newest.
+
+    Raises:
+        UserError: If it is not there as a whole.
+    """
+    models = Path(models)
+    if version is None:
+        version = server_config.read_labels(models).get(STABLE)
+    if version is None:
+        return latest_version(models)
+    _check_whole(models, version)
+    return version
+
+
 def check(models: Path, version: int, label: str) -> None:
     """Checks that a version may have a label.
 
@@ -71,9 +86,7 @@ def check(models: Path, version: int, label: str) -> None:
     """
     if label not in LABELS:
         raise UsageError(f"label {label!r}: expected {' or '.join(LABELS)}")
-    if not is_whole(models, version):
-        found = ", ".join(str(known.number) for known in list_versions(models))
-        raise UserError(f"{models} has no version {version}: it has {found or 'none'}")
+    _check_whole(models, version)
 
 
 def set_label(models: str | Path, version: int, label: str = STABLE) -> None:
@@ -121,6 +134,12 @@ def rollback(models: str | Path) -> int:
     server_config.write(models, {STABLE: version})
     write_json(models / RELEASES_FILE, {STABLE: history[:-1]})
     return version
+
+
+def _check_whole(models: Path, version: int) -> None:
+    if not is_whole(models, version):
+        found = ", ".join(str(known.number) for known in list_versions(models))
+        raise UserError(f"{models} has no version {version}: it has {found or 'none'}")
 
 
 def _history(models: Path) -> list[int]:

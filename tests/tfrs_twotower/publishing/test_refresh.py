@@ -1,6 +1,9 @@
 """Other candidates for the same towers: what changes, and what must not."""
 
+import json
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pandas as pd
@@ -12,10 +15,11 @@ from serving.model_config import read_models_config
 from tests.cc_loader import predict
 from tests.tiny_world import SIZE, candidate_id, query_id
 from tfrs_twotower import api
+from tfrs_twotower.cli import main
 from tfrs_twotower.index import scann_op_library
 from tfrs_twotower.models_folder import read_candidates, read_model_manifest
 from tfrs_twotower.publishing.refresh import refresh
-from tfrs_twotower.publishing.versions import set_label
+from tfrs_twotower.publishing.versions import rollback, set_label
 from tfrs_twotower.schema import UserError
 
 OLD = sorted(candidate_id(number) for number in range(SIZE))
@@ -105,6 +109,46 @@ def test_a_refreshed_version_can_be_refreshed(refreshed, tmp_path):
 
 
 @pytest.mark.slow
+def test_what_was_rolled_back_from_is_neither_built_on_nor_asked(refreshed, tmp_path, capsys):
+    models, corpus = tmp_path / "models", tmp_path / "corpus.csv"
+    shutil.copytree(refreshed[0], models)
+    pd.DataFrame({"item_id": OLD}).to_csv(corpus, index=False)
+    for version in (1, 2):
+        set_label(models, version)
+    rollback(models)
+
+    def said(command, *options):
+        assert main([command, "--models", str(models), *options, "--json"]) == 0
+        return json.loads(capsys.readouterr().out)
+
+    stable = said("refresh", "--candidates", str(corpus))
+    chosen = said("refresh", "--candidates", str(corpus), "--version", "2")
+    answer = said("recommend", "--query", '{"user_id": "user-3"}')
+
+    # Version 1 holds the corpus already, version 2 lacks two of it.
+    assert (stable["version"], stable["base_version"], stable["new"]) == (3, 1, 0)
+    assert (chosen["version"], chosen["base_version"], chosen["new"]) == (4, 2, 2)
+    assert answer["model_version"] == 1
+
+
+@pytest.mark.slow
+def test_the_notes_of_tensorflow_are_not_the_commands_own(models):
+    command = [sys.executable, "-m", "tfrs_twotower.cli", "recommend", "--models", str(models)]
+
+    done = subprocess.run(
+        [*command, "--query", '{"user_id": "user-3"}'], capture_output=True, text=True, check=True
+    )
+
+    assert "model version 1" in done.stdout
+    assert done.stderr == ""
+
+
+def test_a_base_that_is_not_there_is_named(models):
+    with pytest.raises(UserError, match="no version 7: it has 1"):
+        refresh(models, [table_of(OLD)], version=7)
+
+
+@pytest.mark.slow
 def test_labels_stay_where_they_are(models):
     set_label(models, 1)
 
@@ -128,6 +172,7 @@ def test_candidates_that_cannot_be_a_corpus_are_refused(models, tables, message)
         refresh(models, tables)
 
     assert [path.name for path in (models / "retrieval").iterdir()] == ["1"]
+    assert not (models / ".incomplete").exists()
 
 
 def test_files_are_read_as_the_pipeline_reads_them(models, tmp_path):

@@ -84,6 +84,17 @@ def test_a_model_below_popularity_is_stopped(two):
     assert release_gate(two, 2).reasons == ["recall_at_10 0.9800 is below popularity, 0.9900"]
 
 
+def test_what_a_refresh_did_not_measure_is_not_shown_as_its_own(two):
+    change_manifest(
+        two, "retrieval", lambda manifest: manifest.update(origin="refresh", base_version=1)
+    )
+
+    shown = {check.name: (check.served, check.new) for check in release_gate(two, 2).checks}
+
+    assert shown["recall_at_10"] == ("", "not measured: refreshed from version 1")
+    assert [name for name in shown if name.startswith("recall_at_10,")] == []
+
+
 def test_an_index_that_finds_less_is_stopped(two):
     change_manifest(two, "retrieval", lambda manifest: manifest["recall"].update(mean=0.9))
 
