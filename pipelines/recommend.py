@@ -42,7 +42,7 @@ from pipelines.answers import (
 )
 from pipelines.concept import show_users
 from pipelines.filesystem import join
-from pipelines.options import OutputOptions, beam_options, require
+from pipelines.options import OutputOptions, beam_options, read_options
 from pipelines.queries import complete, read_queries
 from pipelines.tables import from_ipc, to_ipc
 from tfrs_twotower.schema import UsageError, UserError, parse_config
@@ -69,8 +69,18 @@ class RecommendOptions(PipelineOptions):
     def _add_argparse_args(cls, parser: ArgumentParser) -> None:
         parser.add_argument("--models", help="The models folder.")
         parser.add_argument("--queries", help="Parquet, .jsonl or .csv, a row a query; a pattern.")
-        parser.add_argument("--k", type=int, default=10, help="How many candidates a query gets.")
-        parser.add_argument("--format", default=PARQUET, choices=(PARQUET, JSONL))
+        parser.add_argument(
+            "--k",
+            type=int,
+            default=10,
+            help="How many candidates a query gets (default: %(default)s).",
+        )
+        parser.add_argument(
+            "--format",
+            default=PARQUET,
+            choices=(PARQUET, JSONL),
+            help="Of the output (default: %(default)s).",
+        )
         parser.add_argument("--rules", default="{}", help="JSON: optional inputs for all queries.")
         parser.add_argument(
             "--exclude_values_of",
@@ -270,11 +280,13 @@ def _write_report(counts: tuple[int, int], staging: str) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the job as the command line says; returns the exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    options = PipelineOptions(arguments)
-    own, to = options.view_as(RecommendOptions), options.view_as(OutputOptions)
     started = time.monotonic()
     try:
-        require(options, ("models", "queries", "output"), "pipelines.recommend")
+        required = ("models", "queries", "output")
+        options = read_options(
+            arguments, "pipelines.recommend", __doc__, RecommendOptions, required
+        )
+        own, to = options.view_as(RecommendOptions), options.view_as(OutputOptions)
         manifest = recommend(
             own.models,
             own.queries,
