@@ -39,6 +39,8 @@ def print_metrics(report: dict[str, Any]) -> None:
     title = f"{report['split']}, {count:,} queries, corpus {report['corpus_size']:,}"
     if report["protocol"] != "full":
         title += f"; among the candidates of {report['protocol']} only, not the corpus"
+    if report["relevant_from"]:
+        title += f"; relevant from a weight of {report['relevant_from']:g}"
     intervals = report["intervals"]
     rows = [
         [

@@ -1,5 +1,7 @@
 """How well a model ranks the corpus, beside what needs no model."""
 
+import json
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +21,7 @@ from tfrs_twotower.evaluation.moments import moment_overlap, morning_and_evening
 from tfrs_twotower.evaluation.protocols import (
     FULL,
     EvaluationSet,
+    Protocol,
     Unit,
     evaluation_set,
     parse_protocol,
@@ -61,6 +64,7 @@ class Evaluation:
     split: str
     protocol: str
     unit: Unit
+    relevant_from: float
     num_queries: dict[str, int]
     num_positives: int
     num_known: int
@@ -85,6 +89,7 @@ class Evaluation:
             "protocol": self.protocol,
             "is_full_ranking": self.protocol == FULL,
             "unit": self.unit,
+            "relevant_from": self.relevant_from,
             "num_queries": self.num_queries,
             "num_positives": self.num_positives,
             "num_positives_known_before": self.num_known,
@@ -163,6 +168,7 @@ def evaluate(
         detailed=True,
     )
     details = _details(loaded.model, loaded.data, corpus, asked, evaluation, users)
+    details["options"] = _options(split, unit, parsed, relevant_from, ranked_lists or {}, rules)
     if answered:
         exact = evaluation.rankings[MODEL]
         details["rules"] = dict(rules or {})
@@ -215,6 +221,25 @@ def _write(folder: Path, name: str, evaluation: Evaluation, costs: Mapping[str, 
         write_json(folder / OPERATIONS_FILE, costs)
     except OSError as error:
         raise UserError(f"cannot write {folder}: {error.strerror}") from error
+
+
+def _options(
+    split: str,
+    unit: Unit,
+    protocol: Protocol,
+    relevant_from: float,
+    ranked_lists: Mapping[str, str | Path],
+    rules: Mapping[str, Any] | None,
+) -> str:
+    """The options of `twotower evaluate` that ask a run the same again."""
+    words = ["--split", split, "--protocol", protocol.text, "--unit", unit]
+    if relevant_from:
+        words += ["--relevant_from", f"{relevant_from:g}"]
+    for name, path in ranked_lists.items():
+        words += ["--baseline", f"{name}={path}"]
+    if rules:
+        words += ["--models", "MODELS", "--rules", json.dumps(dict(rules))]
+    return shlex.join(words)
 
 
 def evaluation_name(
@@ -282,6 +307,7 @@ def evaluate_model(
         split=split,
         protocol=asked.protocol,
         unit=unit,
+        relevant_from=asked.relevant_from,
         num_queries={
             part: len(np.unique(asked.positives.queries[chosen.is_positive]))
             for part, chosen in slices.items()

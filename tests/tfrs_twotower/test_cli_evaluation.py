@@ -1,6 +1,9 @@
 """What the commands of an evaluation print, and what they refuse."""
 
+import html
 import json
+import re
+import shlex
 import shutil
 
 import pytest
@@ -41,6 +44,27 @@ def test_a_sampled_protocol_says_so_above_its_numbers(evaluated, capsys):
     assert main(_evaluate(*evaluated, "--protocol", "sampled:5")) == 0
 
     assert "among the candidates of sampled-5 only, not the corpus" in capsys.readouterr().out
+
+
+def test_the_report_names_what_was_asked_and_how_to_ask_it_again(evaluated, tmp_path, capsys):
+    run, data = evaluated
+    asked = ["--protocol", "sampled:5", "--unit", "event", "--relevant_from", "0.5"]
+    assert main(_evaluate(run, data, *asked)) == 0
+    assert "relevant from a weight of 0.5" in " ".join(capsys.readouterr().out.split())
+    found = run / "evaluation" / "validation-sampled-5-event-from-0.5.json"
+    before = found.read_bytes()
+    assert json.loads(before)["relevant_from"] == 0.5
+
+    page = tmp_path / "report.html"
+    report = ["report", "--run", str(run), "--output", str(page), "--evaluation", found.stem]
+    assert main(report) == 0
+    text = page.read_text(encoding="utf-8")
+    assert "of a weight of 0.5 or more" in text
+    options = re.search("--data PREPARED (.*)</pre>", text).group(1)
+    found.unlink()
+    again = ["evaluate", "--run", str(run), "--data", str(data)]
+    assert main([*again, *shlex.split(html.unescape(options))]) == 0
+    assert found.read_bytes() == before
 
 
 def test_evaluate_prints_json_for_machines(evaluated, capsys):

@@ -32,7 +32,8 @@ class EvaluationSet(NamedTuple):
     `features`: encoded query features, one entry a query; `query_rows`: `[num_queries]`;
     `positives`: the relevant candidates, at least one a query; `excluded`: candidates that are not
     eligible; `num_known`: relevant candidates left out because they are excluded; `listed`: the
-    only eligible candidates, None for the corpus; `protocol`: its name.
+    only eligible candidates, None for the corpus; `protocol`: its name; `relevant_from`: the least
+    weight of a relevant candidate.
     """
 
     features: Arrays
@@ -42,6 +43,7 @@ class EvaluationSet(NamedTuple):
     num_known: int
     listed: Pairs | None = None
     protocol: str = FULL
+    relevant_from: float = 0.0
 
     def take(self, kept: Ints) -> "EvaluationSet":
         """Some of the queries, given by ascending position."""
@@ -65,6 +67,12 @@ class Protocol(NamedTuple):
     def name(self) -> str:
         """What the results are labelled with, and their files named after."""
         return f"{self.kind}-{self.num_sampled}" if self.num_sampled else self.kind
+
+    @property
+    def text(self) -> str:
+        """What `parse_protocol` reads."""
+        value = self.num_sampled or self.lists
+        return f"{self.kind}:{value}" if value else self.kind
 
 
 def parse_protocol(text: str) -> Protocol:
@@ -150,6 +158,7 @@ def evaluation_set(
         positives=Pairs(queries, positives.candidate_rows[~is_known]),
         excluded=_pairs_of(query_rows[entries], known),
         num_known=int(is_known.sum()),
+        relevant_from=relevant_from,
     )
 
 

@@ -136,7 +136,7 @@ def _evaluation(folder: Path, name: str) -> dict[str, Any]:
     if not path.exists():
         raise UserError(f"{folder} has no evaluation {name}: make it with {advice}")
     found = _read(path)
-    if "users" not in found:
+    if "options" not in found:
         raise UserError(f"{path} is of an older version: evaluate again with {advice}")
     return found
 
