@@ -81,6 +81,25 @@ def print_attribution(report: dict[str, Any]) -> None:
     print_table("where the loss is", ["", *(name.replace("_", " ") for name in ATTRIBUTED)], rows)
 
 
+def print_operations(operations: dict[str, Any]) -> None:
+    """Prints what running a model costs, as `operations.measure` found it."""
+    of_query, memory = operations["query_embedding_ms"], operations["embedding_bytes"]
+    rows = [
+        ["query embedding, alone", f"{of_query['batch_1']:.3f} ms"],
+        ["query embedding, in a batch of 256", f"{of_query['batch_256']:.4f} ms each"],
+        ["candidates scored a second, exactly", f"{operations['candidates_scored_per_s']:,.0f}"],
+        *(
+            [f"memory for the embeddings of all {side}", f"{size / 1e6:.2f} MB"]
+            for side, size in memory.items()
+        ),
+        *(
+            [f"loading {model}", f"{seconds:.2f} s"]
+            for model, seconds in operations["model_load_s"].items()
+        ),
+    ]
+    print_table("what running it costs, on this machine", ["", ""], rows)
+
+
 def print_comparison(comparison: dict[str, Any]) -> None:
     """Prints a comparison (`Comparison.as_dict`)."""
     first, *others = comparison["runs"]

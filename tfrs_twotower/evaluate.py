@@ -58,7 +58,9 @@ class Evaluation:
     metrics by name, None where the slice is empty; `intervals`: likewise 95 % bootstrap intervals
     of the headline metrics; `recall_curve`: for each system recall at each of `CURVE_CUTS` up to
     the corpus size; `per_query`: one row a query with its id, its relevant candidates, their ranks
-    and the ids of the model's list; `rankings`: what each system ranked; `details`: see `insights`.
+    and the ids of the model's list; `rankings`: what each system ranked; `details`: see `insights`;
+    `operations`: see `operations.measure`, not part of `as_dict` since it differs from one time to
+    the next.
     """
 
     split: str
@@ -75,6 +77,7 @@ class Evaluation:
     per_query: pd.DataFrame
     rankings: dict[str, Ranking] = field(repr=False)
     details: dict[str, Any] = field(default_factory=dict, repr=False)
+    operations: dict[str, Any] = field(default_factory=dict, repr=False)
 
     @property
     def is_below_popularity(self) -> bool:
@@ -176,9 +179,11 @@ def evaluate(
             attribute(exact, found, ruled, asked)._asdict() for found, ruled in answered
         ]
     evaluation.details.update(details)
-    costs = operations.measure(loaded, candidates, asked, Path(models) if models else None)
+    evaluation.operations.update(
+        operations.measure(loaded, candidates, asked, Path(models) if models else None)
+    )
     name = evaluation_name(split, parsed.name, unit, relevant_from)
-    _write(loaded.folder / EVALUATION, name, evaluation, costs)
+    _write(loaded.folder / EVALUATION, name, evaluation)
     return evaluation
 
 
@@ -210,7 +215,7 @@ def _answered(
     return found
 
 
-def _write(folder: Path, name: str, evaluation: Evaluation, costs: Mapping[str, Any]) -> None:
+def _write(folder: Path, name: str, evaluation: Evaluation) -> None:
     """Writes the files of an evaluation, each whole or not at all."""
     beside = folder / f"{name}.parquet.tmp"
     try:
@@ -218,7 +223,7 @@ def _write(folder: Path, name: str, evaluation: Evaluation, costs: Mapping[str, 
         evaluation.per_query.to_parquet(beside, index=False)
         beside.replace(folder / f"{name}.parquet")
         write_json(folder / f"{name}.json", evaluation.as_dict())
-        write_json(folder / OPERATIONS_FILE, costs)
+        write_json(folder / OPERATIONS_FILE, evaluation.operations)
     except OSError as error:
         raise UserError(f"cannot write {folder}: {error.strerror}") from error
 
@@ -238,7 +243,7 @@ def _options(
     for name, path in ranked_lists.items():
         words += ["--baseline", f"{name}={path}"]
     if rules:
-        words += ["--models", "MODELS", "--rules", json.dumps(dict(rules))]
+        words += ["--rules", json.dumps(dict(rules))]
     return shlex.join(words)
 
 

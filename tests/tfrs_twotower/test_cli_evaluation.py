@@ -38,6 +38,12 @@ def test_evaluate_shows_systems_parts_and_named_users(evaluated, capsys):
     said = capsys.readouterr().out
     for text in ("model", "popularity", "item-kNN", "warm", "tail", "user user-3"):
         assert text in said
+    for cost in (
+        "query embedding, alone",
+        "candidates scored a second",
+        "embeddings of all queries",
+    ):
+        assert cost in said
 
 
 def test_a_sampled_protocol_says_so_above_its_numbers(evaluated, capsys):
@@ -70,7 +76,10 @@ def test_the_report_names_what_was_asked_and_how_to_ask_it_again(evaluated, tmp_
 def test_evaluate_prints_json_for_machines(evaluated, capsys):
     assert main(_evaluate(*evaluated, "--json", "-")) == 0
 
-    assert json.loads(capsys.readouterr().out)["protocol"] == "full"
+    found = json.loads(capsys.readouterr().out)
+    assert found["protocol"] == "full"
+    # 20 candidates and 20 queries of 8 numbers of 4 bytes.
+    assert found["operations"]["embedding_bytes"] == {"candidates": 640, "queries": 640}
 
 
 @pytest.mark.parametrize(

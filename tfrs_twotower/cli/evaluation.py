@@ -20,6 +20,7 @@ from tfrs_twotower.display import (
     print_attribution,
     print_comparison,
     print_metrics,
+    print_operations,
     print_slices,
     print_users,
 )
@@ -86,7 +87,7 @@ def evaluate(
         models=models,
         rules=json_object("--rules", rules),
     )
-    report = evaluation.as_dict()
+    report = {**evaluation.as_dict(), "operations": evaluation.operations}
     if json_file == Path("-"):
         print_json(report)
     else:
@@ -96,6 +97,7 @@ def evaluate(
             print_attribution(report)
         if user:
             print_users(report["users"])
+        print_operations(report["operations"])
     if json_file not in (None, Path("-")):
         json_file.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     warn_if_below_popularity(evaluation)

@@ -1,9 +1,11 @@
 """The report: whole, harmless, and drawn in a real browser."""
 
 import functools
+import html
 import http.server
 import json
 import re
+import shlex
 import shutil
 import subprocess
 import threading
@@ -12,6 +14,7 @@ import numpy as np
 import pytest
 
 from tests import small_shop
+from tfrs_twotower.cli import main
 from tfrs_twotower.evaluate import evaluate
 from tfrs_twotower.report import write_report
 from tfrs_twotower.report.figures import embedding_map, index_trials
@@ -70,6 +73,23 @@ def test_without_models_the_page_does_without_their_sections(shop, tmp_path):
     assert '<section id="map">' not in text
     assert '<section id="index">' not in text
     assert '<section id="users">' in text
+
+
+def test_the_page_says_which_command_measures_what_only_models_tell(shop, tmp_path):
+    run, file = tmp_path / "run", tmp_path / "report.html"
+    shutil.copytree(shop.run, run)
+    evaluate(run, shop.prepared)
+    text = write_report(run, file, models=shop.models).read_text()
+
+    assert "<td>loading retrieval</td>" not in text
+    commands = set(re.findall("<pre>twotower (evaluate .*)</pre>", text))
+    [command] = (shlex.split(html.unescape(command)) for command in commands)
+    command[command.index("PREPARED")] = str(shop.prepared)
+    assert main(command) == 0
+    text = write_report(run, file, models=shop.models).read_text()
+    assert "<td>loading retrieval</td>" in text
+    assert "<th>missed by the model</th>" in text
+    assert "<pre>twotower evaluate" not in text
 
 
 def test_a_sampled_evaluation_is_labelled_as_such(shop, tmp_path):
