@@ -81,6 +81,15 @@ def print_attribution(report: dict[str, Any]) -> None:
     print_table("where the loss is", ["", *(name.replace("_", " ") for name in ATTRIBUTED)], rows)
 
 
+def print_moments(overlap: dict[str, Any] | None) -> None:
+    """Prints how alike the lists of 08:00 and 20:00 are; nothing where no hour is read."""
+    if overlap:
+        print(
+            f"morning and evening: {overlap['overlap_at_10']:.1%} of the ten best are the same "
+            f"(context mode {overlap['context_mode']})"
+        )
+
+
 def print_operations(operations: dict[str, Any]) -> None:
     """Prints what running a model costs, as `operations.measure` found it."""
     of_query, memory = operations["query_embedding_ms"], operations["embedding_bytes"]

@@ -20,6 +20,7 @@ from tfrs_twotower.display import (
     print_attribution,
     print_comparison,
     print_metrics,
+    print_moments,
     print_operations,
     print_slices,
     print_users,
@@ -97,6 +98,7 @@ def evaluate(
             print_attribution(report)
         if user:
             print_users(report["users"])
+        print_moments(report["morning_and_evening"])
         print_operations(report["operations"])
     if json_file not in (None, Path("-")):
         json_file.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")

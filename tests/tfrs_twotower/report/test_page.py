@@ -92,6 +92,18 @@ def test_the_page_says_which_command_measures_what_only_models_tell(shop, tmp_pa
     assert "<pre>twotower evaluate" not in text
 
 
+def test_the_terminal_says_how_alike_morning_and_evening_are(shop, tmp_path, capsys):
+    shutil.copytree(shop.run, tmp_path / "run")
+    asked = ["--run", str(tmp_path / "run"), "--data", str(shop.prepared)]
+    assert main(["evaluate", *asked]) == 0
+    said = capsys.readouterr().out
+    assert main(["sensitivity", *asked]) == 0
+    share = capsys.readouterr().out.split()[0]
+
+    line = f"morning and evening: {share} of the ten best are the same (context mode user_tower)"
+    assert line in said
+
+
 def test_a_sampled_evaluation_is_labelled_as_such(shop, tmp_path):
     text = write_report(shop.run, tmp_path / "report.html", evaluation="test-sampled-3").read_text()
 
