@@ -82,6 +82,12 @@ def test_evaluate_prints_json_for_machines(evaluated, capsys):
     assert found["operations"]["embedding_bytes"] == {"candidates": 640, "queries": 640}
 
 
+def test_a_json_file_that_cannot_be_written_is_told(evaluated, capsys):
+    assert main(_evaluate(*evaluated, "--json", "/dev/full")) == 1
+
+    assert_said(capsys, "cannot write /dev/full: No space left on device")
+
+
 @pytest.mark.parametrize(
     ("options", "code", "message"),
     [
@@ -89,6 +95,7 @@ def test_evaluate_prints_json_for_machines(evaluated, capsys):
         pytest.param(["--protocol", "given:none.parquet"], 2, "cannot read ranked", id="lists"),
         pytest.param(["--user", "nobody"], 1, "user 'nobody' is not among", id="user"),
         pytest.param(["--unit", "day"], 2, "expected user or event", id="unit"),
+        pytest.param(["--json", "no/x.json"], 2, "--json no/x.json: expected a file in", id="json"),
         pytest.param(["--models", "nowhere"], 1, "no models in nowhere", id="models"),
     ],
 )

@@ -25,7 +25,7 @@ from tfrs_twotower.display import (
     print_slices,
     print_users,
 )
-from tfrs_twotower.schema import UsageError
+from tfrs_twotower.schema import UsageError, UserError
 from tfrs_twotower.schema.requests import json_object
 
 app = typer.Typer()
@@ -76,6 +76,9 @@ def evaluate(
 
     if unit not in ("user", "event"):
         raise UsageError(f"--unit {unit}: expected user or event")
+    is_stdout = json_file == Path("-")
+    if json_file and (json_file.is_dir() or not json_file.parent.is_dir()):
+        raise UsageError(f"--json {json_file}: expected a file in a folder that exists")
     evaluation = api.evaluate(
         run,
         data,
@@ -89,7 +92,7 @@ def evaluate(
         rules=json_object("--rules", rules),
     )
     report = {**evaluation.as_dict(), "operations": evaluation.operations}
-    if json_file == Path("-"):
+    if is_stdout:
         print_json(report)
     else:
         print_metrics(report)
@@ -100,8 +103,11 @@ def evaluate(
             print_users(report["users"])
         print_moments(report["morning_and_evening"])
         print_operations(report["operations"])
-    if json_file not in (None, Path("-")):
-        json_file.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    if json_file and not is_stdout:
+        try:
+            json_file.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+        except OSError as error:
+            raise UserError(f"cannot write {json_file}: {error.strerror}") from error
     warn_if_below_popularity(evaluation)
 
 
