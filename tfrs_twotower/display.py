@@ -37,10 +37,7 @@ def print_metrics(report: dict[str, Any]) -> None:
     names = [name for name in SHOWN_METRICS if name in systems["model"]["all"]]
     count = report["num_queries"]["all"]
     title = f"{report['split']}, {count:,} queries, corpus {report['corpus_size']:,}"
-    if report["protocol"] != "full":
-        title += f"; among the candidates of {report['protocol']} only, not the corpus"
-    if report["relevant_from"]:
-        title += f"; relevant from a weight of {report['relevant_from']:g}"
+    title += _terms(report)
     intervals = report["intervals"]
     rows = [
         [
@@ -112,7 +109,10 @@ def print_operations(operations: dict[str, Any]) -> None:
 def print_comparison(comparison: dict[str, Any]) -> None:
     """Prints a comparison (`Comparison.as_dict`)."""
     first, *others = comparison["runs"]
-    title = f"{comparison['num_queries']:,} queries; differences from {first}, * where p < 0.05"
+    title = (
+        f"{comparison['evaluation']}, {comparison['num_queries']:,} queries{_terms(comparison)}; "
+        f"differences from {first}, * where p < 0.05"
+    )
     rows = []
     for run in comparison["runs"]:
         for name, found in comparison["metrics"][run].items():
@@ -167,6 +167,16 @@ def print_error(error: UserError) -> None:
     """Prints a user's error to stderr, as it is."""
     Console(stderr=True).print("[bold red]error:[/]", end=" ")
     Console(stderr=True, markup=False, highlight=False, soft_wrap=True).print(error)
+
+
+def _terms(report: dict[str, Any]) -> str:
+    """What a title must say of an evaluation that is not over the corpus and all positives."""
+    said = ""
+    if not report["is_full_ranking"]:
+        said += f"; among the candidates of {report['protocol']} only, not the corpus"
+    if report["relevant_from"]:
+        said += f"; relevant from a weight of {report['relevant_from']:g}"
+    return said
 
 
 def _heading(metric: str) -> str:

@@ -117,6 +117,29 @@ def test_compare_of_a_run_with_itself_finds_nothing(evaluated, tmp_path, capsys)
     assert {metric["p_value"] for metric in found.values()} == {1.0}
 
 
+def test_compare_says_when_it_compares_ranks_among_a_few(evaluated, tmp_path, capsys):
+    asked = ["--protocol", "sampled:5", "--relevant_from", "0.5"]
+    assert main(_evaluate(*evaluated, *asked)) == 0
+    shutil.copytree(evaluated[0], tmp_path / "again")
+    runs = [str(evaluated[0]), str(tmp_path / "again")]
+    named = ["--evaluation", "validation-sampled-5-from-0.5"]
+    capsys.readouterr()
+
+    assert main(["compare", *runs, *named]) == 0
+    title = " ".join(capsys.readouterr().out.partition("┏")[0].split())
+    assert title.startswith(
+        "validation-sampled-5-from-0.5, 20 queries; among the candidates of sampled-5 only, not "
+        "the corpus; relevant from a weight of 0.5; differences from run"
+    )
+
+    assert main(["compare", *runs, *named, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["evaluation"], found["protocol"], found["is_full_ranking"]) == (
+        *("validation-sampled-5-from-0.5", "sampled-5"),
+        False,
+    )
+
+
 def test_compare_answers_a_mistake_with_a_line(evaluated, capsys):
     assert main(["compare", str(evaluated[0])]) == 2
     assert_said(capsys, "takes two runs or more")

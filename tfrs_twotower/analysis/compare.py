@@ -1,9 +1,10 @@
 """Runs side by side: metrics on the same queries, whether they differ, how alike the lists are."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +14,7 @@ import pyarrow as pa
 from tfrs_twotower import metrics
 from tfrs_twotower.evaluate import evaluation_name
 from tfrs_twotower.evaluation.intervals import Interval, bootstrap, paired_p_value
+from tfrs_twotower.evaluation.protocols import FULL
 from tfrs_twotower.evaluation.summaries import HEADLINE, LIST_LENGTH
 from tfrs_twotower.runs import CONFIG_FILE, EVALUATION, MADE_BY
 from tfrs_twotower.schema import UsageError, UserError, differences, load_config
@@ -44,6 +46,9 @@ class Comparison:
     """What a comparison found; the first run is what the others are compared with."""
 
     runs: tuple[str, ...]
+    evaluation: str  # As its files are named.
+    protocol: str
+    relevant_from: float
     num_queries: int
     metrics: dict[str, tuple[Difference, ...]]  # By run; differences of the first run are 0.
     overlap_at_k: dict[str, float]  # By run: share of the lists in common with the first run.
@@ -53,6 +58,10 @@ class Comparison:
         """As JSON holds it."""
         return {
             "runs": list(self.runs),
+            "evaluation": self.evaluation,
+            "protocol": self.protocol,
+            "is_full_ranking": self.protocol == FULL,
+            "relevant_from": self.relevant_from,
             "num_queries": self.num_queries,
             "metrics": {
                 run: {
@@ -89,7 +98,8 @@ def compare(runs: Sequence[str | Path], *, evaluation: str = evaluation_name("te
     names = _names([Path(run) for run in runs])
     evaluated = {run: _read(Path(path), evaluation) for run, path in zip(names, runs, strict=True)}
     first, *others = names
-    shared = _shared(evaluated)
+    asked = evaluated[first].asked
+    shared = _shared({run: found.per_query for run, found in evaluated.items()})
     clusters = np.unique(shared[first].index.get_level_values(0), return_inverse=True)[1]
     values = {run: _metrics_of(table) for run, table in shared.items()}
     configs = {
@@ -98,6 +108,9 @@ def compare(runs: Sequence[str | Path], *, evaluation: str = evaluation_name("te
     }
     return Comparison(
         runs=tuple(names),
+        evaluation=evaluation,
+        protocol=asked["protocol"],
+        relevant_from=asked.get("relevant_from", 0.0),
         num_queries=len(clusters),
         metrics={run: _differences(values[run], values[first], clusters) for run in names},
         overlap_at_k={run: _overlap(shared[first], shared[run]) for run in others},
@@ -113,11 +126,17 @@ def _names(runs: Sequence[Path]) -> list[str]:
     return [f"{path} ({place})" for place, path in enumerate(runs, 1)]
 
 
-def _read(folder: Path, name: str) -> pd.DataFrame:
+class _Evaluated(NamedTuple):
+    per_query: pd.DataFrame
+    asked: dict[str, Any]  # What the evaluation says of itself.
+
+
+def _read(folder: Path, name: str) -> _Evaluated:
     read_manifest(folder, kind="run", made_by=MADE_BY)
     path = folder / EVALUATION / f"{name}.parquet"
     try:
         table = pd.read_parquet(path)
+        asked = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
     except (OSError, pa.ArrowException) as error:
         raise UserError(
             f"{folder} has no evaluation {name}: make it with `twotower evaluate --run {folder}` "
@@ -125,7 +144,7 @@ def _read(folder: Path, name: str) -> pd.DataFrame:
         ) from error
     # A user may be asked several times: event by event, in their order.
     table["occurrence"] = table.groupby("query_id").cumcount()
-    return table.set_index(["query_id", "occurrence"])
+    return _Evaluated(table.set_index(["query_id", "occurrence"]), asked)
 
 
 def _shared(evaluated: dict[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
