@@ -93,7 +93,8 @@ def test_a_json_file_that_cannot_be_written_is_told(evaluated, capsys):
     [
         pytest.param(["--protocol", "some"], 2, "expected full, sampled:N", id="protocol"),
         pytest.param(["--protocol", "given:none.parquet"], 2, "cannot read ranked", id="lists"),
-        pytest.param(["--user", "nobody"], 1, "user 'nobody' is not among", id="user"),
+        pytest.param(["--user", "nobody"], 1, "expected an id such as 'user-0'", id="user"),
+        pytest.param(["--relevant_from", "7"], 1, "before: lower --relevant_from, or", id="weight"),
         pytest.param(["--unit", "day"], 2, "expected user or event", id="unit"),
         pytest.param(["--json", "no/x.json"], 2, "--json no/x.json: expected a file in", id="json"),
         pytest.param(["--models", "nowhere"], 1, "no models in nowhere", id="models"),

@@ -179,7 +179,7 @@ def _place(query_ids: npt.NDArray[np.str_], query_id: str) -> int:
     if not len(places):
         raise UserError(
             f"user {query_id!r} is not among the {len(np.unique(query_ids)):,} users evaluated: "
-            f"expected an id such as {query_ids[0]!r}"
+            f"expected an id such as {str(query_ids[0])!r}"
         )
     return int(places[0])
 

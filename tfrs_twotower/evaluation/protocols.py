@@ -144,9 +144,11 @@ def evaluation_set(
     asked, queries = np.unique(positives.queries[~is_known], return_inverse=True)
     if not len(asked):
         above = f" of weight {relevant_from} or more" if relevant_from else ""
+        larger = "give it a larger share in `split` of the config"
+        cure = "lower --relevant_from" if relevant_from else larger
         raise UserError(
             f"{data.folder}: the {split} split has no positive{above} that its query did not have "
-            "before: give it a larger share in `split` of the config, or evaluate another split"
+            f"before: {cure}, or evaluate another split"
         )
     entries = first_of_query[asked]
     skipped = (*keys, layout.LABEL, layout.WEIGHT, *data.config.candidate_aggregates)
