@@ -156,6 +156,14 @@ def test_rare_groups_of_the_map_are_drawn_together_and_nobody_is_lost():
     assert sum(len(renderer.data_source.data["x"]) for renderer in drawing.renderers) == 40
 
 
+def test_the_legend_of_the_map_covers_no_candidate():
+    groups = [f"g{place % 3}" for place in range(9)]
+
+    drawing, _ = embedding_map(np.eye(9, dtype=np.float32), groups, groups)
+
+    assert drawing.legend[0] in drawing.below
+
+
 def test_a_corpus_of_one_is_a_map_of_one_point():
     drawing, _ = embedding_map(np.ones([1, 1], np.float32), ["a"], [""])
 
@@ -204,6 +212,8 @@ async function look(width) {
     section => [section.id, section.getBoundingClientRect().height]);
   found.push({width, scroll: page.documentElement.scrollWidth, title: page.title,
     figures: canvases.length, sections: Object.fromEntries(boxes),
+    hidden: [...page.querySelectorAll("#operations .scroll, #reproduce .scroll")].filter(
+      box => box.scrollWidth > box.clientWidth).length,
     empty: [...page.querySelectorAll("[data-root-id]")].filter(
       root => !(root.firstElementChild?.getBoundingClientRect().height > 50)).length});
 }
@@ -267,4 +277,5 @@ def test_a_browser_draws_every_section_without_an_error_at_either_width(chromium
         assert min(found["sections"].values()) > 60
         assert found["figures"] >= 8
         assert found["empty"] == 0
+        assert found["hidden"] == 0, "values stand outside the page"
         assert found["title"] == "run: two-tower report"
