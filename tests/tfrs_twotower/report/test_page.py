@@ -11,6 +11,7 @@ import subprocess
 import threading
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from tests import small_shop
@@ -90,6 +91,22 @@ def test_the_page_says_which_command_measures_what_only_models_tell(shop, tmp_pa
     assert "<td>loading retrieval</td>" in text
     assert "<th>missed by the model</th>" in text
     assert "<pre>twotower evaluate" not in text
+
+
+def test_users_are_shown_with_the_history_up_to_their_first_event_of_the_split(shop, tmp_path):
+    shutil.copytree(shop.run, tmp_path / "run")
+    found = tmp_path / "found.json"
+    asked = ["evaluate", "--run", str(tmp_path / "run"), "--data", str(shop.prepared)]
+    assert main([*asked, "--user", "u05", "--json", str(found)]) == 0
+
+    log = pd.read_csv(shop.dataset / "interactions.csv").sort_values(["ts", "item"])
+    manifest = json.loads((shop.prepared / "manifest.json").read_text())
+    before, _ = manifest["time_ranges"]["test"]
+    had = log[(log["user"] == "u05") & (log["ts"] < before)]["item"].tolist()
+    in_train = log[(log["user"] == "u05") & (log["ts"] < manifest["time_ranges"]["validation"][0])]
+    [user] = json.loads(found.read_text())["users"]
+    assert [entry["candidate_id"] for entry in user["history"]] == had[:-7:-1]
+    assert had[-6:] != in_train["item"].tolist()[-6:], "validation must tell something"
 
 
 def test_the_terminal_says_how_alike_morning_and_evening_are(shop, tmp_path, capsys):
