@@ -38,6 +38,8 @@ def print_metrics(report: dict[str, Any]) -> None:
     count = report["num_queries"]["all"]
     title = f"{report['split']}, {count:,} queries, corpus {report['corpus_size']:,}"
     title += _terms(report)
+    if left_out := report["num_queries_left_out"]:
+        title += f"; {left_out:,} queries left out, whose lists lack what is relevant"
     intervals = report["intervals"]
     rows = [
         [

@@ -70,6 +70,7 @@ class Evaluation:
     num_queries: dict[str, int]
     num_positives: int
     num_known: int
+    num_left_out: int
     corpus_size: int
     systems: dict[str, dict[str, Values]]
     intervals: dict[str, dict[str, Intervals]]
@@ -96,6 +97,7 @@ class Evaluation:
             "num_queries": self.num_queries,
             "num_positives": self.num_positives,
             "num_positives_known_before": self.num_known,
+            "num_queries_left_out": self.num_left_out,
             "corpus_size": self.corpus_size,
             "metrics": self.systems,
             "intervals": self.intervals,
@@ -319,6 +321,7 @@ def evaluate_model(
         },
         num_positives=len(asked.positives.queries),
         num_known=asked.num_known,
+        num_left_out=asked.num_left_out,
         corpus_size=len(corpus),
         systems={
             name: {part: found[0][name] for part, found in found_in.items()} for name in rankings

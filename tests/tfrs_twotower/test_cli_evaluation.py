@@ -6,8 +6,10 @@ import re
 import shlex
 import shutil
 
+import pandas as pd
 import pytest
 
+from tests import tiny_world
 from tfrs_twotower.cli import main
 
 
@@ -71,6 +73,28 @@ def test_the_report_names_what_was_asked_and_how_to_ask_it_again(evaluated, tmp_
     again = ["evaluate", "--run", str(run), "--data", str(data)]
     assert main([*again, *shlex.split(html.unescape(options))]) == 0
     assert found.read_bytes() == before
+
+
+def test_lists_of_two_files_are_two_evaluations_that_tell_their_file_and_whom_they_leave_out(
+    evaluated, tmp_path, capsys
+):
+    run, data = evaluated
+    everything = [tiny_world.candidate_id(number) for number in range(tiny_world.SIZE)]
+    for name, num_queries in (("few", 4), ("many", 15)):
+        queries = [tiny_world.query_id(number) for number in range(num_queries)]
+        lists = pd.DataFrame({"query_id": queries, "candidate_ids": [everything] * num_queries})
+        lists.to_parquet(tmp_path / f"{name}.parquet")
+        assert main(_evaluate(run, data, "--protocol", f"given:{tmp_path}/{name}.parquet")) == 0
+
+        said = " ".join(capsys.readouterr().out.split())
+        assert f"{num_queries} queries, corpus 20; among the candidates of given-{name}" in said
+        assert f"; {20 - num_queries} queries left out, whose lists lack what is relevant" in said
+
+    for name, left_out in (("few", 16), ("many", 5)):
+        written = run / "evaluation" / f"validation-given-{name}.json"
+        found = json.loads(written.read_text(encoding="utf-8"))
+        assert found["num_queries_left_out"] == left_out
+        assert f"{tmp_path}/{name}.parquet" in found["options"]
 
 
 def test_evaluate_prints_json_for_machines(evaluated, capsys):

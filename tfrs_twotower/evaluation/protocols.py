@@ -33,7 +33,8 @@ class EvaluationSet(NamedTuple):
     `positives`: the relevant candidates, at least one a query; `excluded`: candidates that are not
     eligible; `num_known`: relevant candidates left out because they are excluded; `listed`: the
     only eligible candidates, None for the corpus; `protocol`: its name; `relevant_from`: the least
-    weight of a relevant candidate.
+    weight of a relevant candidate; `num_left_out`: queries left out because a given list lacks all
+    that is relevant.
     """
 
     features: Arrays
@@ -44,6 +45,7 @@ class EvaluationSet(NamedTuple):
     listed: Pairs | None = None
     protocol: str = FULL
     relevant_from: float = 0.0
+    num_left_out: int = 0
 
     def take(self, kept: Ints) -> "EvaluationSet":
         """Some of the queries, given by ascending position."""
@@ -66,7 +68,8 @@ class Protocol(NamedTuple):
     @property
     def name(self) -> str:
         """What the results are labelled with, and their files named after."""
-        return f"{self.kind}-{self.num_sampled}" if self.num_sampled else self.kind
+        of = self.num_sampled or (self.lists and self.lists.stem)
+        return f"{self.kind}-{of}" if of else self.kind
 
     @property
     def text(self) -> str:
@@ -254,13 +257,15 @@ def _among_given(
             "of this data set and split?"
         )
     pairs = pairs.sort_values(["query", "row"])
+    kept = np.unique(asked.positives.queries[is_relevant])
     nothing = np.zeros(0, np.int64)
     return asked._replace(
         positives=Pairs(*(column[is_relevant] for column in asked.positives)),
         excluded=Pairs(nothing, nothing),
         listed=Pairs(pairs["query"].to_numpy(np.int64), pairs["row"].to_numpy(np.int64)),
         protocol=protocol.name,
-    ).take(np.unique(asked.positives.queries[is_relevant]))
+        num_left_out=len(asked.query_rows) - len(kept),
+    ).take(kept)
 
 
 def _known_pairs(data: PreparedData, split: str) -> Pairs:
