@@ -140,6 +140,11 @@ def test_compare_of_a_run_with_itself_finds_nothing(evaluated, tmp_path, capsys)
     assert main(["compare", *runs, "--evaluation", "validation-full", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)["metrics"]["again"]
     assert {metric["p_value"] for metric in found.values()} == {1.0}
+    evaluation = evaluated[0] / "evaluation" / "validation-full.json"
+    intervals = json.loads(evaluation.read_text(encoding="utf-8"))["intervals"]["model"]["all"]
+    assert {name: metric["interval"] for name, metric in found.items()} == {
+        name: pytest.approx(bounds) for name, bounds in intervals.items()
+    }
 
 
 def test_compare_says_when_it_compares_ranks_among_a_few(evaluated, tmp_path, capsys):

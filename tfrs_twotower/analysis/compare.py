@@ -20,7 +20,6 @@ from tfrs_twotower.runs import CONFIG_FILE, EVALUATION, MADE_BY
 from tfrs_twotower.schema import UsageError, UserError, differences, load_config
 from tfrs_twotower.schema.folders import read_manifest
 
-SEED = 1
 SIGNIFICANT = 0.05
 
 
@@ -100,7 +99,8 @@ def compare(runs: Sequence[str | Path], *, evaluation: str = evaluation_name("te
     first, *others = names
     asked = evaluated[first].asked
     shared = _shared({run: found.per_query for run, found in evaluated.items()})
-    clusters = np.unique(shared[first].index.get_level_values(0), return_inverse=True)[1]
+    # In the order and with the seed of the evaluation: its intervals are found again.
+    clusters = pd.factorize(shared[first].index.get_level_values(0))[0]
     values = {run: _metrics_of(table) for run, table in shared.items()}
     configs = {
         run: load_config(Path(path) / CONFIG_FILE).model_dump(mode="json")
@@ -112,7 +112,12 @@ def compare(runs: Sequence[str | Path], *, evaluation: str = evaluation_name("te
         protocol=asked["protocol"],
         relevant_from=asked.get("relevant_from", 0.0),
         num_queries=len(clusters),
-        metrics={run: _differences(values[run], values[first], clusters) for run in names},
+        metrics={
+            run: _differences(
+                values[run], values[first], clusters, configs[run]["training"]["seed"]
+            )
+            for run in names
+        },
         overlap_at_k={run: _overlap(shared[first], shared[run]) for run in others},
         config_differences={run: differences(configs[first], configs[run]) for run in others},
     )
@@ -151,7 +156,7 @@ def _shared(evaluated: dict[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
     tables = list(evaluated.values())
     index = tables[0].index
     for table in tables[1:]:
-        index = index.intersection(table.index, sort=True)
+        index = index[index.isin(table.index)]
     if index.empty:
         raise UserError(
             f"the runs {', '.join(evaluated)} were asked different queries: nothing to compare; "
@@ -175,11 +180,14 @@ def _metrics_of(table: pd.DataFrame) -> npt.NDArray[np.float64]:
 
 
 def _differences(
-    own: npt.NDArray[np.float64], first: npt.NDArray[np.float64], clusters: npt.NDArray[np.int64]
+    own: npt.NDArray[np.float64],
+    first: npt.NDArray[np.float64],
+    clusters: npt.NDArray[np.int64],
+    seed: int,
 ) -> tuple[Difference, ...]:
     gained = own - first
     # The same draws for both: what is compared is drawn together.
-    drawn = bootstrap(np.concatenate([own, gained], axis=1), clusters, SEED)
+    drawn = bootstrap(np.concatenate([own, gained], axis=1), clusters, seed)
     count = len(HEADLINE)
     return tuple(
         Difference(
@@ -188,7 +196,7 @@ def _differences(
             interval=drawn[place],
             difference=float(gained[:, place].mean()),
             difference_interval=drawn[count + place],
-            p_value=paired_p_value(gained[:, place], clusters, SEED),
+            p_value=paired_p_value(gained[:, place], clusters, seed),
         )
         for place, name in enumerate(HEADLINE)
     )
