@@ -1,4 +1,4 @@
-"""A concept test: a few named queries, what they were recommended beside what they had."""
+"""A concept test: a few named queries, what they were recommended beside what they asked with."""
 
 from collections.abc import Mapping, Sequence
 from itertools import zip_longest
@@ -13,46 +13,75 @@ from rich.console import Console
 from rich.table import Table
 
 from pipelines import filesystem
-from pipelines.answers import CANDIDATE_IDS, QUERY_ID
+from pipelines.answers import CANDIDATE_IDS, QUERY_ID, Contract
 from pipelines.filesystem import join
+from pipelines.queries import complete, read_queries
 from pipelines.tables import column
 from tfrs_twotower.schema import UserError
-from tfrs_twotower.schema.models import CANDIDATES, QUERIES, QUERY_KEY
 
 TITLE = "title"
 NUM_SHOWN = 10
 
 
-def show_users(
-    models: str, output: str, manifest: Mapping[str, Any], query_ids: Sequence[str]
-) -> None:
-    """Prints a table a query: recommended titles and, newest first, each list feature it has.
+def find_queries(
+    files: Sequence[str], stored: str, key: str, contract: Contract, query_ids: Sequence[str]
+) -> dict[str, dict[str, Any]]:
+    """What a few queries ask, completed with what is known of them.
 
     Args:
-        models: The models folder.
-        output: What `pipelines.recommend` wrote.
-        manifest: Its manifest.
+        files: Of queries.
+        stored: Folder of what is known of queries.
+        key: The column of ids.
+        contract: What the model takes.
         query_ids: Which queries.
 
+    Returns:
+        By id the values by name; where an id is asked several times, the last.
+
     Raises:
-        UserError: If one is not among the answers.
+        UserError: If one is not among the queries.
     """
-    version = str(manifest["version"])
-    titles = _titles(join(models, CANDIDATES, version))
-    stored = ds.dataset(join(models, QUERIES, version))
-    key = stored.schema.metadata[QUERY_KEY].decode()
-    lists = [field.name for field in stored.schema if pa.types.is_list(field.type)]
-    answers = _answers(output, manifest["format"], query_ids)
+    found: dict[str, dict[str, Any]] = {}
+    for path in files:
+        for table in read_queries(path, contract, key):
+            wanted = pc.is_in(column(table, key), pa.array(query_ids, pa.string()))
+            asked = complete(table.filter(wanted), stored, key, None, contract)
+            found.update((row[key], row) for row in asked.to_pylist())
     for query_id in query_ids:
-        if query_id not in answers:
-            raise UserError(f"--show {query_id}: not among the queries")
-        known = stored.to_table(filter=pc.field(key) == query_id).to_pylist()
-        had = {name: known[0][name] or [] for name in lists} if known else {}
+        if query_id not in found:
+            raise UserError(f"--show {query_id}: not among the queries of {', '.join(files)}")
+    return {query_id: found[query_id] for query_id in query_ids}
+
+
+def show_queries(
+    candidates: str,
+    output: str,
+    file_format: str,
+    key: str,
+    queries: Mapping[str, Mapping[str, Any]],
+) -> None:
+    """Prints a table a query: recommended titles and, newest first, each list that it asks with.
+
+    Args:
+        candidates: What the models folder knows of candidates.
+        output: What `pipelines.recommend` wrote.
+        file_format: Of it.
+        key: What an id of a query is called.
+        queries: By id, see `find_queries`.
+    """
+    titles = _titles(candidates)
+    answers = _answers(output, file_format, list(queries))
+    for query_id, values in queries.items():
+        had = {name: value for name, value in values.items() if _is_texts(value)}
         table = Table("recommended", *had, title=f"{key} {query_id}", title_justify="left")
-        shown = [answers[query_id], *(values[::-1] for values in had.values())]
-        for row in zip_longest(*(values[:NUM_SHOWN] for values in shown), fillvalue=""):
+        shown = [answers[query_id], *(value[::-1] for value in had.values())]
+        for row in zip_longest(*(value[:NUM_SHOWN] for value in shown), fillvalue=""):
             table.add_row(*(titles.get(value, value) for value in row))
         Console().print(table)
+
+
+def _is_texts(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(part, str) for part in value)
 
 
 def _titles(folder: str) -> dict[str, str]:

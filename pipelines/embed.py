@@ -17,12 +17,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import tensorflow as tf
 from apache_beam.ml.inference.base import KeyedModelHandler, ModelHandler, RunInference
-from apache_beam.options.pipeline_options import PipelineOptions
 
 from pipelines import filesystem
 from pipelines.answers import raw_values, version_numbers
 from pipelines.filesystem import join
-from pipelines.options import EmbedOptions, OutputOptions, beam_options, require
+from pipelines.options import EmbedOptions, OutputOptions, beam_options, read_options
 from pipelines.shards import write_parquet
 from pipelines.tables import column, from_ipc, to_ipc
 from tfrs_twotower.encoding import raw_spec
@@ -176,10 +175,10 @@ def _write_table(element: tuple[str, bytes], output: str, staging: str) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the job as the command line says; returns the exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    options = PipelineOptions(arguments)
-    own, written = options.view_as(EmbedOptions), options.view_as(OutputOptions)
     try:
-        require(options, ("model", "data", "output"), "pipelines.embed")
+        required = ("model", "data", "output")
+        options = read_options(arguments, "pipelines.embed", __doc__, EmbedOptions, required)
+        own, written = options.view_as(EmbedOptions), options.view_as(OutputOptions)
         num_rows = embed(
             own.model,
             own.data,

@@ -6,6 +6,7 @@ stands in one class here.
 
 from argparse import ArgumentParser
 from collections.abc import Sequence
+from typing import Any
 
 from apache_beam.options.pipeline_options import PipelineOptions
 
@@ -14,6 +15,10 @@ from tfrs_twotower.schema import UsageError
 # Beam's own DirectRunner first tries to download another runner; this one is in the package.
 IN_PROCESS_RUNNER = "FnApiRunner"
 DEFAULT_MAX_REJECTED_SHARE = 0.01
+BEAM_HELP = (
+    "Every option of Apache Beam passes through too: --runner (by default the job runs in this "
+    "process), --direct_num_workers, --temp_location and the others of its runners."
+)
 
 
 class OutputOptions(PipelineOptions):
@@ -37,7 +42,7 @@ class PrepareOptions(PipelineOptions):
             type=float,
             default=DEFAULT_MAX_REJECTED_SHARE,
             help="Share (0 to 1) of the records of interactions, of candidates or of queries that "
-            "may be rejected before the job fails.",
+            "may be rejected before the job fails (default: %(default)s).",
         )
 
 
@@ -48,19 +53,47 @@ class EmbedOptions(PipelineOptions):
     def _add_argparse_args(cls, parser: ArgumentParser) -> None:
         parser.add_argument("--model", help="A tower: its version folder, or the folder of those.")
         parser.add_argument("--data", help="The prepared folder.")
-        parser.add_argument("--side", default="candidate", choices=("candidate", "query"))
+        parser.add_argument(
+            "--side",
+            default="candidate",
+            choices=("candidate", "query"),
+            help="Which side of the data the tower embeds (default: %(default)s).",
+        )
 
 
-def require(options: PipelineOptions, names: Sequence[str], job: str) -> None:
-    """Checks that options are given.
+def read_options(
+    arguments: Sequence[str],
+    job: str,
+    about: str | None,
+    own: type[PipelineOptions],
+    required: Sequence[str],
+) -> PipelineOptions:
+    """Reads the command line of a job; `--help` prints the job's options and ends the program.
+
+    Args:
+        arguments: The command line.
+        job: The module that is run.
+        about: Its docstring, of which the help shows the first line.
+        own: The options of the job beside `OutputOptions`.
+        required: Names of options that must be given.
 
     Raises:
-        UsageError: If one is not.
+        UsageError: If a required option is missing.
     """
-    given = options.get_all_options()
-    for name in names:
-        if given.get(name) is None:
+    named = " ".join(f"--{name} {name.upper()}" for name in required)
+    parser: Any = ArgumentParser(  # Beam's type for it is private.
+        usage=f"python -m {job} {named} [options] [any Beam option]",
+        description=(about or "").partition("\n")[0],
+        epilog=BEAM_HELP,
+        allow_abbrev=False,
+    )
+    for options in (own, OutputOptions):
+        options._add_argparse_args(parser)
+    given = parser.parse_known_args(arguments)[0]
+    for name in required:
+        if getattr(given, name) is None:
             raise UsageError(f"--{name} is missing; see `python -m {job} --help`")
+    return PipelineOptions(arguments)
 
 
 def beam_options(beam_args: Sequence[str]) -> PipelineOptions:

@@ -18,7 +18,6 @@ from contextlib import nullcontext
 from typing import Any
 
 import apache_beam as beam
-from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.pvalue import AsList, AsSingleton
 from rich.console import Console
 
@@ -33,7 +32,7 @@ from pipelines.options import (
     OutputOptions,
     PrepareOptions,
     beam_options,
-    require,
+    read_options,
 )
 from pipelines.produce import (
     CountCandidates,
@@ -179,10 +178,10 @@ def prepare(
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the job as the command line says; returns the exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    options = PipelineOptions(arguments)
-    own, written = options.view_as(PrepareOptions), options.view_as(OutputOptions)
     try:
-        require(options, ("config", "dataset", "output"), "pipelines.prepare")
+        required = ("config", "dataset", "output")
+        options = read_options(arguments, "pipelines.prepare", __doc__, PrepareOptions, required)
+        own, written = options.view_as(PrepareOptions), options.view_as(OutputOptions)
         manifest = prepare(
             load_config(own.config),
             own.dataset,

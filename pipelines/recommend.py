@@ -40,15 +40,16 @@ from pipelines.answers import (
     read_contract,
     version_numbers,
 )
-from pipelines.concept import show_users
+from pipelines.concept import find_queries, show_queries
 from pipelines.filesystem import join
-from pipelines.options import OutputOptions, beam_options, require
+from pipelines.options import OutputOptions, beam_options, read_options
 from pipelines.queries import complete, read_queries
 from pipelines.tables import from_ipc, to_ipc
 from tfrs_twotower.schema import UsageError, UserError, parse_config
 from tfrs_twotower.schema.models import (
     ASKED_IN_ORDER,
     CANDIDATE_TOWER,
+    CANDIDATES,
     EXTRA_ASSETS,
     QUERIES,
     QUERY_KEY,
@@ -69,8 +70,18 @@ class RecommendOptions(PipelineOptions):
     def _add_argparse_args(cls, parser: ArgumentParser) -> None:
         parser.add_argument("--models", help="The models folder.")
         parser.add_argument("--queries", help="Parquet, .jsonl or .csv, a row a query; a pattern.")
-        parser.add_argument("--k", type=int, default=10, help="How many candidates a query gets.")
-        parser.add_argument("--format", default=PARQUET, choices=(PARQUET, JSONL))
+        parser.add_argument(
+            "--k",
+            type=int,
+            default=10,
+            help="How many candidates a query gets (default: %(default)s).",
+        )
+        parser.add_argument(
+            "--format",
+            default=PARQUET,
+            choices=(PARQUET, JSONL),
+            help="Of the output (default: %(default)s).",
+        )
         parser.add_argument("--rules", default="{}", help="JSON: optional inputs for all queries.")
         parser.add_argument(
             "--exclude_values_of",
@@ -130,6 +141,7 @@ def recommend(
     file_format: str = PARQUET,
     beam_args: Sequence[str] = (),
     overwrite: bool = False,
+    show: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Answers every query of some files.
 
@@ -143,6 +155,7 @@ def recommend(
         file_format: "parquet" or "jsonl".
         beam_args: Beam options.
         overwrite: Whether a finished output folder may be replaced.
+        show: Ids of queries to print with their answers.
 
     Returns:
         The manifest: `num_queries`, `num_short` (queries with fewer than k answers), `version`.
@@ -157,6 +170,7 @@ def recommend(
     files = [path for path, _ in filesystem.match(queries)]
     if not files:
         raise UserError(f"no queries at {queries}: expected Parquet, .jsonl or .csv")
+    looked_at = find_queries(files, request.stored, request.key, contract, show) if show else {}
     _try_first(files, request, contract)
     with filesystem.output_folder(output, overwrite=overwrite) as staging:
         with beam.Pipeline(options=beam_options(beam_args)) as pipeline:
@@ -182,6 +196,9 @@ def recommend(
             "num_short": counts[1],
         }
         filesystem.write_manifest(output, manifest, staging)
+    if looked_at:
+        described = join(models, CANDIDATES, str(version))
+        show_queries(described, output, file_format, request.key, looked_at)
     return manifest
 
 
@@ -270,11 +287,13 @@ def _write_report(counts: tuple[int, int], staging: str) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the job as the command line says; returns the exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    options = PipelineOptions(arguments)
-    own, to = options.view_as(RecommendOptions), options.view_as(OutputOptions)
     started = time.monotonic()
     try:
-        require(options, ("models", "queries", "output"), "pipelines.recommend")
+        required = ("models", "queries", "output")
+        options = read_options(
+            arguments, "pipelines.recommend", __doc__, RecommendOptions, required
+        )
+        own, to = options.view_as(RecommendOptions), options.view_as(OutputOptions)
         manifest = recommend(
             own.models,
             own.queries,
@@ -285,10 +304,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             file_format=own.format,
             beam_args=arguments,
             overwrite=to.overwrite,
+            show=own.show.split(",") if own.show else (),
         )
         seconds = time.monotonic() - started
-        if own.show:
-            show_users(own.models, to.output, manifest, own.show.split(","))
     except UserError as error:
         print(error, file=sys.stderr)
         return error.exit_code

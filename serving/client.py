@@ -1,8 +1,6 @@
 """A client for the served models: recommend, score and embed over gRPC."""
 
-import itertools
 import json
-import re
 import threading
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Self
@@ -28,14 +26,10 @@ from serving.queries import Query, as_rows, build_inputs, per_row
 from serving.tensors import Array, Signature, TensorSpec, to_array, to_proto
 from tfrs_twotower.schema import UsageError
 from tfrs_twotower.schema.models import ASKED_IN_ORDER
+from tfrs_twotower.schema.requests import refusal
 
 UNKNOWN_CANDIDATE_SCORE = float(np.finfo(np.float32).min)
 """What `RetrievalClient.score` gives for an id that the corpus does not have."""
-
-# What an assertion says, in one line of bracketed parts; the place in the graph follows.
-_ASSERTION = re.compile(r"assertion failed: (\[.*\])$", re.MULTILINE)
-_PART = re.compile(r"\[(.*?)\](?= \[|$)")
-_CONDITION = "Condition "  # Begins what TensorFlow adds of its own.
 
 # What a trilinear model takes in place of the user's features.
 _USER_EMBEDDING = "user_embedding"
@@ -329,7 +323,7 @@ class RetrievalClient:
         elif status == grpc.StatusCode.DEADLINE_EXCEEDED:
             message = f"{self._target} did not answer within {self._timeout_s:g} s"
         else:
-            message = _sentence(details)
+            message = refusal(details)
         return from_status(status, message, model=spec.name)
 
 
@@ -347,13 +341,3 @@ def _retries(timeout_s: float) -> str:
         "retryableStatusCodes": ["UNAVAILABLE"],
     }
     return json.dumps({"methodConfig": [{"name": [{}], "retryPolicy": policy}]})
-
-
-def _sentence(details: str) -> str:
-    """What an assertion of the graph says, without TensorFlow's words around it."""
-    failed = _ASSERTION.search(details)
-    if failed is None:
-        return details
-    parts = _PART.findall(failed.group(1))
-    said = itertools.takewhile(lambda part: not part.startswith(_CONDITION), parts)
-    return " ".join(said) or details

@@ -37,8 +37,9 @@ def print_metrics(report: dict[str, Any]) -> None:
     names = [name for name in SHOWN_METRICS if name in systems["model"]["all"]]
     count = report["num_queries"]["all"]
     title = f"{report['split']}, {count:,} queries, corpus {report['corpus_size']:,}"
-    if report["protocol"] != "full":
-        title += f"; among the candidates of {report['protocol']} only, not the corpus"
+    title += _terms(report)
+    if left_out := report["num_queries_left_out"]:
+        title += f"; {left_out:,} queries left out, whose lists lack what is relevant"
     intervals = report["intervals"]
     rows = [
         [
@@ -79,10 +80,41 @@ def print_attribution(report: dict[str, Any]) -> None:
     print_table("where the loss is", ["", *(name.replace("_", " ") for name in ATTRIBUTED)], rows)
 
 
+def print_moments(overlap: dict[str, Any] | None) -> None:
+    """Prints how alike the lists of 08:00 and 20:00 are; nothing where no hour is read."""
+    if overlap:
+        print(
+            f"morning and evening: {overlap['overlap_at_10']:.1%} of the ten best are the same "
+            f"(context mode {overlap['context_mode']})"
+        )
+
+
+def print_operations(operations: dict[str, Any]) -> None:
+    """Prints what running a model costs, as `operations.measure` found it."""
+    of_query, memory = operations["query_embedding_ms"], operations["embedding_bytes"]
+    rows = [
+        ["query embedding, alone", f"{of_query['batch_1']:.3f} ms"],
+        ["query embedding, in a batch of 256", f"{of_query['batch_256']:.4f} ms each"],
+        ["candidates scored a second, exactly", f"{operations['candidates_scored_per_s']:,.0f}"],
+        *(
+            [f"memory for the embeddings of all {side}", f"{size / 1e6:.2f} MB"]
+            for side, size in memory.items()
+        ),
+        *(
+            [f"loading {model}", f"{seconds:.2f} s"]
+            for model, seconds in operations["model_load_s"].items()
+        ),
+    ]
+    print_table("what running it costs, on this machine", ["", ""], rows)
+
+
 def print_comparison(comparison: dict[str, Any]) -> None:
     """Prints a comparison (`Comparison.as_dict`)."""
     first, *others = comparison["runs"]
-    title = f"{comparison['num_queries']:,} queries; differences from {first}, * where p < 0.05"
+    title = (
+        f"{comparison['evaluation']}, {comparison['num_queries']:,} queries{_terms(comparison)}; "
+        f"differences from {first}, * where p < 0.05"
+    )
     rows = []
     for run in comparison["runs"]:
         for name, found in comparison["metrics"][run].items():
@@ -137,6 +169,16 @@ def print_error(error: UserError) -> None:
     """Prints a user's error to stderr, as it is."""
     Console(stderr=True).print("[bold red]error:[/]", end=" ")
     Console(stderr=True, markup=False, highlight=False, soft_wrap=True).print(error)
+
+
+def _terms(report: dict[str, Any]) -> str:
+    """What a title must say of an evaluation that is not over the corpus and all positives."""
+    said = ""
+    if not report["is_full_ranking"]:
+        said += f"; among the candidates of {report['protocol']} only, not the corpus"
+    if report["relevant_from"]:
+        said += f"; relevant from a weight of {report['relevant_from']:g}"
+    return said
 
 
 def _heading(metric: str) -> str:

@@ -1,5 +1,7 @@
 """How well a model ranks the corpus, beside what needs no model."""
 
+import json
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +21,7 @@ from tfrs_twotower.evaluation.moments import moment_overlap, morning_and_evening
 from tfrs_twotower.evaluation.protocols import (
     FULL,
     EvaluationSet,
+    Protocol,
     Unit,
     evaluation_set,
     parse_protocol,
@@ -55,15 +58,19 @@ class Evaluation:
     metrics by name, None where the slice is empty; `intervals`: likewise 95 % bootstrap intervals
     of the headline metrics; `recall_curve`: for each system recall at each of `CURVE_CUTS` up to
     the corpus size; `per_query`: one row a query with its id, its relevant candidates, their ranks
-    and the ids of the model's list; `rankings`: what each system ranked; `details`: see `insights`.
+    and the ids of the model's list; `rankings`: what each system ranked; `details`: see `insights`;
+    `operations`: see `operations.measure`, not part of `as_dict` since it differs from one time to
+    the next.
     """
 
     split: str
     protocol: str
     unit: Unit
+    relevant_from: float
     num_queries: dict[str, int]
     num_positives: int
     num_known: int
+    num_left_out: int
     corpus_size: int
     systems: dict[str, dict[str, Values]]
     intervals: dict[str, dict[str, Intervals]]
@@ -71,6 +78,7 @@ class Evaluation:
     per_query: pd.DataFrame
     rankings: dict[str, Ranking] = field(repr=False)
     details: dict[str, Any] = field(default_factory=dict, repr=False)
+    operations: dict[str, Any] = field(default_factory=dict, repr=False)
 
     @property
     def is_below_popularity(self) -> bool:
@@ -85,9 +93,11 @@ class Evaluation:
             "protocol": self.protocol,
             "is_full_ranking": self.protocol == FULL,
             "unit": self.unit,
+            "relevant_from": self.relevant_from,
             "num_queries": self.num_queries,
             "num_positives": self.num_positives,
             "num_positives_known_before": self.num_known,
+            "num_queries_left_out": self.num_left_out,
             "corpus_size": self.corpus_size,
             "metrics": self.systems,
             "intervals": self.intervals,
@@ -163,6 +173,7 @@ def evaluate(
         detailed=True,
     )
     details = _details(loaded.model, loaded.data, corpus, asked, evaluation, users)
+    details["options"] = _options(split, unit, parsed, relevant_from, ranked_lists or {}, rules)
     if answered:
         exact = evaluation.rankings[MODEL]
         details["rules"] = dict(rules or {})
@@ -170,9 +181,11 @@ def evaluate(
             attribute(exact, found, ruled, asked)._asdict() for found, ruled in answered
         ]
     evaluation.details.update(details)
-    costs = operations.measure(loaded, candidates, asked, Path(models) if models else None)
+    evaluation.operations.update(
+        operations.measure(loaded, candidates, asked, Path(models) if models else None)
+    )
     name = evaluation_name(split, parsed.name, unit, relevant_from)
-    _write(loaded.folder / EVALUATION, name, evaluation, costs)
+    _write(loaded.folder / EVALUATION, name, evaluation)
     return evaluation
 
 
@@ -204,7 +217,7 @@ def _answered(
     return found
 
 
-def _write(folder: Path, name: str, evaluation: Evaluation, costs: Mapping[str, Any]) -> None:
+def _write(folder: Path, name: str, evaluation: Evaluation) -> None:
     """Writes the files of an evaluation, each whole or not at all."""
     beside = folder / f"{name}.parquet.tmp"
     try:
@@ -212,9 +225,28 @@ def _write(folder: Path, name: str, evaluation: Evaluation, costs: Mapping[str, 
         evaluation.per_query.to_parquet(beside, index=False)
         beside.replace(folder / f"{name}.parquet")
         write_json(folder / f"{name}.json", evaluation.as_dict())
-        write_json(folder / OPERATIONS_FILE, costs)
+        write_json(folder / OPERATIONS_FILE, evaluation.operations)
     except OSError as error:
         raise UserError(f"cannot write {folder}: {error.strerror}") from error
+
+
+def _options(
+    split: str,
+    unit: Unit,
+    protocol: Protocol,
+    relevant_from: float,
+    ranked_lists: Mapping[str, str | Path],
+    rules: Mapping[str, Any] | None,
+) -> str:
+    """The options of `twotower evaluate` that ask a run the same again."""
+    words = ["--split", split, "--protocol", protocol.text, "--unit", unit]
+    if relevant_from:
+        words += ["--relevant_from", f"{relevant_from:g}"]
+    for name, path in ranked_lists.items():
+        words += ["--baseline", f"{name}={path}"]
+    if rules:
+        words += ["--rules", json.dumps(dict(rules))]
+    return shlex.join(words)
 
 
 def evaluation_name(
@@ -282,12 +314,14 @@ def evaluate_model(
         split=split,
         protocol=asked.protocol,
         unit=unit,
+        relevant_from=asked.relevant_from,
         num_queries={
             part: len(np.unique(asked.positives.queries[chosen.is_positive]))
             for part, chosen in slices.items()
         },
         num_positives=len(asked.positives.queries),
         num_known=asked.num_known,
+        num_left_out=asked.num_left_out,
         corpus_size=len(corpus),
         systems={
             name: {part: found[0][name] for part, found in found_in.items()} for name in rankings

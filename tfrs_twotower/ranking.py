@@ -160,12 +160,16 @@ def _ranks(scores: Floats, rows: Ints) -> Ints:
     return 1 + higher
 
 
-@tf.function(reduce_retracing=True)
+_MATRIX = tf.TensorSpec([None, None], tf.float32)
+
+
+# One graph for all shapes: chunks run in several threads, and each of them would trace its own.
+@tf.function(input_signature=[_MATRIX, _MATRIX])
 def _products(queries: tf.Tensor, candidates: tf.Tensor) -> tf.Tensor:
     return tf.matmul(queries, candidates, transpose_b=True)
 
 
-@tf.function(reduce_retracing=True)
-def _top(scores: tf.Tensor, k: int) -> tf.Tensor:
+@tf.function(input_signature=[_MATRIX, tf.TensorSpec([], tf.int32)])
+def _top(scores: tf.Tensor, k: tf.Tensor) -> tf.Tensor:
     values, rows = tf.math.top_k(scores, k)  # Equal scores: the lower row first.
     return tf.where(tf.math.is_inf(values), tf.constant(-1, tf.int64), tf.cast(rows, tf.int64))

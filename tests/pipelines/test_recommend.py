@@ -16,6 +16,7 @@ from tests import small_shop
 from tfrs_twotower.models_folder import complete_query
 from tfrs_twotower.schema import UsageError, UserError
 
+K_REFUSED = r"`k` must be between 1 and 1000 \(`export\.max_k` of the config\), got 5000$"
 NOW = small_shop.FIRST_DAY + 91 * 86_400
 
 
@@ -222,7 +223,8 @@ def test_several_files_are_one_set_of_queries(models, tmp_path):
         ),
         pytest.param({"user": []}, {}, "no query in", id="empty"),
         pytest.param({"user": ["u1"]}, {"k": 0}, "`k` must be between 1 and", id="k-zero"),
-        pytest.param({"user": ["u1"]}, {"k": 10**6}, "`k` must be between 1 and", id="k-huge"),
+        pytest.param({"user": ["u1"]}, {"k": 5000}, K_REFUSED, id="k-huge"),
+        pytest.param({"user": ["u1"]}, {"show": ["u2"]}, "--show u2: not among the", id="show"),
         pytest.param(
             {"user": ["u1"]}, {"rules": {"min_scor": 1}}, "did you mean `min_score`", id="rule"
         ),
@@ -288,6 +290,27 @@ def test_the_command_shows_named_users_with_titles_and_closes_with_counts(models
         assert f"user {user}" in said
         assert f"Title {int(answers[user][1][1:])}" in said
     assert "queries/s" in said
+
+
+def test_the_history_that_is_shown_is_the_one_that_was_asked_with(models, tmp_path, capsys):
+    queries = pd.DataFrame({"user": ["u05", "u07"], "history": [["i11", "i22"], None]})
+    queries.to_parquet(tmp_path / "queries.parquet")
+    stored = pd.read_parquet(models / "queries" / "1").set_index("user")["history"]["u07"]
+
+    main(
+        ["--models", str(models), "--queries", str(tmp_path / "queries.parquet")]
+        + ["--output", str(tmp_path / "out"), "--k", "6", "--show", "u05,u07"]
+    )
+
+    first, second = capsys.readouterr().out.partition("user u07")[::2]
+    assert shown_histories(first) == ["Title 22", "Title 11"]
+    assert shown_histories(second) == [f"Title {int(item[1:])}" for item in stored[::-1]]
+
+
+def shown_histories(said):
+    """The second column of a table, without its empty cells."""
+    cells = [line.split("│")[2].strip() for line in said.splitlines() if line.startswith("│")]
+    return [cell for cell in cells if cell.startswith("Title")]
 
 
 def test_the_command_answers_a_mistake_with_a_line(tmp_path, capsys):

@@ -8,7 +8,6 @@ import grpc
 import numpy as np
 import pytest
 
-from serving import client as client_module
 from serving import errors
 from serving.client import UNKNOWN_CANDIDATE_SCORE, RetrievalClient
 from serving.model_config import ModelConfig
@@ -82,28 +81,6 @@ def test_an_error_of_the_model_is_told_with_the_model(client):
         client.recommend(EAST_QUERY, k=101)
 
     assert caught.value.model == "retrieval"
-
-
-@pytest.mark.parametrize(
-    ("details", "sentence"),
-    [
-        pytest.param(
-            "assertion failed: [`k` must be 1 to 100, got] [101 7]",
-            "`k` must be 1 to 100, got 101 7",
-            id="several parts",
-        ),
-        pytest.param(
-            "Graph execution error:\nassertion failed: [no more than one] [Condition x <= y did "
-            "not hold element-wise:] [x (a:0) = ] [2]\n\t [[{{node assert/Assert}}]]",
-            "no more than one",
-            id="with its place in the graph",
-        ),
-        pytest.param("assertion failed: []", "assertion failed: []", id="nothing said"),
-        pytest.param("k [5] is wrong", "k [5] is wrong", id="no assertion"),
-    ],
-)
-def test_an_assertion_of_the_graph_is_told_as_its_sentence(details, sentence):
-    assert client_module._sentence(details) == sentence
 
 
 def test_an_unknown_model_is_told(embedded):

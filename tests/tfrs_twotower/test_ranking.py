@@ -36,6 +36,15 @@ def scored(*rows: list[float]) -> tuple[np.ndarray, np.ndarray]:
     return scores, np.eye(scores.shape[1], dtype=np.float32)
 
 
+@pytest.mark.parametrize("name", ["_products", "_top"])
+def test_rankings_of_all_shapes_and_lengths_share_a_graph(name):
+    for size in (3, 5, 9):
+        scores = np.eye(size, dtype=np.float32)
+        rank(scores, scores, pairs((0, 0)), NOTHING, k=size - 1)
+
+    assert getattr(ranking, name).experimental_get_tracing_count() == 1
+
+
 def test_the_best_candidate_has_rank_one():
     queries, candidates = scored([0.1, 0.9, 0.5], [0.3, 0.2, 0.1])
 

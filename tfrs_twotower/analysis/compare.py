@@ -1,9 +1,10 @@
 """Runs side by side: metrics on the same queries, whether they differ, how alike the lists are."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -13,12 +14,12 @@ import pyarrow as pa
 from tfrs_twotower import metrics
 from tfrs_twotower.evaluate import evaluation_name
 from tfrs_twotower.evaluation.intervals import Interval, bootstrap, paired_p_value
+from tfrs_twotower.evaluation.protocols import FULL
 from tfrs_twotower.evaluation.summaries import HEADLINE, LIST_LENGTH
 from tfrs_twotower.runs import CONFIG_FILE, EVALUATION, MADE_BY
 from tfrs_twotower.schema import UsageError, UserError, differences, load_config
 from tfrs_twotower.schema.folders import read_manifest
 
-SEED = 1
 SIGNIFICANT = 0.05
 
 
@@ -44,6 +45,9 @@ class Comparison:
     """What a comparison found; the first run is what the others are compared with."""
 
     runs: tuple[str, ...]
+    evaluation: str  # As its files are named.
+    protocol: str
+    relevant_from: float
     num_queries: int
     metrics: dict[str, tuple[Difference, ...]]  # By run; differences of the first run are 0.
     overlap_at_k: dict[str, float]  # By run: share of the lists in common with the first run.
@@ -53,6 +57,10 @@ class Comparison:
         """As JSON holds it."""
         return {
             "runs": list(self.runs),
+            "evaluation": self.evaluation,
+            "protocol": self.protocol,
+            "is_full_ranking": self.protocol == FULL,
+            "relevant_from": self.relevant_from,
             "num_queries": self.num_queries,
             "metrics": {
                 run: {
@@ -89,8 +97,10 @@ def compare(runs: Sequence[str | Path], *, evaluation: str = evaluation_name("te
     names = _names([Path(run) for run in runs])
     evaluated = {run: _read(Path(path), evaluation) for run, path in zip(names, runs, strict=True)}
     first, *others = names
-    shared = _shared(evaluated)
-    clusters = np.unique(shared[first].index.get_level_values(0), return_inverse=True)[1]
+    asked = evaluated[first].asked
+    shared = _shared({run: found.per_query for run, found in evaluated.items()})
+    # In the order and with the seed of the evaluation: its intervals are found again.
+    clusters = pd.factorize(shared[first].index.get_level_values(0))[0]
     values = {run: _metrics_of(table) for run, table in shared.items()}
     configs = {
         run: load_config(Path(path) / CONFIG_FILE).model_dump(mode="json")
@@ -98,8 +108,16 @@ def compare(runs: Sequence[str | Path], *, evaluation: str = evaluation_name("te
     }
     return Comparison(
         runs=tuple(names),
+        evaluation=evaluation,
+        protocol=asked["protocol"],
+        relevant_from=asked.get("relevant_from", 0.0),
         num_queries=len(clusters),
-        metrics={run: _differences(values[run], values[first], clusters) for run in names},
+        metrics={
+            run: _differences(
+                values[run], values[first], clusters, configs[run]["training"]["seed"]
+            )
+            for run in names
+        },
         overlap_at_k={run: _overlap(shared[first], shared[run]) for run in others},
         config_differences={run: differences(configs[first], configs[run]) for run in others},
     )
@@ -113,11 +131,17 @@ def _names(runs: Sequence[Path]) -> list[str]:
     return [f"{path} ({place})" for place, path in enumerate(runs, 1)]
 
 
-def _read(folder: Path, name: str) -> pd.DataFrame:
+class _Evaluated(NamedTuple):
+    per_query: pd.DataFrame
+    asked: dict[str, Any]  # What the evaluation says of itself.
+
+
+def _read(folder: Path, name: str) -> _Evaluated:
     read_manifest(folder, kind="run", made_by=MADE_BY)
     path = folder / EVALUATION / f"{name}.parquet"
     try:
         table = pd.read_parquet(path)
+        asked = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
     except (OSError, pa.ArrowException) as error:
         raise UserError(
             f"{folder} has no evaluation {name}: make it with `twotower evaluate --run {folder}` "
@@ -125,14 +149,14 @@ def _read(folder: Path, name: str) -> pd.DataFrame:
         ) from error
     # A user may be asked several times: event by event, in their order.
     table["occurrence"] = table.groupby("query_id").cumcount()
-    return table.set_index(["query_id", "occurrence"])
+    return _Evaluated(table.set_index(["query_id", "occurrence"]), asked)
 
 
 def _shared(evaluated: dict[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
     tables = list(evaluated.values())
     index = tables[0].index
     for table in tables[1:]:
-        index = index.intersection(table.index, sort=True)
+        index = index[index.isin(table.index)]
     if index.empty:
         raise UserError(
             f"the runs {', '.join(evaluated)} were asked different queries: nothing to compare; "
@@ -156,11 +180,14 @@ def _metrics_of(table: pd.DataFrame) -> npt.NDArray[np.float64]:
 
 
 def _differences(
-    own: npt.NDArray[np.float64], first: npt.NDArray[np.float64], clusters: npt.NDArray[np.int64]
+    own: npt.NDArray[np.float64],
+    first: npt.NDArray[np.float64],
+    clusters: npt.NDArray[np.int64],
+    seed: int,
 ) -> tuple[Difference, ...]:
     gained = own - first
     # The same draws for both: what is compared is drawn together.
-    drawn = bootstrap(np.concatenate([own, gained], axis=1), clusters, SEED)
+    drawn = bootstrap(np.concatenate([own, gained], axis=1), clusters, seed)
     count = len(HEADLINE)
     return tuple(
         Difference(
@@ -169,7 +196,7 @@ def _differences(
             interval=drawn[place],
             difference=float(gained[:, place].mean()),
             difference_interval=drawn[count + place],
-            p_value=paired_p_value(gained[:, place], clusters, SEED),
+            p_value=paired_p_value(gained[:, place], clusters, seed),
         )
         for place, name in enumerate(HEADLINE)
     )

@@ -20,10 +20,12 @@ from tfrs_twotower.display import (
     print_attribution,
     print_comparison,
     print_metrics,
+    print_moments,
+    print_operations,
     print_slices,
     print_users,
 )
-from tfrs_twotower.schema import UsageError
+from tfrs_twotower.schema import UsageError, UserError
 from tfrs_twotower.schema.requests import json_object
 
 app = typer.Typer()
@@ -74,6 +76,9 @@ def evaluate(
 
     if unit not in ("user", "event"):
         raise UsageError(f"--unit {unit}: expected user or event")
+    is_stdout = json_file == Path("-")
+    if json_file and (json_file.is_dir() or not json_file.parent.is_dir()):
+        raise UsageError(f"--json {json_file}: expected a file in a folder that exists")
     evaluation = api.evaluate(
         run,
         data,
@@ -86,8 +91,8 @@ def evaluate(
         models=models,
         rules=json_object("--rules", rules),
     )
-    report = evaluation.as_dict()
-    if json_file == Path("-"):
+    report = {**evaluation.as_dict(), "operations": evaluation.operations}
+    if is_stdout:
         print_json(report)
     else:
         print_metrics(report)
@@ -96,8 +101,13 @@ def evaluate(
             print_attribution(report)
         if user:
             print_users(report["users"])
-    if json_file not in (None, Path("-")):
-        json_file.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+        print_moments(report["morning_and_evening"])
+        print_operations(report["operations"])
+    if json_file and not is_stdout:
+        try:
+            json_file.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+        except OSError as error:
+            raise UserError(f"cannot write {json_file}: {error.strerror}") from error
     warn_if_below_popularity(evaluation)
 
 

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 import pyarrow.dataset as ds
 
 from tfrs_twotower import metrics
 from tfrs_twotower.data import Corpus, PreparedData
+from tfrs_twotower.encoding import FIRST_OOV_ROW
 from tfrs_twotower.evaluation.protocols import EvaluationSet
 from tfrs_twotower.ranking import Ranking
 from tfrs_twotower.schema import UserError
@@ -21,6 +21,7 @@ from tfrs_twotower.schema import prepared as layout
 Ints = npt.NDArray[np.int64]
 
 TITLE = "title"
+UNKNOWN = "(unknown)"  # A candidate of a history that train does not have.
 NUM_BINS = 10
 NUM_USERS, NUM_SHOWN = 6, 10
 DATA_FACTS = (
@@ -129,7 +130,7 @@ def users(
         named: Ids of the users; none: some with a past, spread over the order of ids.
 
     Returns:
-        For each its `query_id`, `history` as of the end of train (newest first), `recommended`
+        For each its `query_id`, `history` as it was asked with (newest first), `recommended`
         and `chosen` (the relevant candidates with their ranks): lists of `candidate_id`, `title`
         and what else is said of it.
 
@@ -144,13 +145,13 @@ def users(
         of_interest = np.flatnonzero(is_warm) if is_warm.any() else np.arange(len(query_ids))
         places = of_interest[spread(len(of_interest), NUM_USERS)]
     titles = candidate_titles(data)
-    histories = _histories(data, query_ids[places].tolist())
+    histories = _histories(data, corpus, asked, places)
 
     def shown(candidate_id: str, **more: object) -> dict[str, object]:
         return {"candidate_id": candidate_id, "title": titles.get(candidate_id, ""), **more}
 
     found = []
-    for place in places.tolist():
+    for place, history in zip(places.tolist(), histories, strict=True):
         first, last = np.searchsorted(asked.positives.queries, [place, place + 1])
         rows = asked.positives.candidate_rows[first:last]
         top = ranking.top_rows[place]
@@ -158,9 +159,7 @@ def users(
         found.append(
             {
                 "query_id": str(query_ids[place]),
-                "history": [
-                    shown(candidate_id) for candidate_id in reversed(histories[query_ids[place]])
-                ][:NUM_SHOWN],
+                "history": [shown(candidate_id) for candidate_id in history[::-1][:NUM_SHOWN]],
                 "recommended": [
                     shown(str(corpus.candidate_ids[row]), is_relevant=bool(row in rows))
                     for row in top[top >= 0].tolist()
@@ -179,7 +178,7 @@ def _place(query_ids: npt.NDArray[np.str_], query_id: str) -> int:
     if not len(places):
         raise UserError(
             f"user {query_id!r} is not among the {len(np.unique(query_ids)):,} users evaluated: "
-            f"expected an id such as {query_ids[0]!r}"
+            f"expected an id such as {str(query_ids[0])!r}"
         )
     return int(places[0])
 
@@ -193,10 +192,30 @@ def candidate_titles(data: PreparedData) -> dict[str, str]:
     return dict(zip(table[layout.CANDIDATE_ID], table[TITLE].astype(str), strict=True))
 
 
-def _histories(data: PreparedData, query_ids: list[str]) -> pd.Series:
-    """Histories as of the end of train, oldest first."""
+def _histories(
+    data: PreparedData, corpus: Corpus, asked: EvaluationSet, places: Ints
+) -> list[list[str]]:
+    """What some queries had, oldest first: what they were asked with.
+
+    Of a model that reads no history: what they had at the end of train.
+    """
+    config = data.config
+    name = next((name for name, one in config.features.query.items() if one is config.history), "")
+    if not name or config.candidate_id_feature is None:
+        return _stored_histories(data, data.query_ids()[asked.query_rows[places]].tolist())
+    id_name, candidate_id = config.candidate_id_feature
+    rows, first = corpus.features[id_name].reshape(-1), FIRST_OOV_ROW + candidate_id.oov_buckets
+    ids = dict(zip(rows[rows >= first].tolist(), corpus.candidate_ids[rows >= first], strict=True))
+    return [
+        [str(ids.get(row, UNKNOWN)) for row in history if row]
+        for history in asked.features[name][places].tolist()
+    ]
+
+
+def _stored_histories(data: PreparedData, query_ids: list[str]) -> list[list[str]]:
     files = sorted(data.folder.glob(f"{layout.QUERIES}-*.parquet"))
     columns = [layout.QUERY_ID, layout.HISTORY_TRAIN_END]
     wanted = ds.field(layout.QUERY_ID).isin(query_ids)
     table = ds.dataset(files).to_table(columns=columns, filter=wanted).to_pandas()
-    return table.set_index(layout.QUERY_ID)[layout.HISTORY_TRAIN_END]
+    histories = table.set_index(layout.QUERY_ID)[layout.HISTORY_TRAIN_END]
+    return [list(histories[query_id]) for query_id in query_ids]

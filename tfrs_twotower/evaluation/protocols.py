@@ -32,7 +32,9 @@ class EvaluationSet(NamedTuple):
     `features`: encoded query features, one entry a query; `query_rows`: `[num_queries]`;
     `positives`: the relevant candidates, at least one a query; `excluded`: candidates that are not
     eligible; `num_known`: relevant candidates left out because they are excluded; `listed`: the
-    only eligible candidates, None for the corpus; `protocol`: its name.
+    only eligible candidates, None for the corpus; `protocol`: its name; `relevant_from`: the least
+    weight of a relevant candidate; `num_left_out`: queries left out because a given list lacks all
+    that is relevant.
     """
 
     features: Arrays
@@ -42,6 +44,8 @@ class EvaluationSet(NamedTuple):
     num_known: int
     listed: Pairs | None = None
     protocol: str = FULL
+    relevant_from: float = 0.0
+    num_left_out: int = 0
 
     def take(self, kept: Ints) -> "EvaluationSet":
         """Some of the queries, given by ascending position."""
@@ -64,7 +68,14 @@ class Protocol(NamedTuple):
     @property
     def name(self) -> str:
         """What the results are labelled with, and their files named after."""
-        return f"{self.kind}-{self.num_sampled}" if self.num_sampled else self.kind
+        of = self.num_sampled or (self.lists and self.lists.stem)
+        return f"{self.kind}-{of}" if of else self.kind
+
+    @property
+    def text(self) -> str:
+        """What `parse_protocol` reads."""
+        value = self.num_sampled or self.lists
+        return f"{self.kind}:{value}" if value else self.kind
 
 
 def parse_protocol(text: str) -> Protocol:
@@ -136,9 +147,11 @@ def evaluation_set(
     asked, queries = np.unique(positives.queries[~is_known], return_inverse=True)
     if not len(asked):
         above = f" of weight {relevant_from} or more" if relevant_from else ""
+        larger = "give it a larger share in `split` of the config"
+        cure = "lower --relevant_from" if relevant_from else larger
         raise UserError(
             f"{data.folder}: the {split} split has no positive{above} that its query did not have "
-            "before: give it a larger share in `split` of the config, or evaluate another split"
+            f"before: {cure}, or evaluate another split"
         )
     entries = first_of_query[asked]
     skipped = (*keys, layout.LABEL, layout.WEIGHT, *data.config.candidate_aggregates)
@@ -150,6 +163,7 @@ def evaluation_set(
         positives=Pairs(queries, positives.candidate_rows[~is_known]),
         excluded=_pairs_of(query_rows[entries], known),
         num_known=int(is_known.sum()),
+        relevant_from=relevant_from,
     )
 
 
@@ -243,13 +257,15 @@ def _among_given(
             "of this data set and split?"
         )
     pairs = pairs.sort_values(["query", "row"])
+    kept = np.unique(asked.positives.queries[is_relevant])
     nothing = np.zeros(0, np.int64)
     return asked._replace(
         positives=Pairs(*(column[is_relevant] for column in asked.positives)),
         excluded=Pairs(nothing, nothing),
         listed=Pairs(pairs["query"].to_numpy(np.int64), pairs["row"].to_numpy(np.int64)),
         protocol=protocol.name,
-    ).take(np.unique(asked.positives.queries[is_relevant]))
+        num_left_out=len(asked.query_rows) - len(kept),
+    ).take(kept)
 
 
 def _known_pairs(data: PreparedData, split: str) -> Pairs:

@@ -9,7 +9,7 @@ import numpy.typing as npt
 from tfrs_twotower.data import Corpus, PreparedData
 from tfrs_twotower.encoding import FIRST_OOV_ROW
 from tfrs_twotower.evaluation.protocols import EvaluationSet
-from tfrs_twotower.schema.features import Boolean, Categorical, Feature
+from tfrs_twotower.schema.features import Boolean, Categorical, Feature, MultiCategorical
 
 Bools = npt.NDArray[np.bool_]
 
@@ -40,7 +40,8 @@ def slices_of(data: PreparedData, corpus: Corpus, asked: EvaluationSet) -> dict[
     * head, tail: the fifth of the corpus that is most popular in train, and the rest;
     * `feature=value` for every categorical and boolean feature: of the query or the moment, parts
       of the queries; of the candidate, parts of the relevant candidates. The most frequent
-      values; missing ones are "(none)", rare ones "(unknown)".
+      values, then "(12 others)" together; missing ones are "(none)", rare ones "(unknown)". What
+      has several values belongs to the part of each.
 
     Returns:
         The slices; a slice may be empty.
@@ -79,7 +80,7 @@ def is_in_head(corpus: Corpus) -> Bools:
 def _values(
     data: PreparedData, name: str, feature: Feature, encoded: dict[str, np.ndarray]
 ) -> dict[str, Bools]:
-    """Which entries have each of a feature's most frequent values."""
+    """Which entries have each of a feature's most frequent values, and which one of the others."""
     if isinstance(feature, Boolean):
         numbers = encoded[name].reshape(-1)
         return {
@@ -87,12 +88,17 @@ def _values(
             "false": numbers == 0.0,
             **({"(none)": np.isnan(numbers)} if np.isnan(numbers).any() else {}),
         }
-    if not isinstance(feature, Categorical):
+    if not isinstance(feature, Categorical | MultiCategorical):
         return {}
-    rows = encoded[name].reshape(-1)
+    rows = encoded[name].reshape(len(encoded[name]), -1)
     first = FIRST_OOV_ROW + feature.oov_buckets
     with open(data.vocabulary_dir / f"{name}.txt", encoding="utf-8", newline="\n") as lines:
         tokens = [line.removesuffix("\n") for line in itertools.islice(lines, MAX_VALUES)]
-    values = {token: rows == first + place for place, token in enumerate(tokens)}
-    others = {"(none)": rows < FIRST_OOV_ROW, "(unknown)": (rows >= FIRST_OOV_ROW) & (rows < first)}
+        num_others = sum(1 for _ in lines)
+    values = {token: (rows == first + place).any(1) for place, token in enumerate(tokens)}
+    others = {
+        f"({num_others:,} others)": (rows >= first + MAX_VALUES).any(1),
+        "(none)": (rows < FIRST_OOV_ROW).all(1),
+        "(unknown)": ((rows >= FIRST_OOV_ROW) & (rows < first)).any(1),
+    }
     return {**values, **{label: chosen for label, chosen in others.items() if chosen.any()}}

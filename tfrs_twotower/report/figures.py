@@ -129,9 +129,7 @@ def recall_curve(ks: Sequence[int], recalls: Mapping[str, Sequence[float]]) -> f
 
 def popularity(shares: Mapping[str, Sequence[float]]) -> figure:
     """Which tenth of the corpus, by popularity, choices and lists come from."""
-    drawing = _figure(
-        "candidates by popularity, most popular tenth first", "share", y_range=DataRange1d(start=0)
-    )
+    drawing = _figure("popularity, most popular tenth first", "share", y_range=DataRange1d(start=0))
     bins = np.arange(1, 1 + len(next(iter(shares.values()))))
     systems = [name for name in shares if name != CONSUMED]
     colours = {CONSUMED: CONSUMED_COLOUR, **dict(zip(systems, SYSTEM_COLOURS, strict=False))}
@@ -235,7 +233,7 @@ def embedding_map(
     kept = float(variances[:2].sum() / max(variances.sum(), 1e-30))
     values, counts = np.unique(np.array(groups, object).astype(str), return_counts=True)
     frequent = values[np.argsort(-counts, kind="stable")][:MAX_GROUPS].tolist()
-    drawing = _figure("", "", height=520, tools="box_zoom,reset,save", toolbar_location="right")
+    drawing = _figure("", "", height=620, tools="box_zoom,reset,save", toolbar_location="right")
     shown = [*frequent, *([OTHERS] if len(values) > len(frequent) else [])]
     points = []
     for colour, group in zip((*Category10[10][:MAX_GROUPS], PLAIN_COLOUR), shown, strict=False):
@@ -260,6 +258,9 @@ def embedding_map(
     drawing.axis.visible = False
     drawing.grid.visible = False
     if len(shown) > 1:
+        # Below: over the plane it would hide candidates.
+        drawing.add_layout(drawing.legend[0], "below")
+        drawing.legend.ncols = 2
         drawing.legend.click_policy = "hide"
         drawing.legend.label_text_font_size = "9pt"
         drawing.legend.background_fill_alpha = 0.7

@@ -97,10 +97,14 @@ def write_report(
         "others": _other_evaluations(folder, evaluation),
         "index": None,
         "map": None,
+        "with_models": None,
     }
     if models is not None:
         version = latest_version(Path(models))
         context["index"] = index = _index(Path(models), version)
+        context["with_models"] = (
+            f"twotower evaluate --run {folder} --data PREPARED {found['options']} --models {models}"
+        )
         if "tuning" in index:
             drawn["index"] = figures.index_trials(index["tuning"])
         drawn["map"], context["map"] = _map(Path(models), version)
@@ -136,7 +140,7 @@ def _evaluation(folder: Path, name: str) -> dict[str, Any]:
     if not path.exists():
         raise UserError(f"{folder} has no evaluation {name}: make it with {advice}")
     found = _read(path)
-    if "users" not in found:
+    if "options" not in found:
         raise UserError(f"{path} is of an older version: evaluate again with {advice}")
     return found
 

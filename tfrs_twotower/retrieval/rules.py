@@ -129,7 +129,8 @@ class Rules(tf.Module):
         """How many candidates each query asks for, `[num_queries]` int32; checked as by `read`."""
         k = inputs["k"]
         is_legal = (k >= 1) & (k <= self._max_k)
-        return _checked("k", k, is_legal, f"between 1 and {self._max_k}", num_queries)
+        expected = f"between 1 and {self._max_k} (`export.max_k` of the config)"
+        return _checked("k", k, is_legal, expected, num_queries)
 
     def are_neutral(self, inputs: Mapping[str, tf.Tensor], num_queries: tf.Tensor) -> tf.Tensor:
         """Whether a request asks for its best `k` candidates and nothing else.

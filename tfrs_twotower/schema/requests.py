@@ -1,13 +1,20 @@
 """What commands give every query of a request: JSON in, rows of tensors out, refusals in a line."""
 
 import difflib
+import itertools
 import json
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
 from tfrs_twotower.schema.errors import UsageError, UserError
+
+# What an assertion says, in one line of bracketed parts; the place in the graph follows.
+_ASSERTION = re.compile(r"assertion failed: (\[.*\])$", re.MULTILINE)
+_PART = re.compile(r"\[(.*?)\](?= \[|$)")
+_CONDITION = "Condition "  # Begins what TensorFlow adds of its own.
 
 
 def json_object(option: str, text: str) -> dict[str, Any]:
@@ -63,7 +70,10 @@ def one_row(name: str, dtype: type, rank: int, value: object) -> np.ndarray:
 
 
 def refusal(message: str) -> str:
-    """What the check of a served model says, without TensorFlow's frame around it."""
-    lines = message.splitlines()
-    text = next((line for line in lines if "`" in line), lines[0] if lines else "")
-    return text[max(text.find("`"), 0) :].replace("' '", " ").strip("'\"[] ")
+    """What an assertion of a served graph says, without TensorFlow's words around it."""
+    failed = _ASSERTION.search(message)
+    if failed is None:
+        return message
+    parts = _PART.findall(failed.group(1))
+    said = itertools.takewhile(lambda part: not part.startswith(_CONDITION), parts)
+    return " ".join(said) or message

@@ -28,6 +28,8 @@ def write_run(folder, ranks, lists=None, query_ids=None, seed=7):
         }
     )
     table.to_parquet(folder / "evaluation" / "test-full.parquet")
+    said = {"protocol": "full", "relevant_from": 0.0}
+    (folder / "evaluation" / "test-full.json").write_text(json.dumps(said))
     return folder
 
 

@@ -109,11 +109,12 @@ def test_a_user_is_shown_with_what_she_had_got_and_chose(data):
 
     shown = insights.users(data, corpus, question, Ranking(ranks, lists), [query_id])[0]
 
-    queries = pd.read_parquet(data.folder / "queries-00000-of-00001.parquet")
-    history = queries.set_index("query_id")["history_train_end"][query_id]
+    # Row 0 is padding, row 1 unknown, row 2 item-0.
+    asked_with = [row for row in question.features["recent"][0].tolist() if row]
+    history = ["(unknown)" if row == 1 else f"item-{row - 2}" for row in asked_with]
     chosen = question.positives.candidate_rows[question.positives.queries == 0]
     assert shown["query_id"] == query_id
-    assert [entry["candidate_id"] for entry in shown["history"]] == history[::-1].tolist()
+    assert [entry["candidate_id"] for entry in shown["history"]] == history[::-1]
     assert [(entry["candidate_id"], entry["is_relevant"]) for entry in shown["recommended"]] == [
         (corpus.candidate_ids[chosen[0]], True)
     ]

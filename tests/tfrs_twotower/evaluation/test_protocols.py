@@ -338,6 +338,7 @@ def test_given_lists_say_themselves_what_is_eligible(given_lists):
     assert list(zip(*given.positives, strict=True)) == [(0, 1), (1, 3)]
     assert list(zip(*given.listed, strict=True)) == [(0, 1), (0, 2), (1, 3), (1, 4), (1, 5)]
     assert not len(given.excluded.queries)
+    assert (given.protocol, given.num_left_out) == ("given-given", 1)
 
 
 def test_given_lists_of_another_world_are_told(given_lists):

@@ -5,6 +5,7 @@ import pytest
 
 from tests import every_kind
 from tfrs_twotower.data import Corpus, PreparedData
+from tfrs_twotower.evaluation import slices as slices_module
 from tfrs_twotower.evaluation.protocols import evaluation_set
 from tfrs_twotower.evaluation.slices import is_in_head, slices_of
 
@@ -67,6 +68,32 @@ def test_a_value_of_a_candidate_feature_is_a_part_of_the_relevant_candidates(dat
     languages = data.corpus().features["language"][asked.positives.candidate_rows]
     assert not slices["language=fr"].is_of_queries
     np.testing.assert_array_equal(slices["language=fr"].is_positive, languages == 3)
+
+
+def test_what_has_several_values_belongs_to_the_part_of_each(data, slices):
+    asked = evaluation_set(data, "test")
+
+    # genres: row 0 padding, row 1 unknown, then drama, comedy and crime.
+    genres = [set(rows) - {0} for rows in data.corpus().features["genres"].tolist()]
+    of_positives = [genres[row] for row in asked.positives.candidate_rows]
+    for value, row in {"(unknown)": 1, "drama": 2, "comedy": 3, "crime": 4}.items():
+        found = slices[f"genres={value}"].is_positive.tolist()
+        assert found == [row in rows for rows in of_positives]
+    assert slices["genres=(none)"].is_positive.tolist() == [not rows for rows in of_positives]
+    assert any(len(rows) > 1 for rows in of_positives)
+
+
+def test_values_beyond_the_most_frequent_are_counted_and_kept_together(data, monkeypatch):
+    monkeypatch.setattr(slices_module, "MAX_VALUES", 1)
+    asked = evaluation_set(data, "test")
+
+    slices = slices_of(data, data.corpus(), asked)
+
+    named = {name.partition("=")[2] for name in slices if name.startswith("genres=")}
+    assert named == {"drama", "(2 others)", "(none)", "(unknown)"}
+    genres = data.corpus().features["genres"][asked.positives.candidate_rows]
+    is_other = slices["genres=(2 others)"].is_positive
+    assert is_other.tolist() == [bool({3, 4} & set(rows)) for rows in genres.tolist()]
 
 
 def test_a_truth_value_makes_parts_too(data, slices):

@@ -1,9 +1,10 @@
 """Embeddings on disk: what pandas and TensorBoard's projector read."""
 
 import csv
+import re
+from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pytest
 
@@ -13,11 +14,14 @@ from tfrs_twotower.runs import load_run
 from tfrs_twotower.schema import UsageError
 
 
-def test_the_store_is_read_in_three_lines_of_pandas(tiny_run, tmp_path):
-    store = write_embeddings(*tiny_run, tmp_path / "store")
+def test_the_store_is_read_by_the_three_lines_of_the_readme(tiny_run, tmp_path):
+    store = write_embeddings(*tiny_run, tmp_path / "STORE")
 
-    candidates = pd.read_parquet(tmp_path / "store" / "candidates.parquet")
-    vectors = np.stack(candidates["embedding"])
+    readme = (Path(__file__).parents[3] / "README.md").read_text(encoding="utf-8")
+    [lines] = re.findall(r"```python\n(import numpy [^`]*)```", readme)
+    read = {}
+    exec(lines.replace("STORE", str(store.folder)), read)
+    candidates, vectors = read["candidates"], read["vectors"]
 
     run = load_run(*tiny_run)
     corpus = run.data.corpus()

@@ -1,17 +1,21 @@
 """The report: whole, harmless, and drawn in a real browser."""
 
 import functools
+import html
 import http.server
 import json
 import re
+import shlex
 import shutil
 import subprocess
 import threading
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from tests import small_shop
+from tfrs_twotower.cli import main
 from tfrs_twotower.evaluate import evaluate
 from tfrs_twotower.report import write_report
 from tfrs_twotower.report.figures import embedding_map, index_trials
@@ -72,6 +76,51 @@ def test_without_models_the_page_does_without_their_sections(shop, tmp_path):
     assert '<section id="users">' in text
 
 
+def test_the_page_says_which_command_measures_what_only_models_tell(shop, tmp_path):
+    run, file = tmp_path / "run", tmp_path / "report.html"
+    shutil.copytree(shop.run, run)
+    evaluate(run, shop.prepared)
+    text = write_report(run, file, models=shop.models).read_text()
+
+    assert "<td>loading retrieval</td>" not in text
+    commands = set(re.findall("<pre>twotower (evaluate .*)</pre>", text))
+    [command] = (shlex.split(html.unescape(command)) for command in commands)
+    command[command.index("PREPARED")] = str(shop.prepared)
+    assert main(command) == 0
+    text = write_report(run, file, models=shop.models).read_text()
+    assert "<td>loading retrieval</td>" in text
+    assert "<th>missed by the model</th>" in text
+    assert "<pre>twotower evaluate" not in text
+
+
+def test_users_are_shown_with_the_history_up_to_their_first_event_of_the_split(shop, tmp_path):
+    shutil.copytree(shop.run, tmp_path / "run")
+    found = tmp_path / "found.json"
+    asked = ["evaluate", "--run", str(tmp_path / "run"), "--data", str(shop.prepared)]
+    assert main([*asked, "--user", "u05", "--json", str(found)]) == 0
+
+    log = pd.read_csv(shop.dataset / "interactions.csv").sort_values(["ts", "item"])
+    manifest = json.loads((shop.prepared / "manifest.json").read_text())
+    before, _ = manifest["time_ranges"]["test"]
+    had = log[(log["user"] == "u05") & (log["ts"] < before)]["item"].tolist()
+    in_train = log[(log["user"] == "u05") & (log["ts"] < manifest["time_ranges"]["validation"][0])]
+    [user] = json.loads(found.read_text())["users"]
+    assert [entry["candidate_id"] for entry in user["history"]] == had[:-7:-1]
+    assert had[-6:] != in_train["item"].tolist()[-6:], "validation must tell something"
+
+
+def test_the_terminal_says_how_alike_morning_and_evening_are(shop, tmp_path, capsys):
+    shutil.copytree(shop.run, tmp_path / "run")
+    asked = ["--run", str(tmp_path / "run"), "--data", str(shop.prepared)]
+    assert main(["evaluate", *asked]) == 0
+    said = capsys.readouterr().out
+    assert main(["sensitivity", *asked]) == 0
+    share = capsys.readouterr().out.split()[0]
+
+    line = f"morning and evening: {share} of the ten best are the same (context mode user_tower)"
+    assert line in said
+
+
 def test_a_sampled_evaluation_is_labelled_as_such(shop, tmp_path):
     text = write_report(shop.run, tmp_path / "report.html", evaluation="test-sampled-3").read_text()
 
@@ -124,6 +173,14 @@ def test_rare_groups_of_the_map_are_drawn_together_and_nobody_is_lost():
     assert sum(len(renderer.data_source.data["x"]) for renderer in drawing.renderers) == 40
 
 
+def test_the_legend_of_the_map_covers_no_candidate():
+    groups = [f"g{place % 3}" for place in range(9)]
+
+    drawing, _ = embedding_map(np.eye(9, dtype=np.float32), groups, groups)
+
+    assert drawing.legend[0] in drawing.below
+
+
 def test_a_corpus_of_one_is_a_map_of_one_point():
     drawing, _ = embedding_map(np.ones([1, 1], np.float32), ["a"], [""])
 
@@ -172,6 +229,8 @@ async function look(width) {
     section => [section.id, section.getBoundingClientRect().height]);
   found.push({width, scroll: page.documentElement.scrollWidth, title: page.title,
     figures: canvases.length, sections: Object.fromEntries(boxes),
+    hidden: [...page.querySelectorAll("#operations .scroll, #reproduce .scroll")].filter(
+      box => box.scrollWidth > box.clientWidth).length,
     empty: [...page.querySelectorAll("[data-root-id]")].filter(
       root => !(root.firstElementChild?.getBoundingClientRect().height > 50)).length});
 }
@@ -235,4 +294,5 @@ def test_a_browser_draws_every_section_without_an_error_at_either_width(chromium
         assert min(found["sections"].values()) > 60
         assert found["figures"] >= 8
         assert found["empty"] == 0
+        assert found["hidden"] == 0, "values stand outside the page"
         assert found["title"] == "run: two-tower report"

@@ -1,0 +1,40 @@
+"""The command lines of the jobs."""
+
+import re
+
+import pytest
+
+from pipelines import embed, prepare, recommend
+
+OUTPUT = {"--output", "--overwrite"}
+
+
+@pytest.mark.parametrize(
+    ("job", "own"),
+    [
+        pytest.param(prepare, {"--config", "--dataset", "--max_rejected_share"}, id="prepare"),
+        pytest.param(
+            recommend,
+            {"--models", "--queries", "--k", "--format", "--rules", "--show"}
+            | {"--exclude_values_of"},
+            id="recommend",
+        ),
+        pytest.param(embed, {"--model", "--data", "--side"}, id="embed"),
+    ],
+)
+def test_help_names_the_options_of_the_job_and_those_of_beam(job, own, capsys):
+    with pytest.raises(SystemExit) as done:
+        job.main(["--help"])
+
+    said = capsys.readouterr().out
+    assert done.value.code == 0
+    listed = set(re.findall(r"^  (?:-h, )?(--\w+)", said, re.MULTILINE))
+    assert listed == own | OUTPUT | {"--help"}
+    assert "--runner" in said.partition("--overwrite  ")[2]
+
+
+def test_a_missing_option_is_told_with_where_to_look(capsys):
+    assert prepare.main(["--config", "c", "--dataset", "d"]) == 2
+    assert "--output is missing; see `python -m pipelines.prepare --help`" in (
+        capsys.readouterr().err
+    )
