@@ -105,7 +105,8 @@ def make_manifest(report: Summary, job: Job, statistics: bytes) -> dict[str, Any
     vocabularies = report.get("vocabularies", {})
     digests = {f"{layout.VOCABULARIES}/{n}.txt": v["sha256"] for n, v in vocabularies.items()}
     digests[layout.STATISTICS_FILE] = hashlib.sha256(statistics).hexdigest()
-    digests |= {name: f"{digest:x}" for name, digest in report["records_digests"].items()}
+    of_records = report["records_digests"]
+    digests |= {name: f"{digest % 2**64:016x}" for name, digest in of_records.items()}
     corpus = load_corpus(job)
     audit = _audit(report, corpus)
     if any(audit["violations"].values()):

@@ -47,14 +47,15 @@ def test_a_file_that_is_full_is_followed_by_another(tmp_path, monkeypatch, num_b
     assert len(whole) == 5000 * num_blocks
 
 
-def test_a_digest_is_of_the_name_and_the_records_in_their_order(tmp_path, monkeypatch):
-    def digest(folder, name, blocks):
-        return write_records(str(tmp_path / folder / name), blocks, str(tmp_path / "staging"))
+def test_the_digests_of_parts_add_up_to_that_of_the_whole_in_any_order(tmp_path):
+    def digest(name, *blocks):
+        return write_records(str(tmp_path / name), blocks, str(tmp_path / "staging"))
 
-    blocks = list(blocks_of(3))
-    whole = digest("a", "train-00001", blocks)
-    monkeypatch.setattr(shards, "SHARD_BYTES", 900_000)
+    first, second, third = blocks_of(3)
+    changed = third.copy()
+    changed[0] = second[0]
 
-    assert digest("b", "train-00001", blocks) == whole
-    others = [digest("c", "train-00001", blocks[::-1]), digest("d", "train-00002", blocks)]
-    assert len({whole, *others, digest("e", "train-00001", blocks[:2])}) == 4
+    whole = digest("whole", first, second, third)
+    assert (digest("a", third) + digest("b", second, first) - whole) % 2**64 == 0
+    assert digest("none") == 0
+    assert (digest("changed", first, second, changed) - whole) % 2**64 != 0
