@@ -41,7 +41,6 @@ loss:
   bilateral_weight: 1.22
   in_batch_negatives: false
   uniform_negatives: 1024
-  mask_known_positives: false
   logq_correction: false
 training: {epochs: 100, batch_size: 2048, learning_rate: 0.002, schedule: cosine}
 """
