@@ -183,7 +183,7 @@ def test_a_kept_user_joined_with_the_moment_scores_like_the_whole_query(trilinea
 
     whole = predict(target, model, "recommend", {**profile, **context})
     with RetrievalClient(target, model=model) as client:
-        moment = {"clock": query["clock"], "on_phone": query["on_phone"]}
+        moment = {"clock": query["clock"], "on_phone": bool(query["on_phone"])}
         [answer] = client.recommend({"user_embedding": kept[0].tolist(), **moment}, k=5)
     assert answer.candidate_ids == [name.decode() for name in whole["candidate_ids"][0, :5]]
     assert joined["candidate_ids"].tolist() == whole["candidate_ids"].tolist()
