@@ -76,7 +76,7 @@ def test_a_candidate_as_good_as_the_last_of_the_exact_answer_counts_as_found():
 def test_cost_is_what_a_query_reads():
     measures = Measures(num_leaves=10, dimensions_per_block=2, leaves_to_search=5, reorder=20)
 
-    # 10 centres of 32 bytes; half of 1,000 codes of 4 half-bytes; 20 rows of 32 bytes, twice.
+    # 10 centres of 32 bytes, by half; half of 1,000 codes of 2 bytes; 20 rows of 32 bytes, sixfold.
     assert cost_bytes(measures, 1000, 8) == 320 / 2 + 1000 + 6 * 640
 
 
