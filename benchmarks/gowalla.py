@@ -42,7 +42,7 @@ loss:
   in_batch_negatives: false
   uniform_negatives: 1024
   logq_correction: false
-training: {epochs: 100, batch_size: 2048, learning_rate: 0.002, schedule: cosine}
+training: {epochs: 100, batch_size: 2048, learning_rate: 0.002, schedule: cosine, patience: 100}
 """
 
 

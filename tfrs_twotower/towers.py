@@ -52,6 +52,7 @@ class Tower(keras.Model):
         super().__init__(name=name)
         self._dense_features = features
         self._embedding_dim = embedding_dim
+        self._input_dropout = ResumableDropout(config.input_dropout, seed + 50)
         self._crosses = [
             tfrs.layers.dcn.Cross(kernel_initializer=_glorot(seed + 100 + order))
             for order in range(config.cross_layers)
@@ -76,7 +77,8 @@ class Tower(keras.Model):
 
     def raw(self, encoded: Mapping[str, tf.Tensor], training: bool | None = None) -> tf.Tensor:
         """The embedding before it is brought to length 1."""
-        hidden = features = self._dense_features(encoded, training=training)
+        features = self._dense_features(encoded, training=training)
+        hidden = features = self._input_dropout(features, training=training)
         for cross in self._crosses:
             hidden = cross(features, hidden)
         for layer in self._hidden:

@@ -61,6 +61,32 @@ def test_data_of_another_schema_are_refused_naming_the_difference(tiny, capsys):
     assert_said(capsys, "columns.query_id", "user_id", "reader", "pipelines.prepare")
 
 
+@pytest.mark.parametrize(
+    ("query", "columns", "is_told"),
+    [
+        ("{user_id: {kind: id}, past: {kind: history}}", "", True),
+        ("{user_id: {kind: id}, past: {kind: history}}", ", timestamp: at", False),
+        ("{past: {kind: history}}", "", False),
+        ("{user_id: {kind: id}}", "", False),
+    ],
+)
+def test_an_id_beside_a_history_of_untimed_data_is_warned_of(
+    tmp_path, capsys, query, columns, is_told
+):
+    """The id learns all positives of its query; the one that the history lacks is the target."""
+    config = tmp_path / "twotower.yaml"
+    config.write_text(
+        f"columns: {{query_id: user_id, candidate_id: item_id, split: split{columns}}}\n"
+        "split: {by: column}\n"
+        f"features: {{query: {query}, candidate: {{item_id: {{kind: id}}}}}}\n",
+        encoding="utf-8",
+    )
+
+    main(["train", "--config", str(config), "--data", f"{tmp_path}/none", "--output", "none"])
+
+    assert ("which of them the history lacks" in capsys.readouterr().err) == is_told
+
+
 def test_a_finished_run_is_refused_without_overwrite(tiny, capsys):
     code = main(
         ["train", "--config", f"{tiny}/twotower.yaml", "--data", f"{tiny}/prepared"]

@@ -217,3 +217,24 @@ def test_dropout_of_a_tower_is_active_in_training_only():
 
     np.testing.assert_array_equal(served, again)
     assert not np.allclose(served, trained)
+
+
+def test_input_dropout_hides_entries_of_a_lone_ids_embedding_in_training_only():
+    wide = "{embedding_dim: 600, query: {input_dropout: 0.25}}"
+    asked = ids_only(wide)
+    tower, users = query_tower(asked), {"user": tf.constant([2, 3, 4, 11])}
+
+    served, trained = tower.raw(users).numpy(), tower.raw(users, training=True).numpy()
+
+    is_hidden = trained == 0
+    # Standard error of the share: sqrt(0.25 * 0.75 / 2400) = 0.009.
+    assert is_hidden.mean() == pytest.approx(0.25, abs=0.05)
+    np.testing.assert_allclose(trained[~is_hidden], served[~is_hidden] / 0.75, rtol=1e-6)
+    np.testing.assert_allclose(np.linalg.norm(tower(users, training=True), axis=1), 1, rtol=1e-5)
+
+
+def test_input_dropout_of_one_tower_leaves_the_other_alone():
+    asked = ids_only("{embedding_dim: 6, query: {input_dropout: 0.5}}")
+    tower, items = candidate_tower(asked), {"item": tf.constant([2, 3, 8])}
+
+    np.testing.assert_array_equal(tower(items, training=True), tower(items))

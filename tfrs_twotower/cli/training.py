@@ -57,6 +57,11 @@ def train(
     if dry_run:
         _print_plan(checked, data, warm_start, as_json)
         return
+    if checked.tells_target_by_its_absence:
+        warn(
+            "data without times and a query with an id and a history: the id learns all positives, "
+            "and which of them the history lacks is the answer. Leave one of the two features out"
+        )
     trained = api.train(
         checked, data, output, overwrite=overwrite, resume=resume, warm_start=warm_start
     )

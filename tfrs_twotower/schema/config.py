@@ -195,7 +195,13 @@ class Tower(Strict):
 
     hidden_units: list[PositiveInt] = Field(default_factory=list)
     activation: Literal["relu", "gelu", "tanh"] = "relu"
-    dropout: float = Field(0.0, ge=0.0, lt=1.0)
+    dropout: float = Field(0.0, ge=0.0, lt=1.0, description="After each hidden layer.")
+    input_dropout: float = Field(
+        0.0,
+        ge=0.0,
+        lt=1.0,
+        description="Of the concatenated features, entry by entry; of a lone id: of its embedding.",
+    )
     cross_layers: NonNegativeInt = Field(
         0, description="Layers that multiply features with one another, before the hidden ones."
     )
@@ -768,6 +774,12 @@ class Config(Strict):
     def has_order(self) -> bool:
         """Whether events have a before and an after; without, histories leave the target out."""
         return self.columns.timestamp is not None or self.columns.order is not None
+
+    @property
+    def tells_target_by_its_absence(self) -> bool:
+        """Whether a query's id can learn all its positives, and its history lacks the target."""
+        has_id = any(isinstance(feature, Id) for feature in self.features.query.values())
+        return has_id and self.history is not None and not self.has_order
 
     def column_of(self, side: str, name: str) -> str | None:
         """The data's column of a feature; a history has none."""
