@@ -35,14 +35,14 @@ features:
   candidate:
     item_id: {kind: id}
 split: {by: column, hold_out: 0.0}
-towers: {embedding_dim: 64}
+towers: {embedding_dim: 64, query: {input_dropout: 0.1}}
 loss:
   temperature: 0.08
   bilateral_weight: 1.22
   in_batch_negatives: false
   uniform_negatives: 1024
   logq_correction: false
-training: {epochs: 100, batch_size: 2048, learning_rate: 0.002, schedule: cosine, patience: 100}
+training: {epochs: 120, batch_size: 2048, learning_rate: 0.002, schedule: cosine, patience: 120}
 """
 
 

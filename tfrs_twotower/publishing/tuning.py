@@ -31,8 +31,8 @@ Z = 1.6449  # Of the normal distribution, one-sided.
 LEAF_FACTORS = (2, 4)
 CODE_WIDTHS = (1, 2)
 # Relative to the k that is wanted.
-REORDER_FACTORS = (1.0, 1.2, 1.5, 2.0, 2.5, 3.0, 5.0, 10.0)
-LEAF_STEP = 1.1
+REORDER_FACTORS = (1.0, 1.5, 2.0, 3.0, 5.0, 10.0)
+LEAF_STEP = 1.25
 NUM_TIMED = 20
 
 # What a byte costs beside one of the codes, which are read in order: measured on 1 M candidates of
