@@ -84,7 +84,8 @@ def test_an_id_beside_a_history_of_untimed_data_is_warned_of(
 
     main(["train", "--config", str(config), "--data", f"{tmp_path}/none", "--output", "none"])
 
-    assert ("which of them the history lacks" in capsys.readouterr().err) == is_told
+    said = " ".join(capsys.readouterr().err.split())
+    assert ("which of them the history lacks" in said) == is_told
 
 
 def test_a_finished_run_is_refused_without_overwrite(tiny, capsys):
