@@ -1,55 +1,57 @@
 """What a model server answers, whatever wire the question came by."""
 
+import asyncio
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from functools import partial
+from concurrent.futures import Future
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import grpc
 from tensorflow_serving.apis import get_model_metadata_pb2, get_model_status_pb2
 
-from serving.admission import Admission
-from serving.batching import Batcher
-from serving.errors import InvalidRequestError, ServingError
+from serving.batching import Outputs
+from serving.errors import DeadlineError, InvalidRequestError, ServingError
 from serving.loading import Servable
 from serving.metrics import Metrics
-from serving.predict import Execute, Limits, predict, run
+from serving.predict import Limits, checked_call, checked_inputs
+from serving.runner import Runner
 from serving.servables import Servables
 from serving.tensors import Array
 
 SIGNATURE_DEF = "signature_def"
 
+# Larger requests are read in a thread: the event loop has others to answer meanwhile.
+_LARGE_BYTES = 64 * 1024
+
 
 class Core:
     """Predict, GetModelMetadata and GetModelStatus on a set of servables."""
 
-    def __init__(
-        self,
-        servables: Servables,
-        admission: Admission,
-        limits: Limits,
-        batcher: Batcher | None = None,
-    ) -> None:
-        """Answers from `servables`, within `admission` and `limits`, merged by `batcher`."""
+    def __init__(self, servables: Servables, runner: Runner, limits: Limits) -> None:
+        """Answers from `servables`, run by `runner`, within `limits`."""
         self._servables = servables
-        self._admission = admission
+        self._runner = runner
         self._limits = limits
-        self._batcher = batcher
         self._metrics = Metrics()
 
-    def predict(self, request: Any, timeout_s: float | None) -> Any:
+    async def predict(self, request: Any, timeout_s: float | None) -> Any:
         """Answers a `PredictRequest` with a `PredictResponse`.
 
         Args:
             request: The request.
-            timeout_s: How long the caller still waits; None: for ever.
+            timeout_s: How long the caller still waits, who then cancels; None: for ever.
 
         Raises:
-            ServingError: See `serving.predict`; OverloadedError and DeadlineError of `Admission`.
+            ServingError: See `checked_call`; OverloadedError of `Runner`.
         """
-        with self._answering(request.model_spec, "GRPC", timeout_s) as servable:
-            return predict(servable, request, self._limits, self._execute(timeout_s))
+        with self._answering(request.model_spec, "GRPC", timeout_s) as (servable, lease):
+            if request.ByteSize() > _LARGE_BYTES:
+                call = await asyncio.to_thread(checked_call, servable, request, self._limits)
+            else:
+                call = checked_call(servable, request, self._limits)
+            answer = self._submit(lease, servable, call.signature, call.inputs, call.response)
+            return await asyncio.wrap_future(answer)
 
     def predict_arrays(
         self,
@@ -62,34 +64,56 @@ class Core:
         Args:
             model_spec: The `ModelSpec` asked.
             inputs_of: Returns the name of the signature and its inputs, given the version.
-            timeout_s: As of `predict`.
-        """
-        with self._answering(model_spec, "REST", timeout_s) as servable:
-            key, inputs = inputs_of(servable)
-            return run(servable, key, inputs, self._limits, self._execute(timeout_s))
+            timeout_s: How long the caller waits; None: for ever.
 
-    def _execute(self, timeout_s: float | None) -> Execute:
-        """What runs a signature, within `timeout_s` from now."""
-        if self._batcher is None:
-            return Servable.run
-        return partial(self._batcher.run, timeout_s=timeout_s)
+        Raises:
+            ServingError: As of `predict`; DeadlineError if the answer does not come in time.
+        """
+        with self._answering(model_spec, "REST", timeout_s) as (servable, lease):
+            name, given = inputs_of(servable)
+            inputs = checked_inputs(servable, name, given, self._limits)
+            answer = self._submit(lease, servable, name, inputs, lambda outputs: outputs)
+            try:
+                return answer.result(timeout_s)
+            except TimeoutError as error:
+                answer.cancel()
+                raise DeadlineError("the deadline passed before there was an answer") from error
+
+    def _submit(
+        self,
+        lease: ExitStack,
+        servable: Servable,
+        name: str,
+        inputs: dict[str, Array],
+        respond: Callable[[Outputs], Any],
+    ) -> Future[Any]:
+        """Hands a request to the runner, and with it the lease of its version.
+
+        A run that has begun goes on when its caller leaves; the version must not be closed before.
+        """
+        answer = self._runner.submit(servable, name, inputs, respond)
+        until_done = lease.pop_all()
+        answer.add_done_callback(lambda _: until_done.close())
+        return answer
 
     @contextmanager
     def _answering(
         self, model_spec: Any, entrypoint: str, timeout_s: float | None
-    ) -> Iterator[Servable]:
-        """Admits a request, lends it its version, and counts how it ended."""
+    ) -> Iterator[tuple[Servable, ExitStack]]:
+        """Lends a request its version until the lease is closed, and counts how it ended."""
         started_s = time.perf_counter()
         name, version, label = _spec(model_spec)
         status = grpc.StatusCode.OK
         try:
-            with (
-                self._admission.enter(timeout_s),
-                self._servables.use(name, version, label) as servable,
-            ):
-                yield servable
+            with ExitStack() as lease:
+                yield lease.enter_context(self._servables.use(name, version, label)), lease
         except ServingError as error:
             status = error.status
+            raise
+        except asyncio.CancelledError:
+            waited_s = time.perf_counter() - started_s
+            is_late = timeout_s is not None and waited_s >= timeout_s
+            status = grpc.StatusCode.DEADLINE_EXCEEDED if is_late else grpc.StatusCode.CANCELLED
             raise
         except Exception:
             status = grpc.StatusCode.INTERNAL
@@ -139,7 +163,7 @@ class Core:
 
     def metrics(self) -> str:
         """The page that Prometheus reads."""
-        return self._metrics.render(self._admission.num_taken, self._servables.available())
+        return self._metrics.render(self._runner.num_requests, self._servables.available())
 
 
 _UNKNOWN = 2  # tensorflow.error.UNKNOWN, as TF Serving says of a version that failed to load.

@@ -1,7 +1,8 @@
-"""TF Serving's gRPC services, on the stubs of `tensorflow-serving-api`."""
+"""TF Serving's gRPC services on asyncio, on the stubs of `tensorflow-serving-api`."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import grpc
@@ -11,12 +12,9 @@ from tensorflow_serving.apis import (
 )
 
 from serving.core import Core
-from serving.errors import INTERNAL_FAULT, ServingError
+from serving.errors import INTERNAL_FAULT, ServingError, UnimplementedError
 
 _LOG = logging.getLogger(__name__)
-
-# A caller without a deadline has one of about 292 years; a wait of that length overflows.
-_LONGEST_WAIT_S = 86400.0
 
 
 class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
@@ -26,27 +24,27 @@ class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
         """Offers what `core` answers."""
         self._core = core
 
-    def Predict(self, request: Any, context: grpc.ServicerContext) -> Any:
+    async def Predict(self, request: Any, context: grpc.aio.ServicerContext) -> Any:
         """See `Core.predict`."""
-        remaining_s = context.time_remaining()
-        timeout_s = None if remaining_s is None else min(remaining_s, _LONGEST_WAIT_S)
-        return _answer(context, lambda: self._core.predict(request, timeout_s))
+        async with _refusals(context):
+            return await self._core.predict(request, context.time_remaining())
 
-    def GetModelMetadata(self, request: Any, context: grpc.ServicerContext) -> Any:
+    async def GetModelMetadata(self, request: Any, context: grpc.aio.ServicerContext) -> Any:
         """See `Core.metadata`."""
-        return _answer(context, lambda: self._core.metadata(request))
+        async with _refusals(context):
+            return self._core.metadata(request)
 
-    def Classify(self, request: Any, context: grpc.ServicerContext) -> None:
+    async def Classify(self, request: Any, context: grpc.aio.ServicerContext) -> None:
         """Not offered."""
-        _not_offered(context)
+        await _not_offered(context)
 
-    def Regress(self, request: Any, context: grpc.ServicerContext) -> None:
+    async def Regress(self, request: Any, context: grpc.aio.ServicerContext) -> None:
         """Not offered."""
-        _not_offered(context)
+        await _not_offered(context)
 
-    def MultiInference(self, request: Any, context: grpc.ServicerContext) -> None:
+    async def MultiInference(self, request: Any, context: grpc.aio.ServicerContext) -> None:
         """Not offered."""
-        _not_offered(context)
+        await _not_offered(context)
 
 
 class ModelService(model_service_pb2_grpc.ModelServiceServicer):
@@ -56,27 +54,33 @@ class ModelService(model_service_pb2_grpc.ModelServiceServicer):
         """Offers what `core` answers."""
         self._core = core
 
-    def GetModelStatus(self, request: Any, context: grpc.ServicerContext) -> Any:
+    async def GetModelStatus(self, request: Any, context: grpc.aio.ServicerContext) -> Any:
         """See `Core.status`."""
-        return _answer(context, lambda: self._core.status(request))
+        async with _refusals(context):
+            return self._core.status(request)
 
-    def HandleReloadConfigRequest(self, request: Any, context: grpc.ServicerContext) -> None:
+    async def HandleReloadConfigRequest(
+        self, request: Any, context: grpc.aio.ServicerContext
+    ) -> None:
         """Not offered: a request must not name folders to open."""
-        _not_offered(context)
+        await _not_offered(context)
 
 
-def _answer(context: grpc.ServicerContext, answer: Callable[[], Any]) -> Any:
+@asynccontextmanager
+async def _refusals(context: grpc.aio.ServicerContext) -> AsyncIterator[None]:
+    """Tells the caller what goes wrong in the block."""
     try:
-        return answer()
+        yield
     except ServingError as error:
-        context.abort(error.status, str(error))
+        status, said = error.status, str(error)
     except Exception:
         _LOG.exception("a gRPC request failed")
-        context.abort(grpc.StatusCode.INTERNAL, INTERNAL_FAULT)
+        status, said = grpc.StatusCode.INTERNAL, INTERNAL_FAULT
+    else:
+        return
+    await context.abort(status, said)
 
 
-def _not_offered(context: grpc.ServicerContext) -> None:
-    context.abort(
-        grpc.StatusCode.UNIMPLEMENTED,
-        "this server offers Predict, GetModelMetadata and GetModelStatus",
-    )
+async def _not_offered(context: grpc.aio.ServicerContext) -> None:
+    async with _refusals(context):
+        raise UnimplementedError("this server offers Predict, GetModelMetadata and GetModelStatus")

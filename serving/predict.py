@@ -2,9 +2,8 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
-import tensorflow as tf
 from tensorflow_serving.apis import predict_pb2
 
 from serving.errors import InvalidRequestError, SignatureNotFoundError
@@ -27,68 +26,74 @@ class Limits:
     max_elements: int = 4 * 1024 * 1024
 
 
-class Execute(Protocol):
-    """Runs a signature, as `Servable.run` does."""
+@dataclass(frozen=True)
+class Call:
+    """A `PredictRequest` that has been checked.
 
-    def __call__(
-        self, servable: Servable, signature: str, inputs: Mapping[str, Array], /
-    ) -> dict[str, Array]:
-        """See `Servable.run`."""
+    Attributes:
+        servable: The version that answers.
+        signature: Name of the signature to run.
+        inputs: Every input of it.
+        wanted: Names of the outputs to answer with.
+    """
+
+    servable: Servable
+    signature: str
+    inputs: dict[str, Array]
+    wanted: list[str]
+
+    def response(self, outputs: Mapping[str, Array]) -> Any:
+        """The `PredictResponse`; its model spec names version and signature."""
+        response = predict_pb2.PredictResponse()
+        response.model_spec.name = self.servable.name
+        response.model_spec.version.value = self.servable.version
+        response.model_spec.signature_name = self.signature
+        for name in self.wanted:
+            response.outputs[name].CopyFrom(to_proto(outputs[name]))
+        return response
 
 
-def predict(
-    servable: Servable, request: Any, limits: Limits, execute: Execute = Servable.run
-) -> Any:
-    """Answers a `PredictRequest`.
+def predict(servable: Servable, request: Any, limits: Limits) -> Any:
+    """Answers a `PredictRequest` with a `PredictResponse`; see `checked_call`."""
+    call = checked_call(servable, request, limits)
+    return call.response(servable.run(call.signature, call.inputs))
+
+
+def checked_call(servable: Servable, request: Any, limits: Limits) -> Call:
+    """Reads and checks a `PredictRequest`.
 
     Args:
         servable: The version that answers.
         request: The request; its model spec's version has been looked up already.
         limits: What the request may ask.
-        execute: What runs the signature once the request has been checked.
-
-    Returns:
-        The `PredictResponse`; its model spec names version and signature.
 
     Raises:
         ServingError: With TF Serving's status for the mistake.
     """
-    key = request.model_spec.signature_name or DEFAULT_SIGNATURE
-    signature = signature_of(servable, key)
-    wanted = _wanted(signature, request.output_filter)
+    name = request.model_spec.signature_name or DEFAULT_SIGNATURE
+    wanted = _wanted(signature_of(servable, name), request.output_filter)
     inputs = {}
-    for name, proto in request.inputs.items():
+    for key, proto in request.inputs.items():
         try:
-            inputs[name] = to_array(proto, limits.max_elements)
+            inputs[key] = to_array(proto, limits.max_elements)
         except ValueError as error:
-            raise InvalidRequestError(f"tensor parsing error: {name}: {error}") from error
-    outputs = run(servable, key, inputs, limits, execute)
-    response = predict_pb2.PredictResponse()
-    response.model_spec.name = servable.name
-    response.model_spec.version.value = servable.version
-    response.model_spec.signature_name = key
-    for name in wanted:
-        response.outputs[name].CopyFrom(to_proto(outputs[name]))
-    return response
+            raise InvalidRequestError(f"tensor parsing error: {key}: {error}") from error
+    return Call(servable, name, checked_inputs(servable, name, inputs, limits), wanted)
 
 
-def run(
-    servable: Servable,
-    key: str,
-    inputs: Mapping[str, Array],
-    limits: Limits,
-    execute: Execute = Servable.run,
+def checked_inputs(
+    servable: Servable, name: str, inputs: Mapping[str, Array], limits: Limits
 ) -> dict[str, Array]:
-    """Checks inputs, fills in defaults and runs a signature.
+    """Checks the inputs of a signature and fills in its defaults.
 
     Raises:
         ServingError: With TF Serving's status for the mistake.
     """
-    signature = signature_of(servable, key)
+    signature = signature_of(servable, name)
     _check_names(signature, inputs)
-    for name, array in inputs.items():
-        _check_tensor(signature, name, array, limits)
-    return execute(servable, key, {**signature.defaults, **inputs})
+    for key, array in inputs.items():
+        _check_tensor(signature, key, array, limits)
+    return {**signature.defaults, **inputs}
 
 
 def signature_of(servable: Servable, key: str) -> Signature:
@@ -118,8 +123,7 @@ def _check_names(signature: Signature, given: Iterable[str]) -> None:
 
 def _check_tensor(signature: Signature, name: str, array: Array, limits: Limits) -> None:
     spec = signature.inputs[name]
-    dtype = tf.string if array.dtype == object else tf.dtypes.as_dtype(array.dtype)
-    if dtype != spec.dtype or not spec.fits(array.shape):
+    if array.dtype != spec.dtype.as_numpy_dtype or not spec.fits(array.shape):
         raise InvalidRequestError(
             f"Expects input {name} to be {spec} but {describe(array)} is provided"
         )

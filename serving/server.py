@@ -10,12 +10,12 @@ import os
 if __name__ == "__main__":  # Before TensorFlow is loaded: its notes are not the server's log.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
+import gc
 import logging
 import signal
 import sys
 import threading
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -26,9 +26,8 @@ import typer
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from tensorflow_serving.apis import model_service_pb2_grpc, prediction_service_pb2_grpc
 
-from serving import native_log
-from serving.admission import Admission
-from serving.batching import Batcher, BatchingOptions
+from serving import event_loop, native_log
+from serving.batching import BatchingOptions
 from serving.batching_config import read_batching_options
 from serving.core import Core
 from serving.errors import LoadError
@@ -37,6 +36,7 @@ from serving.loading import Servable, load
 from serving.model_config import ModelConfig, read_models_config
 from serving.predict import Limits
 from serving.rest import RestServer
+from serving.runner import Runner
 from serving.servables import Servables
 from serving.warmup import warm_up
 from serving.watching import Watcher
@@ -45,8 +45,8 @@ from tfrs_twotower.schema import UsageError, UserError
 _LOG = logging.getLogger(__name__)
 
 HEALTH_SERVICES = ("", "tensorflow.serving.PredictionService", "tensorflow.serving.ModelService")
-# For refusals, and for health, status and metadata, while the other threads wait their turn.
-SPARE_THREADS = 16
+# For health, status and metadata, and for refusals that say why.
+SPARE_RPCS = 16
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class ServerOptions:
     """
 
     max_message_bytes: int = 16 * 1024 * 1024
-    max_running: int = 2 * (os.cpu_count() or 1)
+    max_running: int = os.cpu_count() or 1
     max_waiting: int = 256
     rest_timeout_s: float = 30.0
     poll_s: float | None = 1.0
@@ -114,30 +114,15 @@ class ModelServer:
         if options.poll_s is not None:
             reread = partial(read_models_config, config_path) if config_path else None
             self._watcher = Watcher(self._servables, options.poll_s, reread)
-        core = Core(
-            self._servables,
-            _admission(options),
-            options.limits,
-            Batcher(options.batching) if options.batching else None,
-        )
-        num_threads = options.max_running + options.max_waiting + SPARE_THREADS
-        self._grpc = grpc.server(
-            ThreadPoolExecutor(num_threads, thread_name_prefix="grpc"),
-            maximum_concurrent_rpcs=num_threads,
-            options=[
-                ("grpc.so_reuseport", 0),
-                ("grpc.max_receive_message_length", options.max_message_bytes),
-                ("grpc.max_send_message_length", -1),
-            ],
-        )
-        prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(
-            PredictionService(core), self._grpc
-        )
-        model_service_pb2_grpc.add_ModelServiceServicer_to_server(ModelService(core), self._grpc)
-        self._health = health.HealthServicer()
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._grpc)
+        max_requests = options.max_running + options.max_waiting
+        batching = options.batching
+        num_threads = batching.num_batch_threads if batching else options.max_running
+        self._runner = Runner(num_threads, max_requests, batching)
+        core = Core(self._servables, self._runner, options.limits)
         try:
-            self.port: int = self._grpc.add_insecure_port(f"{host}:{port}")
+            self._grpc, self._health, self.port = event_loop.submit(
+                _grpc_server(core, f"{host}:{port}", options.max_message_bytes, max_requests)
+            ).result()
         except RuntimeError as error:
             raise _cannot_listen("--port", host, port) from error
         self._rest: RestServer | None = None
@@ -147,7 +132,7 @@ class ModelServer:
                     (host, rest_port), core, options.max_message_bytes, options.rest_timeout_s
                 )
             except OSError as error:
-                self._grpc.stop(None)
+                event_loop.submit(self._grpc.stop(None)).result()
                 raise _cannot_listen("--rest_api_port", host, rest_port) from error
         self._rest_thread: threading.Thread | None = None
 
@@ -170,7 +155,7 @@ class ModelServer:
         if self._stopping.is_set():
             return
         self._set_health(health_pb2.HealthCheckResponse.SERVING)
-        self._grpc.start()
+        event_loop.submit(self._grpc.start()).result()
         if self._rest:
             self._rest_thread = threading.Thread(
                 target=self._rest.serve_forever, args=(0.1,), name="rest", daemon=True
@@ -188,13 +173,14 @@ class ModelServer:
         if self._watcher:
             self._watcher.stop()
         self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
-        stopped = self._grpc.stop(grace_s)
+        stopped = event_loop.submit(self._grpc.stop(grace_s))
         if self._rest:
             if self._rest_thread:
                 self._rest.shutdown()
             self._rest.server_close()
             self._rest.drain(grace_s)
-        stopped.wait()
+        stopped.result()
+        self._runner.close()
         self._servables.close()
 
     def __enter__(self) -> Self:
@@ -217,14 +203,32 @@ class ModelServer:
 
     def _set_health(self, status: int) -> None:
         for service in HEALTH_SERVICES:
-            self._health.set(service, status)
+            event_loop.submit(self._health.set(service, status)).result()
 
 
-def _admission(options: ServerOptions) -> Admission:
-    if options.batching is None:
-        return Admission(options.max_running, options.max_waiting)
-    # Whoever is let in waits for a batch: the batcher bounds what runs.
-    return Admission(options.max_running + options.max_waiting, 0)
+async def _grpc_server(
+    core: Core, address: str, max_message_bytes: int, max_requests: int
+) -> tuple[grpc.aio.Server, health.aio.HealthServicer, int]:
+    """A server that listens but does not answer yet, its health and its port.
+
+    Raises:
+        RuntimeError: If the address cannot be bound.
+    """
+    server = grpc.aio.server(
+        maximum_concurrent_rpcs=max_requests + SPARE_RPCS,
+        options=[
+            ("grpc.so_reuseport", 0),
+            ("grpc.max_receive_message_length", max_message_bytes),
+            ("grpc.max_send_message_length", -1),
+        ],
+    )
+    servicer = health.aio.HealthServicer()
+    prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(
+        PredictionService(core), server
+    )
+    model_service_pb2_grpc.add_ModelServiceServicer_to_server(ModelService(core), server)
+    health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
+    return server, servicer, server.add_insecure_port(address)
 
 
 def _cannot_listen(flag: str, host: str, port: int) -> UserError:
@@ -331,6 +335,10 @@ def serve(
             if not stopping.is_set():
                 rest = f" and REST on port {server.rest_port}" if server.rest_port else ""
                 _LOG.info("serving gRPC on %s:%d%s", host, server.port, rest)
+            # What TensorFlow has made by now stays: a full collection would stop all answers to
+            # look through it.
+            gc.collect()
+            gc.freeze()
             stopping.wait()
             _LOG.info("stopping")
     except UserError as error:

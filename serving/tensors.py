@@ -26,6 +26,12 @@ _VALUE_FIELDS = {
     tf.uint64: "uint64_val",
     tf.bool: "bool_val",
 }
+# The same by number of the dtype, and by what NumPy calls it.
+_READ_AS = {
+    dtype.as_datatype_enum: (np.dtype(dtype.as_numpy_dtype), field)
+    for dtype, field in _VALUE_FIELDS.items()
+}
+_WRITTEN_AS = {dtype: (number, field) for number, (dtype, field) in _READ_AS.items()}
 
 
 class TensorSpec(NamedTuple):
@@ -112,20 +118,35 @@ def to_array(proto: Any, max_elements: int) -> Array:
     if math.prod(sizes) > max_elements:
         raise ValueError(f"{math.prod(sizes)} elements are more than the limit of {max_elements}")
     try:
+        if proto.dtype in _READ_AS:
+            return _values(proto, math.prod(sizes)).reshape(sizes)
         return np.asarray(tf.make_ndarray(proto))
     except (TypeError, KeyError, IndexError, OverflowError) as error:
         raise ValueError("dtype and values do not belong together") from error
 
 
+def _values(proto: Any, num_elements: int) -> Array:
+    """The values one after the other: `tf.make_ndarray` for a fraction of its time."""
+    dtype, field = _READ_AS[proto.dtype]
+    if proto.tensor_content:
+        return np.frombuffer(proto.tensor_content, dtype)
+    given = np.fromiter(getattr(proto, field), dtype)
+    num_missing = num_elements - len(given)
+    if num_missing <= 0:
+        return given
+    last = given[-1:] if len(given) else np.array([b""] if field == "string_val" else [0], dtype)
+    return np.concatenate([given, np.repeat(last, num_missing)])
+
+
 def to_proto(array: Array) -> Any:
     """Encodes an array, its values in the field of their dtype."""
-    dtype = tf.string if array.dtype == object else tf.dtypes.as_dtype(array.dtype)
-    if dtype not in _VALUE_FIELDS:
+    if array.dtype not in _WRITTEN_AS:
         return tf.make_tensor_proto(array)
-    proto = tensor_pb2.TensorProto(dtype=dtype.as_datatype_enum)
+    number, field = _WRITTEN_AS[array.dtype]
+    proto = tensor_pb2.TensorProto(dtype=number)
     for size in array.shape:
         proto.tensor_shape.dim.add(size=size)
-    getattr(proto, _VALUE_FIELDS[dtype]).extend(array.ravel().tolist())
+    getattr(proto, field).extend(array.ravel().tolist())
     return proto
 
 

@@ -1,8 +1,7 @@
 """Requests that are merged get the answers they would get alone."""
 
 import threading
-import time
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import numpy as np
 import pytest
@@ -10,10 +9,12 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from serving.batching import Batcher, BatchingOptions
-from serving.errors import DeadlineError, InvalidRequestError
+from serving.batching import BatchingOptions
+from serving.errors import InvalidRequestError
 from serving.loading import load
+from serving.runner import Runner
 from serving.tensors import Signature, TensorSpec
+from tests.serving.conftest import wait_until
 from tests.serving.toy_models import MAX_K
 
 ONE_AT_A_TIME = BatchingOptions(num_batch_threads=1)
@@ -27,10 +28,12 @@ class Recorder:
     def __init__(self, signature):
         self.signatures = {"double": signature}
         self.gate = threading.Event()
+        self.has_begun = False
         self.runs = []
 
     def run(self, signature, inputs):
-        self.gate.wait(10)
+        self.has_begun = True
+        assert self.gate.wait(30)
         self.runs.append(inputs)
         if np.isnan(inputs["x"]).any():
             raise InvalidRequestError("x is not a number")
@@ -45,26 +48,19 @@ def recorder():
     return Recorder(signature)
 
 
-def run_while_one_is_running(batcher, servable, requests):
-    """Runs requests in threads of their own, all but the first arriving during its run.
+def run_while_one_is_running(options, servable, requests):
+    """Submits requests in order, all but the first during the first one's run.
 
-    They arrive in order; returns their outputs or exceptions in that order.
+    Returns their outputs or exceptions in that order.
     """
-    with ThreadPoolExecutor(len(requests)) as pool:
-        futures = []
-        for number, inputs in enumerate(requests):
-            filled = {**servable.signatures["double"].defaults, **inputs}
-            futures.append(pool.submit(batcher.run, servable, "double", filled))
-            wait_for(lambda count=number: len(batcher._waiting) == count and batcher._num_running)
-        servable.gate.set()
-        return [future.exception() or future.result() for future in futures]
-
-
-def wait_for(condition):
-    end = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.001)
+    runner = Runner(options.num_batch_threads, len(requests), options)
+    answers = []
+    for inputs in requests:
+        filled = {**servable.signatures["double"].defaults, **inputs}
+        answers.append(runner.submit(servable, "double", filled, lambda outputs: outputs))
+        wait_until(lambda: servable.has_begun)
+    servable.gate.set()
+    return [answer.exception(30) or answer.result() for answer in answers]
 
 
 def one(*values):
@@ -74,7 +70,7 @@ def one(*values):
 def test_requests_that_arrive_during_a_run_are_answered_by_the_next_one(recorder):
     requests = [{"x": one(1)}, {"x": one(2)}, {"x": one(3, 4)}]
 
-    answers = run_while_one_is_running(Batcher(ONE_AT_A_TIME), recorder, requests)
+    answers = run_while_one_is_running(ONE_AT_A_TIME, recorder, requests)
 
     assert [answer["y"].tolist() for answer in answers] == [[2], [4], [6, 8]]
     assert [run["x"].tolist() for run in recorder.runs] == [[1], [2, 3, 4]]
@@ -88,17 +84,17 @@ def test_requests_with_other_options_are_not_merged(recorder):
         {"x": one(4), "factor": one(10)},
     ]
 
-    answers = run_while_one_is_running(Batcher(ONE_AT_A_TIME), recorder, requests)
+    answers = run_while_one_is_running(ONE_AT_A_TIME, recorder, requests)
 
     assert [answer["y"].tolist() for answer in answers] == [[2], [20], [6], [40]]
     assert [run["x"].tolist() for run in recorder.runs] == [[1], [2, 4], [3]]
 
 
 def test_a_run_has_no_more_rows_than_it_may(recorder):
-    batcher = Batcher(BatchingOptions(max_batch_size=3, num_batch_threads=1))
+    options = BatchingOptions(max_batch_size=3, num_batch_threads=1)
     requests = [{"x": one(1)}, {"x": one(2, 3)}, {"x": one(4, 5)}, {"x": one(6)}]
 
-    answers = run_while_one_is_running(batcher, recorder, requests)
+    answers = run_while_one_is_running(options, recorder, requests)
 
     assert [answer["y"].tolist() for answer in answers] == [[2], [4, 6], [8, 10], [12]]
     assert [run["x"].tolist() for run in recorder.runs] == [[1], [2, 3, 6], [4, 5]]
@@ -107,7 +103,7 @@ def test_a_run_has_no_more_rows_than_it_may(recorder):
 def test_the_mistake_of_one_request_is_told_to_nobody_else(recorder):
     requests = [{"x": one(1)}, {"x": one(2)}, {"x": one(float("nan"))}, {"x": one(3)}]
 
-    answers = run_while_one_is_running(Batcher(ONE_AT_A_TIME), recorder, requests)
+    answers = run_while_one_is_running(ONE_AT_A_TIME, recorder, requests)
 
     assert isinstance(answers.pop(2), InvalidRequestError)
     assert [answer["y"].tolist() for answer in answers] == [[2], [4], [6]]
@@ -118,25 +114,9 @@ def test_a_model_that_does_not_answer_row_by_row_is_asked_one_request_at_a_time(
     alone = recorder.run
     recorder.run = lambda *arguments: {"y": alone(*arguments)["y"].sum(keepdims=True)}
 
-    answers = run_while_one_is_running(Batcher(ONE_AT_A_TIME), recorder, requests)
+    answers = run_while_one_is_running(ONE_AT_A_TIME, recorder, requests)
 
     assert [answer["y"].tolist() for answer in answers] == [[2], [4], [6]]
-
-
-def test_a_request_whose_deadline_passes_in_the_queue_is_given_up(recorder):
-    batcher = Batcher(ONE_AT_A_TIME)
-    inputs = {**recorder.signatures["double"].defaults, "x": one(1)}
-    with ThreadPoolExecutor(1) as pool:
-        running = pool.submit(batcher.run, recorder, "double", inputs)
-        wait_for(lambda: batcher._num_running)
-
-        with pytest.raises(DeadlineError, match="waited for its turn"):
-            batcher.run(recorder, "double", inputs, timeout_s=0.01)
-
-        recorder.gate.set()
-        assert running.result()["y"].tolist() == [2]
-    assert len(recorder.runs) == 1
-    assert batcher.run(recorder, "double", inputs)["y"].tolist() == [2]
 
 
 def test_lists_of_different_lengths_are_merged_only_where_padding_is_allowed():
@@ -150,7 +130,7 @@ def test_lists_of_different_lengths_are_merged_only_where_padding_is_allowed():
     for pads in (False, True):
         recorder = Recorder(signature)
         options = BatchingOptions(num_batch_threads=1, pad_variable_length_inputs=pads)
-        run_while_one_is_running(Batcher(options), recorder, requests)
+        run_while_one_is_running(options, recorder, requests)
         merged[pads] = [run["words"].tolist() for run in recorder.runs]
 
     assert merged[False] == [[[b"a"]], [[b"a", b"b"]], [[b"c"]]]
@@ -164,7 +144,7 @@ def test_lists_of_candidates_to_score_are_never_filled_up():
     requests = [{"x": one(1), "candidate_ids": np.array([ids], object)} for ids in lists]
     options = BatchingOptions(num_batch_threads=1, pad_variable_length_inputs=True)
 
-    run_while_one_is_running(Batcher(options), recorder, requests)
+    run_while_one_is_running(options, recorder, requests)
 
     assert [run["candidate_ids"].tolist() for run in recorder.runs] == [[ids] for ids in lists]
 
@@ -194,11 +174,11 @@ def test_merged_answers_are_those_of_each_request_alone(toy, requests, threads):
     defaults = toy.signatures["recommend"].defaults
     inputs = [{**defaults, **as_inputs(request)} for request in requests]
 
-    with ThreadPoolExecutor(len(inputs)) as pool:
-        batcher = Batcher(options)
-        together = list(pool.map(lambda one: outcome(batcher.run, toy, "recommend", one), inputs))
+    runner = Runner(threads, len(inputs), options)
+    answers = [runner.submit(toy, "recommend", one, lambda outputs: outputs) for one in inputs]
+    together = [outcome(answer.result) for answer in answers]
 
-    assert together == [outcome(toy.run, "recommend", one) for one in inputs]
+    assert together == [outcome(partial(toy.run, "recommend", one)) for one in inputs]
 
 
 def as_inputs(request):
@@ -215,9 +195,9 @@ def as_inputs(request):
     return inputs
 
 
-def outcome(run, *arguments):
+def outcome(run):
     """The outputs as lists, or the class and text of the exception."""
     try:
-        return {name: array.tolist() for name, array in run(*arguments).items()}
+        return {name: array.tolist() for name, array in run().items()}
     except InvalidRequestError as error:
         return type(error), str(error)

@@ -8,18 +8,32 @@ import socket
 import subprocess
 import sys
 import threading
+import urllib.request
 
 import grpc
 import pytest
-from tensorflow_serving.apis import prediction_service_pb2_grpc
+from tensorflow_serving.apis import (
+    get_model_status_pb2,
+    model_service_pb2_grpc,
+    prediction_service_pb2_grpc,
+)
 
 from serving import server as server_module
 from serving.client import RetrievalClient
 from serving.loading import Servable
+from serving.metrics import METRICS_PATH
 from serving.model_config import ModelConfig, VersionPolicy
+from serving.servables import State
 from serving.server import ModelServer, ServerOptions
 from tests.serving import toy_models
-from tests.serving.conftest import free_port, is_healthy, render_config, wait_until
+from tests.serving.conftest import (
+    RunningServer,
+    free_port,
+    is_healthy,
+    render_config,
+    rest,
+    wait_until,
+)
 from tests.serving.toy_models import EAST_QUERY, predict_request
 
 LOG_LINE = re.compile(r"\d{4}-\d\d-\d\d [\d:,]+ INFO [a-z]+")
@@ -232,6 +246,66 @@ def test_a_stopping_server_answers_the_rest_request_that_it_has_begun(models_dir
 
     assert reply.status == 200
     assert answer["outputs"]["candidate_ids"] == [["a", "b"]]
+
+
+def metrics_page(rest_port):
+    with urllib.request.urlopen(f"http://127.0.0.1:{rest_port}{METRICS_PATH}", timeout=10) as reply:
+        return reply.read().decode()
+
+
+def state_of(server, version):
+    request = get_model_status_pb2.GetModelStatusRequest()
+    request.model_spec.name = "retrieval"
+    running = RunningServer(server.port, None)
+    with running.stub(model_service_pb2_grpc.ModelServiceStub) as stub:
+        statuses = stub.GetModelStatus(request, timeout=10).model_version_status
+    return {status.version: status.state for status in statuses}.get(version)
+
+
+def test_who_waits_past_the_deadline_is_told_so_and_counted(models_dir, gate):
+    with (
+        ModelServer([ModelConfig("retrieval", models_dir / "retrieval")]) as server,
+        RunningServer(server.port, server.rest_port).stub() as stub,
+    ):
+        running = stub.Predict.future(predict_request(**toy_models.EAST), timeout=0.5)
+        assert gate.reached.wait(30)
+        code = running.code()
+        wait_until(lambda: 'status="DEADLINE_EXCEEDED"} 1' in metrics_page(server.rest_port))
+        gate.opened.set()
+        wait_until(lambda: "requests_in_flight 0" in metrics_page(server.rest_port))
+
+    assert code == grpc.StatusCode.DEADLINE_EXCEEDED
+
+
+def test_a_rest_caller_waits_no_longer_than_the_server_says(models_dir, gate):
+    options = ServerOptions(rest_timeout_s=0.2)
+    models = [ModelConfig("retrieval", models_dir / "retrieval")]
+    with ModelServer(models, options=options) as server:
+        running = RunningServer(server.port, server.rest_port)
+        status, answer = rest(running, "/v1/models/retrieval:predict", {"inputs": toy_models.EAST})
+        gate.opened.set()
+
+    assert status == 504
+    assert "deadline" in answer["error"]
+
+
+def test_a_version_outlasts_the_run_that_its_caller_has_left(tmp_path, gate):
+    base_path = tmp_path / "retrieval"
+    toy_models.write_retrieval(base_path, 1)
+    models = [ModelConfig("retrieval", base_path)]
+    options = ServerOptions(poll_s=0.02)
+    with (
+        ModelServer(models, rest_port=None, options=options) as server,
+        RunningServer(server.port, None).stub() as stub,
+    ):
+        left = stub.Predict.future(predict_request(**toy_models.EAST), timeout=30)
+        assert gate.reached.wait(30)
+        left.cancel()
+        toy_models.write_retrieval(base_path, 2)
+        wait_until(lambda: state_of(server, 2) == State.AVAILABLE)
+        wait_until(lambda: state_of(server, 1) == State.UNLOADING)
+        gate.opened.set()
+        wait_until(lambda: state_of(server, 1) == State.END)
 
 
 def test_health_tells_of_each_service(embedded):
