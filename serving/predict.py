@@ -8,7 +8,7 @@ from tensorflow_serving.apis import predict_pb2
 
 from serving.errors import InvalidRequestError, SignatureNotFoundError
 from serving.loading import Servable
-from serving.tensors import Array, Signature, describe, to_array, to_proto
+from serving.tensors import Array, Signature, describe, to_array, write
 
 DEFAULT_SIGNATURE = "serving_default"
 
@@ -49,7 +49,7 @@ class Call:
         response.model_spec.version.value = self.servable.version
         response.model_spec.signature_name = self.signature
         for name in self.wanted:
-            response.outputs[name].CopyFrom(to_proto(outputs[name]))
+            write(outputs[name], response.outputs[name])
         return response
 
 

@@ -140,14 +140,20 @@ def _values(proto: Any, num_elements: int) -> Array:
 
 def to_proto(array: Array) -> Any:
     """Encodes an array, its values in the field of their dtype."""
+    proto = tensor_pb2.TensorProto()
+    write(array, proto)
+    return proto
+
+
+def write(array: Array, proto: Any) -> None:
+    """Encodes an array into an empty `TensorProto`; see `to_proto`."""
     if array.dtype not in _WRITTEN_AS:
-        return tf.make_tensor_proto(array)
-    number, field = _WRITTEN_AS[array.dtype]
-    proto = tensor_pb2.TensorProto(dtype=number)
+        proto.CopyFrom(tf.make_tensor_proto(array))
+        return
+    proto.dtype, field = _WRITTEN_AS[array.dtype]
     for size in array.shape:
         proto.tensor_shape.dim.add(size=size)
     getattr(proto, field).extend(array.ravel().tolist())
-    return proto
 
 
 def describe(array: Array) -> str:
