@@ -42,7 +42,7 @@ loss:
   in_batch_negatives: false
   uniform_negatives: 1024
   logq_correction: false
-training: {epochs: 120, batch_size: 2048, learning_rate: 0.002, schedule: cosine, patience: 120}
+training: {epochs: 250, batch_size: 2048, learning_rate: 0.002, schedule: cosine, patience: 250}
 """
 
 
