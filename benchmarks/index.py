@@ -4,9 +4,9 @@ Candidates of 64 dimensions lie in clusters of Zipf-distributed size, as those o
 queries lie between two clusters. Every approximate index is set to the cheapest setting that finds
 the wanted share of the exact 100 best on 1,000 queries, and measured on others. The SavedModels
 are called as the embedded server calls them, through a TensorFlow session, and answer with ids;
-faiss and hnswlib are called bare and give rows. The indexes take turns: twenty queries one by one,
-as a server has them, so that what an index reads for every query is where it would be if it served
-alone; then batches of 1,000 queries, on all cores.
+faiss and hnswlib are called bare and give rows. The indexes take turns: a hundred queries one by
+one, so that the caches hold what they would if the index served alone; then batches of 1,000
+queries, on all cores.
 
 Needs `pip install faiss-cpu hnswlib`; what is not installed is left out.
 """
@@ -43,8 +43,8 @@ from tfrs_twotower.schema.config import Index
 SIZES, TARGETS = (100_000, 1_000_000), (0.90, 0.95, 0.99)
 QUICK_SIZES, QUICK_TARGETS = (100_000,), (0.95,)
 LARGEST_HNSW = 100_000
-TURN = 20  # Single queries of an index before the next one has its turn.
-TURNS, BATCHES, QUICK_TURNS, QUICK_BATCHES = 15, 9, 5, 3
+TURN = 100  # Single queries of an index before the next one has its turn.
+TURNS, BATCHES, QUICK_TURNS, QUICK_BATCHES = 9, 9, 3, 3
 EXACT, OURS, FAISS, HNSW = "exact SavedModel", "ScaNN SavedModel", "faiss IVF", "hnswlib"
 
 
