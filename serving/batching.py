@@ -14,7 +14,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from serving.errors import ServingError
 from serving.loading import Servable
 from serving.tensors import Array, Signature
 
@@ -67,14 +66,14 @@ class Task:
 
 
 def kind_of(
-    servable: Servable, name: str, inputs: Mapping[str, Array], options: BatchingOptions
+    servable: Servable, signature_name: str, inputs: Mapping[str, Array], options: BatchingOptions
 ) -> Hashable:
     """What requests must have in common to be merged; None: these inputs cannot be merged."""
-    signature = servable.signatures[name]
+    signature = servable.signatures[signature_name]
     if not signature.is_batched:
         return None
     num_rows = len(inputs[_first_required(signature)])
-    common: list[Hashable] = [id(servable), name]
+    common: list[Hashable] = [id(servable), signature_name]
     for name, array in inputs.items():
         if name not in signature.defaults:
             if len(array) != num_rows or not num_rows:
@@ -96,24 +95,22 @@ def run_together(batch: Sequence[Task]) -> list[Outputs | Exception]:
     Returns:
         For each task the outputs of its inputs alone, or why there are none.
     """
+    return (len(batch) > 1 and _in_one_run(batch)) or [_alone(task) for task in batch]
+
+
+def _in_one_run(batch: Sequence[Task]) -> list[Outputs | Exception]:
+    """Each task's share of a merged run; nothing where there is none to share."""
     try:
-        if len(batch) > 1:
-            try:
-                outputs = batch[0].servable.run(batch[0].signature, _merged(batch))
-            except ServingError:  # Of one of them, perhaps: the others must not suffer.
-                pass
-            else:
-                if shares := _shares(outputs, [task.num_rows for task in batch]):
-                    return shares
-        return [_alone(task) for task in batch]
-    except Exception as error:
-        return [error for _ in batch]
+        outputs = batch[0].servable.run(batch[0].signature, _merged(batch))
+    except Exception:  # Of one of them, perhaps: the others must not suffer.
+        return []
+    return _shares(outputs, [task.num_rows for task in batch])
 
 
 def _alone(task: Task) -> Outputs | Exception:
     try:
         return task.servable.run(task.signature, task.inputs)
-    except ServingError as error:
+    except Exception as error:
         return error
 
 

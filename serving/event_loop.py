@@ -1,7 +1,7 @@
 """The event loop on which the gRPC servers of a process live, in a thread of its own.
 
 gRPC wakes every loop of a process for the events of any of them: one is enough for all servers.
-It is uvloop's, with which eight clients get a tenth more answers a second than with asyncio's own.
+It is uvloop's, which takes less time for a request than asyncio's own.
 """
 
 import asyncio
