@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from tfrs_twotower import api, metrics
-from tfrs_twotower.data import PreparedData
-from tfrs_twotower.evaluation import baselines
+from tfrs_twotower import api
+from tfrs_twotower.data.prepared import PreparedData
+from tfrs_twotower.evaluation import baselines, metrics
 from tfrs_twotower.evaluation.protocols import evaluation_set, parse_protocol, under_protocol
 from tfrs_twotower.schema import Config
 from tfrs_twotower.schema.prepared import CANDIDATE_ROW

@@ -16,7 +16,7 @@ from _harness import Measurement, benchmark
 from _ml1m import COLUMNS, prepare, read_events
 
 from tfrs_twotower import api
-from tfrs_twotower.analysis.context_sensitivity import sensitivity
+from tfrs_twotower.evaluation.context_sensitivity import sensitivity
 from tfrs_twotower.schema import Config, parse_config
 
 PROTOCOL = "sampled:100"

@@ -9,9 +9,9 @@ lists it also finds the hundred best.
 import numpy as np
 from _harness import Measurement, alternate, benchmark
 
-from tfrs_twotower import metrics
+from tfrs_twotower.evaluation import metrics
+from tfrs_twotower.evaluation.ranking import Pairs, rank
 from tfrs_twotower.keras import tf, tfrs
-from tfrs_twotower.ranking import Pairs, rank
 
 EMBEDDING_DIM = 64
 KS = (1, 5, 10, 50, 100)  # TFRS' own.

@@ -14,13 +14,14 @@ from pathlib import Path
 
 from _harness import Measurement, benchmark
 
-from tfrs_twotower import api, metrics
-from tfrs_twotower.data import PreparedData
+from tfrs_twotower import api
+from tfrs_twotower.data.prepared import PreparedData
 from tfrs_twotower.datasets import write_dataset
-from tfrs_twotower.evaluate import rank_model
+from tfrs_twotower.evaluation import metrics
+from tfrs_twotower.evaluation.evaluate import rank_model
 from tfrs_twotower.evaluation.protocols import EvaluationSet, evaluation_set
+from tfrs_twotower.evaluation.ranking import Ranking
 from tfrs_twotower.keras import keras
-from tfrs_twotower.ranking import Ranking
 from tfrs_twotower.schema import parse_config
 
 PUBLISHED = {"recall_at_20": 0.1754, "ndcg_at_20": 0.1473}

@@ -36,8 +36,9 @@ from _clustered import (
 from _harness import Measurement, alternate, benchmark
 
 from serving.loading import load
-from tfrs_twotower.index import CandidateIndex, ExactIndex
-from tfrs_twotower.publishing.tuning import tune
+from tfrs_twotower.index.candidate_index import CandidateIndex
+from tfrs_twotower.index.exact import ExactIndex
+from tfrs_twotower.index.tuning import tune
 from tfrs_twotower.schema.config import Index
 
 SIZES, TARGETS = (100_000, 1_000_000), (0.90, 0.95, 0.99)

@@ -34,8 +34,8 @@ from tensorflow_serving.apis import get_model_status_pb2, model_service_pb2_grpc
 
 from serving.loading import load
 from serving.tensors import to_proto
-from tfrs_twotower.index import Measures, ScannIndex
-from tfrs_twotower.publishing.tuning import tune
+from tfrs_twotower.index.scann import Measures, ScannIndex
+from tfrs_twotower.index.tuning import tune
 from tfrs_twotower.schema.config import Index
 
 SIZE, QUICK_SIZE, TARGET_RECALL = 1_000_000, 100_000, 0.95

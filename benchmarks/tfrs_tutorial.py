@@ -16,10 +16,10 @@ from _harness import Measurement, benchmark
 
 from tfrs_twotower import api
 from tfrs_twotower.datasets.movielens import MovieLens, read_100k
-from tfrs_twotower.evaluate import evaluate_model
+from tfrs_twotower.evaluation.evaluate import evaluate_model
 from tfrs_twotower.evaluation.protocols import evaluation_set
 from tfrs_twotower.keras import keras, tf, tfrs
-from tfrs_twotower.runs import load_run
+from tfrs_twotower.models.run_folder import load_run
 from tfrs_twotower.schema import parse_config
 
 SEEDS = range(5)

@@ -18,13 +18,14 @@ import pandas as pd
 from _harness import Measurement, alternate, benchmark, milliseconds
 
 from tfrs_twotower import api
-from tfrs_twotower.data import PreparedData, steps_per_epoch, training_batches
-from tfrs_twotower.evaluate import embed
+from tfrs_twotower.data.batches import steps_per_epoch, training_batches
+from tfrs_twotower.data.prepared import PreparedData
 from tfrs_twotower.keras import keras, tf, tfrs
-from tfrs_twotower.model import TwoTowerModel
-from tfrs_twotower.optimizers import RowSparseAdam, make_optimizer
-from tfrs_twotower.runs import build_model
+from tfrs_twotower.models.embed import embed
+from tfrs_twotower.models.run_folder import build_model
+from tfrs_twotower.models.two_tower import TwoTowerModel
 from tfrs_twotower.schema import Config, parse_config
+from tfrs_twotower.training.optimizers import RowSparseAdam, make_optimizer
 
 EMBEDDING_DIM = 32
 BATCH_SIZES = (1024, 4096)

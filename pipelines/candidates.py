@@ -11,7 +11,7 @@ from pipelines.examples import readable
 from pipelines.records import BYTES, INT, Field, RecordLayout, int_width
 from pipelines.tables import column
 from pipelines.validate import ATTRIBUTE, AVAILABLE_FROM, CANDIDATE_ID, FEATURE, TITLE
-from tfrs_twotower.encoding import Encoder
+from tfrs_twotower.features.encoding import Encoder
 from tfrs_twotower.schema import Config
 from tfrs_twotower.schema import prepared as layout
 from tfrs_twotower.schema.features import Id

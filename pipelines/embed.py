@@ -24,7 +24,7 @@ from pipelines.filesystem import join
 from pipelines.options import EmbedOptions, OutputOptions, beam_options, read_options
 from pipelines.shards import write_parquet
 from pipelines.tables import column, from_ipc, to_ipc
-from tfrs_twotower.encoding import raw_spec
+from tfrs_twotower.features.encoding import raw_spec
 from tfrs_twotower.schema import Config, UserError
 from tfrs_twotower.schema import prepared as layout
 from tfrs_twotower.schema.features import Feature, History, Id

@@ -13,7 +13,7 @@ import tensorflow as tf
 from pipelines.records import FLOAT, INT, Field, int_width
 from pipelines.tables import dictionary
 from pipelines.validate import tokens_of
-from tfrs_twotower.encoding import TIMESTAMP_PART_ROWS, Encoder, encoded_spec
+from tfrs_twotower.features.encoding import TIMESTAMP_PART_ROWS, Encoder, encoded_spec
 from tfrs_twotower.schema.features import (
     Boolean,
     Feature,

@@ -28,7 +28,7 @@ from pipelines.validate import (
     WEIGHT,
     tokens_of,
 )
-from tfrs_twotower.encoding import PADDING_ROW, Encoder
+from tfrs_twotower.features.encoding import PADDING_ROW, Encoder
 from tfrs_twotower.schema import SPLITS, Config
 from tfrs_twotower.schema import prepared as layout
 from tfrs_twotower.schema.features import Feature, History, Id, MultiCategorical, Vector

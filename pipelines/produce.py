@@ -41,7 +41,7 @@ from pipelines.summary import Summary, merge
 from pipelines.tables import column, concat, hash_ids, to_ipc
 from pipelines.validate import CANDIDATE_ID, QUERY_ID
 from pipelines.vocabularies import make_vocabulary
-from tfrs_twotower.encoding import Encoder
+from tfrs_twotower.features.encoding import Encoder
 from tfrs_twotower.schema import SPLITS, Config
 from tfrs_twotower.schema import prepared as layout
 from tfrs_twotower.schema.features import WITH_VOCABULARY, Feature

@@ -10,7 +10,7 @@ import sys
 from tests import every_kind
 from tfrs_twotower.keras import keras, tf
 from tfrs_twotower.schema import Config, UserError, parse_config
-from tfrs_twotower.train import train
+from tfrs_twotower.training.train import train
 
 # Dropout draws on each replica by itself: without it n replicas equal one.
 NO_DROPOUT = every_kind.CONFIG_TEXT.replace(", dropout: 0.1}", "}").replace(", dropout: 0.2}", "}")

@@ -2,11 +2,11 @@
 
 from collections.abc import Mapping
 
-from tfrs_twotower.data import PreparedData
+from tfrs_twotower.data.prepared import PreparedData
 from tfrs_twotower.keras import keras, tf, tfrs
-from tfrs_twotower.model import TwoTowerModel
-from tfrs_twotower.task import RetrievalTask
-from tfrs_twotower.towers import CandidateTower, embedding_tables
+from tfrs_twotower.losses.retrieval_task import RetrievalTask
+from tfrs_twotower.models.towers import CandidateTower, embedding_tables
+from tfrs_twotower.models.two_tower import TwoTowerModel
 
 
 class IdTower(keras.Model):

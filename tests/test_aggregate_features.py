@@ -13,11 +13,11 @@ from serving.model_config import read_models_config
 from serving.server import ModelServer
 from tests.pipelines.reference import aggregate, read_rows
 from tfrs_twotower import api
-from tfrs_twotower.data import training_batches
-from tfrs_twotower.evaluate import embed
+from tfrs_twotower.data.batches import training_batches
 from tfrs_twotower.evaluation.protocols import evaluation_set
-from tfrs_twotower.models_folder import read_candidates
-from tfrs_twotower.runs import load_run
+from tfrs_twotower.models.embed import embed
+from tfrs_twotower.models.run_folder import load_run
+from tfrs_twotower.publishing.models_folder import read_candidates
 from tfrs_twotower.schema import UserError, load_config
 
 NUM_USERS, NUM_ITEMS, NUM_EVENTS = 25, 20, 600

@@ -12,10 +12,11 @@ from serving.client import RetrievalClient
 from serving.model_config import read_models_config
 from serving.server import ModelServer
 from tfrs_twotower import api
-from tfrs_twotower.evaluate import embed, rank_model
+from tfrs_twotower.evaluation.evaluate import rank_model
 from tfrs_twotower.evaluation.protocols import evaluation_set
 from tfrs_twotower.keras import tf
-from tfrs_twotower.runs import load_run
+from tfrs_twotower.models.embed import embed
+from tfrs_twotower.models.run_folder import load_run
 from tfrs_twotower.schema import UserError, parse_config
 
 NUM_USERS, NUM_ITEMS, EVENTS_OF_USER = 24, 18, 7

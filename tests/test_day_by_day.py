@@ -8,9 +8,9 @@ import pytest
 
 from pipelines.prepare import prepare
 from tfrs_twotower.datasets import write_dataset
-from tfrs_twotower.evaluate import evaluate
+from tfrs_twotower.evaluation.evaluate import evaluate
 from tfrs_twotower.schema import Config, load_config
-from tfrs_twotower.train import train
+from tfrs_twotower.training.train import train
 
 DAY_S = 24 * 60 * 60
 WARM_EPOCHS = 1

@@ -13,11 +13,11 @@ from serving.model_config import read_models_config
 from serving.server import ModelServer
 from tests import cc_loader
 from tfrs_twotower import api
-from tfrs_twotower.evaluate import embed
 from tfrs_twotower.evaluation.protocols import evaluation_set
-from tfrs_twotower.index import scann_op_library
-from tfrs_twotower.models_folder import complete_query
-from tfrs_twotower.runs import load_run
+from tfrs_twotower.index.scann import scann_op_library
+from tfrs_twotower.models.embed import embed
+from tfrs_twotower.models.run_folder import load_run
+from tfrs_twotower.publishing.models_folder import complete_query
 from tfrs_twotower.schema import UserError, load_config
 
 NUM_USERS, NUM_ITEMS, EVENTS_OF_USER = 40, 30, 8
@@ -303,7 +303,7 @@ def test_a_killed_export_leaves_nothing_that_is_served_or_counted(world, tmp_pat
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr("tfrs_twotower.export._write_queries", killed)
+        patched.setattr("tfrs_twotower.publishing.export._write_queries", killed)
         with pytest.raises(KeyboardInterrupt):
             api.export(world.run_folder, world.prepared, models)
 

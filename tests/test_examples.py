@@ -7,14 +7,14 @@ import pandas as pd
 import pytest
 
 from pipelines.prepare import prepare
-from tfrs_twotower.evaluate import evaluate
-from tfrs_twotower.features import DenseFeatures
+from tfrs_twotower.evaluation.evaluate import evaluate
+from tfrs_twotower.features.dense import DenseFeatures
 from tfrs_twotower.keras import tf
+from tfrs_twotower.models.towers import embedding_tables
 from tfrs_twotower.schema import load_config
 from tfrs_twotower.schema.features import Id
 from tfrs_twotower.schema.prepared import NumberStatistics
-from tfrs_twotower.towers import embedding_tables
-from tfrs_twotower.train import train
+from tfrs_twotower.training.train import train
 
 MOVIES = Path(__file__).parent.parent / "examples" / "movie_catalogue.yaml"
 NUM_USERS, NUM_MOVIES, NUM_TASTES = 80, 48, 4

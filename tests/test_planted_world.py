@@ -5,10 +5,10 @@ import pytest
 
 from pipelines.prepare import prepare
 from tests import tiny_world
-from tfrs_twotower.data import PreparedData
-from tfrs_twotower.evaluate import evaluate
+from tfrs_twotower.data.prepared import PreparedData
+from tfrs_twotower.evaluation.evaluate import evaluate
 from tfrs_twotower.schema import load_config
-from tfrs_twotower.train import train
+from tfrs_twotower.training.train import train
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,7 @@ from serving.server import ModelServer
 from tests import small_shop
 from tfrs_twotower import api
 from tfrs_twotower.cli import main
-from tfrs_twotower.models_folder import PART, asked_model, complete_query, latest_version
+from tfrs_twotower.publishing.models_folder import PART, asked_model, complete_query, latest_version
 from tfrs_twotower.publishing.release import Limits, release_gate
 from tfrs_twotower.publishing.versions import set_label
 from tfrs_twotower.schema import parse_config

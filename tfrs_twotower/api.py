@@ -21,16 +21,16 @@ if TYPE_CHECKING:
 
     from pipelines.sources import Chunk
     from serving.client import Recommendations
-    from tfrs_twotower.analysis.compare import Comparison
-    from tfrs_twotower.analysis.explain import Explanation
-    from tfrs_twotower.evaluate import Evaluation
+    from tfrs_twotower.evaluation.compare import Comparison
+    from tfrs_twotower.evaluation.evaluate import Evaluation
+    from tfrs_twotower.evaluation.explain import Explanation
     from tfrs_twotower.evaluation.moments import MomentOverlap
-    from tfrs_twotower.export import Export
     from tfrs_twotower.publishing.embedding_store import EmbeddingStore
+    from tfrs_twotower.publishing.export import Export
     from tfrs_twotower.publishing.refresh import Refresh
     from tfrs_twotower.publishing.release import Gate
-    from tfrs_twotower.search import Trial
-    from tfrs_twotower.train import Training
+    from tfrs_twotower.training.train import Training
+    from tfrs_twotower.training.tune import Trial
 
 StrPath = str | Path
 
@@ -78,9 +78,9 @@ def _prepare_apart(
 
 
 def train(config: Config | StrPath, data: StrPath, output: StrPath, **options: Any) -> "Training":
-    """Trains on a prepared folder into a run folder; see `tfrs_twotower.train.train`."""
-    from tfrs_twotower import train as training
-    from tfrs_twotower.progress import EpochProgress
+    """Trains on a prepared folder into a run folder; see `tfrs_twotower.training.train.train`."""
+    from tfrs_twotower.training import train as training
+    from tfrs_twotower.training.progress import EpochProgress
 
     config = _config(config)
     options.setdefault("callbacks", [EpochProgress(config.training)])
@@ -88,9 +88,9 @@ def train(config: Config | StrPath, data: StrPath, output: StrPath, **options: A
 
 
 def tune(config: Config | StrPath, data: StrPath, output: StrPath, **options: Any) -> "list[Trial]":
-    """Searches for better settings; see `tfrs_twotower.search.search`."""
-    from tfrs_twotower.progress import EpochProgress
-    from tfrs_twotower.search import search
+    """Searches for better settings; see `tfrs_twotower.training.tune.search`."""
+    from tfrs_twotower.training.progress import EpochProgress
+    from tfrs_twotower.training.tune import search
 
     config = _config(config)
     options.setdefault("callbacks", [EpochProgress(config.training)])
@@ -98,22 +98,22 @@ def tune(config: Config | StrPath, data: StrPath, output: StrPath, **options: An
 
 
 def evaluate(run: StrPath, data: StrPath, **options: Any) -> "Evaluation":
-    """Evaluates a run beside the baselines; see `tfrs_twotower.evaluate.evaluate`."""
-    from tfrs_twotower import evaluate as evaluation
+    """Evaluates a run beside the baselines; see `tfrs_twotower.evaluation.evaluate.evaluate`."""
+    from tfrs_twotower.evaluation import evaluate as evaluation
 
     return evaluation.evaluate(run, data, **options)
 
 
 def report(run: StrPath, output: StrPath, **options: Any) -> Path:
-    """Writes the report of an evaluated run; see `tfrs_twotower.report.write_report`."""
-    from tfrs_twotower.report import write_report
+    """Writes the report of an evaluated run; see `tfrs_twotower.evaluation.report.write_report`."""
+    from tfrs_twotower.evaluation.report import write_report
 
     return write_report(run, output, **options)
 
 
 def compare(runs: Sequence[StrPath], **options: Any) -> "Comparison":
-    """Compares evaluated runs on the same queries; see `tfrs_twotower.analysis.compare.compare`."""
-    from tfrs_twotower.analysis import compare as comparing
+    """Compares evaluated runs on the same queries; see `evaluation.compare`."""
+    from tfrs_twotower.evaluation import compare as comparing
 
     return comparing.compare(runs, **options)
 
@@ -135,22 +135,22 @@ def user_embeddings(models: StrPath, output: StrPath, **options: Any) -> int:
 def explain(
     run: StrPath, data: StrPath, query: Mapping[str, Any], candidate_id: str
 ) -> "Explanation":
-    """Says why a candidate is recommended; see `tfrs_twotower.analysis.explain.explain`."""
-    from tfrs_twotower.analysis import explain as explaining
+    """Says why a candidate is recommended; see `tfrs_twotower.evaluation.explain.explain`."""
+    from tfrs_twotower.evaluation import explain as explaining
 
     return explaining.explain(run, data, query, candidate_id)
 
 
 def sensitivity(run: StrPath, data: StrPath, **options: Any) -> "MomentOverlap":
-    """Compares two moments; see `tfrs_twotower.analysis.context_sensitivity.sensitivity`."""
-    from tfrs_twotower.analysis import context_sensitivity
+    """Compares two moments; see `tfrs_twotower.evaluation.context_sensitivity.sensitivity`."""
+    from tfrs_twotower.evaluation import context_sensitivity
 
     return context_sensitivity.sensitivity(run, data, **options)
 
 
 def export(run: StrPath, data: StrPath, output: StrPath, **options: Any) -> "Export":
-    """Publishes the next version of every model; see `tfrs_twotower.export.export`."""
-    from tfrs_twotower import export as exporting
+    """Publishes the next version of every model; see `tfrs_twotower.publishing.export.export`."""
+    from tfrs_twotower.publishing import export as exporting
 
     return exporting.export(run, data, output, **options)
 
@@ -168,8 +168,8 @@ def refresh(
     Raises:
         UserError: If a file cannot be read, or a candidate of it cannot be used.
     """
-    from tfrs_twotower.models_folder import read_config
     from tfrs_twotower.publishing import refresh as refreshing
+    from tfrs_twotower.publishing.models_folder import read_config
     from tfrs_twotower.publishing.versions import choose
 
     base = choose(models, version)
@@ -194,8 +194,8 @@ def promote(
     Raises:
         UserError: If there is no such version, or it is a no-go.
     """
-    from tfrs_twotower.models_folder import latest_version
     from tfrs_twotower.publishing import release, versions
+    from tfrs_twotower.publishing.models_folder import latest_version
 
     version = latest_version(Path(models)) if version is None else version
     versions.check(Path(models), version, label)
@@ -235,7 +235,7 @@ def recommend(
     from serving.client import RetrievalClient
     from serving.model_config import ModelConfig, VersionPolicy
     from serving.server import ModelServer
-    from tfrs_twotower.models_folder import asked_model, complete_query, is_known_query
+    from tfrs_twotower.publishing.models_folder import asked_model, complete_query, is_known_query
     from tfrs_twotower.publishing.versions import choose
 
     if models is None and target is None:
@@ -265,7 +265,7 @@ def recommend(
 
 def titles(models: StrPath) -> dict[str, str]:
     """Title by candidate id, for those of the stable or else newest version that have one."""
-    from tfrs_twotower.models_folder import TITLE, read_candidates
+    from tfrs_twotower.publishing.models_folder import TITLE, read_candidates
     from tfrs_twotower.publishing.versions import choose
 
     candidates = read_candidates(Path(models), choose(models))

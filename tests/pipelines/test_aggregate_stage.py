@@ -19,7 +19,7 @@ from tests.pipelines.reference import (
     split_by_time,
     split_leave_last_out,
 )
-from tfrs_twotower.data import PreparedData
+from tfrs_twotower.data.prepared import PreparedData
 from tfrs_twotower.schema import parse_config
 
 DAY = 86_400

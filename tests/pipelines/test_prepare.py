@@ -32,7 +32,7 @@ from tests.pipelines.reference import (
     vocabulary,
     without_contradicted,
 )
-from tfrs_twotower.data import PreparedData
+from tfrs_twotower.data.prepared import PreparedData
 from tfrs_twotower.schema import UsageError, UserError, parse_config
 
 ROOT = Path(__file__).parents[2]

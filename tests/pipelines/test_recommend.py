@@ -13,7 +13,7 @@ from serving.client import RetrievalClient
 from serving.model_config import ModelConfig
 from serving.server import ModelServer
 from tests import small_shop
-from tfrs_twotower.models_folder import complete_query
+from tfrs_twotower.publishing.models_folder import complete_query
 from tfrs_twotower.schema import UsageError, UserError
 
 K_REFUSED = r"`k` must be between 1 and 1000 \(`export\.max_k` of the config\), got 5000$"

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import typer
 
 from tfrs_twotower.cli import asking, data, evaluation, publishing, training
-from tfrs_twotower.display import print_error
+from tfrs_twotower.cli.display import print_error
 from tfrs_twotower.schema import UserError
 
 # TensorFlow's own log lines say nothing to a user of these commands.

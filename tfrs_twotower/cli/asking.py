@@ -6,12 +6,12 @@ from typing import Annotated
 
 import typer
 
+from tfrs_twotower.cli.display import print_table, warn
 from tfrs_twotower.cli.options import (
     JsonFlag,
     OverwriteOption,
     print_json,
 )
-from tfrs_twotower.display import print_table, warn
 from tfrs_twotower.schema.requests import json_object
 
 app = typer.Typer()
@@ -71,7 +71,7 @@ def demo(
 ) -> None:
     """Runs every step, from a log to recommendations over gRPC."""
     from tfrs_twotower import api
-    from tfrs_twotower.demo import run_demo
+    from tfrs_twotower.cli.demo import run_demo
 
     api.quiet_native_log()
     run_demo(dataset, source, workdir, overwrite=overwrite)

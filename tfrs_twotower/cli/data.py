@@ -6,13 +6,13 @@ from typing import Annotated
 
 import typer
 
+from tfrs_twotower.cli.display import print_table, warn
 from tfrs_twotower.cli.options import (
     JsonFlag,
     OutputOption,
     OverwriteOption,
     print_json,
 )
-from tfrs_twotower.display import print_table, warn
 
 app = typer.Typer()
 MEANING_OF_LABEL = {1: "positive", 0: "negative", None: "rejected"}

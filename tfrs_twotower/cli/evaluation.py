@@ -6,6 +6,15 @@ from typing import Annotated
 
 import typer
 
+from tfrs_twotower.cli.display import (
+    print_attribution,
+    print_comparison,
+    print_metrics,
+    print_moments,
+    print_operations,
+    print_slices,
+    print_users,
+)
 from tfrs_twotower.cli.options import (
     DataOption,
     JsonFlag,
@@ -15,15 +24,6 @@ from tfrs_twotower.cli.options import (
     RunOption,
     print_json,
     warn_if_below_popularity,
-)
-from tfrs_twotower.display import (
-    print_attribution,
-    print_comparison,
-    print_metrics,
-    print_moments,
-    print_operations,
-    print_slices,
-    print_users,
 )
 from tfrs_twotower.schema import UsageError, UserError
 from tfrs_twotower.schema.requests import json_object

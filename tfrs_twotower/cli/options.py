@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tfrs_twotower.display import warn
+from tfrs_twotower.cli.display import warn
 
 if TYPE_CHECKING:
-    from tfrs_twotower.evaluate import Evaluation
+    from tfrs_twotower.evaluation.evaluate import Evaluation
 
 ConfigOption = Annotated[Path, typer.Option("--config", help="The config, twotower.yaml.")]
 DataOption = Annotated[Path, typer.Option("--data", help="The prepared folder.")]

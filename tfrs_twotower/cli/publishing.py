@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from tfrs_twotower.cli.display import print_table
 from tfrs_twotower.cli.options import (
     DataOption,
     JsonFlag,
@@ -14,7 +15,6 @@ from tfrs_twotower.cli.options import (
     RunOption,
     print_json,
 )
-from tfrs_twotower.display import print_table
 from tfrs_twotower.schema.models import asked
 
 app = typer.Typer()
@@ -182,7 +182,7 @@ def doctor(
     as_json: JsonFlag = False,
 ) -> None:
     """Finds what would go wrong with an export before a server meets it; exit 1 if anything."""
-    from tfrs_twotower.doctor import examine
+    from tfrs_twotower.publishing.doctor import examine
 
     findings = examine(export, target)
     if as_json:

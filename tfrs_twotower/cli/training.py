@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from tfrs_twotower.cli.display import print_metrics, print_table, warn
 from tfrs_twotower.cli.options import (
     ConfigOption,
     DataOption,
@@ -17,7 +18,6 @@ from tfrs_twotower.cli.options import (
     warn_if_below_popularity,
 )
 from tfrs_twotower.cli.publishing import publish
-from tfrs_twotower.display import print_metrics, print_table, warn
 from tfrs_twotower.schema import Config, load_config
 
 app = typer.Typer()

@@ -6,21 +6,22 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from tfrs_twotower.context import ScoringLayer
 from tfrs_twotower.evaluation.answers import NO_ANSWER
 from tfrs_twotower.evaluation.protocols import EvaluationSet
-from tfrs_twotower.index import CandidateIndex, Measures, ScannIndex
-from tfrs_twotower.models_folder import (
+from tfrs_twotower.evaluation.ranking import Pairs, Ranking
+from tfrs_twotower.index.candidate_index import CandidateIndex
+from tfrs_twotower.index.scann import Measures, ScannIndex
+from tfrs_twotower.index.scoring_layer import exact_index
+from tfrs_twotower.models.context_modes import ScoringLayer
+from tfrs_twotower.publishing.models_folder import (
     asked_model,
     latest_version,
     read_candidates,
     read_model_manifest,
 )
-from tfrs_twotower.ranking import Pairs, Ranking
 from tfrs_twotower.schema import UserError
 from tfrs_twotower.schema.config import Index as IndexConfig
 from tfrs_twotower.schema.models import RETRIEVAL
-from tfrs_twotower.scored_index import exact_index
 
 Ints = npt.NDArray[np.int64]
 SAME_EMBEDDINGS = 1e-5

@@ -9,10 +9,10 @@ import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
 
-from tfrs_twotower.data import Arrays
+from tfrs_twotower.data.prepared import Arrays
 from tfrs_twotower.evaluation.lists import rank_by_lists, read_lists
 from tfrs_twotower.evaluation.protocols import EvaluationSet
-from tfrs_twotower.ranking import Pairs, Ranking, rank, rank_scores
+from tfrs_twotower.evaluation.ranking import Pairs, Ranking, rank, rank_scores
 from tfrs_twotower.schema import prepared as layout
 
 Ints = npt.NDArray[np.int64]

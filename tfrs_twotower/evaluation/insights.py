@@ -10,11 +10,11 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow.dataset as ds
 
-from tfrs_twotower import metrics
-from tfrs_twotower.data import Corpus, PreparedData
-from tfrs_twotower.encoding import FIRST_OOV_ROW
+from tfrs_twotower.data.prepared import Corpus, PreparedData
+from tfrs_twotower.evaluation import metrics
 from tfrs_twotower.evaluation.protocols import EvaluationSet
-from tfrs_twotower.ranking import Ranking
+from tfrs_twotower.evaluation.ranking import Ranking
+from tfrs_twotower.features.encoding import FIRST_OOV_ROW
 from tfrs_twotower.schema import UserError
 from tfrs_twotower.schema import prepared as layout
 

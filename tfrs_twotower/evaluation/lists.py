@@ -8,7 +8,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tfrs_twotower.ranking import Pairs, Ranking
+from tfrs_twotower.evaluation.ranking import Pairs, Ranking
 from tfrs_twotower.schema import UsageError
 
 COLUMNS = ["query_id", "candidate_ids"]

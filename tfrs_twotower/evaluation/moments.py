@@ -7,12 +7,12 @@ from zoneinfo import ZoneInfo
 
 import numpy as np
 
-from tfrs_twotower import metrics
-from tfrs_twotower.data import PreparedData
-from tfrs_twotower.encoding import Encoder
+from tfrs_twotower.data.prepared import PreparedData
+from tfrs_twotower.evaluation import metrics
 from tfrs_twotower.evaluation.protocols import EvaluationSet
-from tfrs_twotower.ranking import Ranking
-from tfrs_twotower.raw_inputs import one_query_inputs
+from tfrs_twotower.evaluation.ranking import Ranking
+from tfrs_twotower.features.encoding import Encoder
+from tfrs_twotower.features.raw_inputs import one_query_inputs
 from tfrs_twotower.schema import Config, UsageError
 from tfrs_twotower.schema.features import Timestamp
 

@@ -11,9 +11,9 @@ from typing import Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from tfrs_twotower.data import Arrays, PreparedData
+from tfrs_twotower.data.prepared import Arrays, PreparedData
 from tfrs_twotower.evaluation.lists import read_lists
-from tfrs_twotower.ranking import Pairs
+from tfrs_twotower.evaluation.ranking import Pairs
 from tfrs_twotower.schema import SPLITS, UsageError, UserError
 from tfrs_twotower.schema import prepared as layout
 

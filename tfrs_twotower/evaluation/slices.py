@@ -6,9 +6,9 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from tfrs_twotower.data import Corpus, PreparedData
-from tfrs_twotower.encoding import FIRST_OOV_ROW
+from tfrs_twotower.data.prepared import Corpus, PreparedData
 from tfrs_twotower.evaluation.protocols import EvaluationSet
+from tfrs_twotower.features.encoding import FIRST_OOV_ROW
 from tfrs_twotower.schema.features import Boolean, Categorical, Feature, MultiCategorical
 
 Bools = npt.NDArray[np.bool_]

@@ -5,12 +5,12 @@ from collections.abc import Mapping
 import numpy as np
 import numpy.typing as npt
 
-from tfrs_twotower import metrics
-from tfrs_twotower.data import Corpus
+from tfrs_twotower.data.prepared import Corpus
+from tfrs_twotower.evaluation import metrics
 from tfrs_twotower.evaluation.intervals import Interval, bootstrap
 from tfrs_twotower.evaluation.protocols import EvaluationSet
+from tfrs_twotower.evaluation.ranking import Ranking
 from tfrs_twotower.evaluation.slices import Slice
-from tfrs_twotower.ranking import Ranking
 
 LIST_LENGTH = 10
 CUTS = (5, 10, 20, 100)

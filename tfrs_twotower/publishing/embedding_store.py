@@ -23,8 +23,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tfrs_twotower import __version__
-from tfrs_twotower.evaluate import embed
-from tfrs_twotower.runs import load_run
+from tfrs_twotower.models.embed import embed
+from tfrs_twotower.models.run_folder import load_run
 from tfrs_twotower.schema.folders import MANIFEST, output_folder, write_json
 
 CANDIDATES_FILE = "candidates.parquet"

@@ -8,11 +8,11 @@ the rest.
 
 from collections.abc import Mapping
 
-from tfrs_twotower.context import TrilinearQueryTower
-from tfrs_twotower.encoding import Encoder, raw_spec
+from tfrs_twotower.features.encoding import Encoder, raw_spec
+from tfrs_twotower.features.raw_inputs import missing_input
 from tfrs_twotower.keras import tf
-from tfrs_twotower.models_folder import QUERY_EMBEDDING
-from tfrs_twotower.raw_inputs import missing_input
+from tfrs_twotower.models.context_modes import TrilinearQueryTower
+from tfrs_twotower.publishing.models_folder import QUERY_EMBEDDING
 from tfrs_twotower.retrieval.retriever import Signature
 from tfrs_twotower.schema import Config
 from tfrs_twotower.schema.features import Feature

@@ -12,18 +12,19 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tfrs_twotower.context import ScoringLayer
-from tfrs_twotower.index import CandidateIndex, ScannIndex, has_tree
-from tfrs_twotower.models_folder import HELD_OUT_QUERIES, PART, QUERY_EMBEDDING
-from tfrs_twotower.publishing.memory import check_build
+from tfrs_twotower.index.candidate_index import CandidateIndex
+from tfrs_twotower.index.memory import check_build
+from tfrs_twotower.index.scann import ScannIndex, has_tree
+from tfrs_twotower.index.scoring_layer import exact_index
+from tfrs_twotower.index.tuning import measured_recall, tune
+from tfrs_twotower.models.context_modes import ScoringLayer
+from tfrs_twotower.publishing.models_folder import HELD_OUT_QUERIES, PART, QUERY_EMBEDDING
 from tfrs_twotower.publishing.saved_models import save
-from tfrs_twotower.publishing.tuning import measured_recall, tune
 from tfrs_twotower.retrieval.attributes import CandidateAttributes
 from tfrs_twotower.retrieval.retriever import QueryTower, Retriever
 from tfrs_twotower.schema import Config, UserError
 from tfrs_twotower.schema.models import CANDIDATES, EXTRA_ASSETS, RETRIEVAL, RETRIEVAL_EXACT
 from tfrs_twotower.schema.prepared import CANDIDATE_ID
-from tfrs_twotower.scored_index import exact_index
 
 Floats = npt.NDArray[np.float32]
 EMBEDDING = "embedding"

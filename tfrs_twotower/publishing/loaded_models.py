@@ -9,9 +9,9 @@ import numpy.typing as npt
 import pyarrow as pa
 import tensorflow as tf
 
-from tfrs_twotower.index import register_scann_ops
-from tfrs_twotower.models_folder import QUERY_EMBEDDING
-from tfrs_twotower.raw_inputs import candidate_inputs
+from tfrs_twotower.features.raw_inputs import candidate_inputs
+from tfrs_twotower.index.scann import register_scann_ops
+from tfrs_twotower.publishing.models_folder import QUERY_EMBEDDING
 from tfrs_twotower.schema.features import Feature
 
 # Of one size, so that a candidate's vector does not depend on how many others there are.

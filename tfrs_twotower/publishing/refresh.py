@@ -16,7 +16,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from tfrs_twotower.models_folder import (
+from tfrs_twotower.index.memory import check_build
+from tfrs_twotower.publishing import server_config
+from tfrs_twotower.publishing.halves import JOIN
+from tfrs_twotower.publishing.indexes import EMBEDDING, matrix, write_indexes
+from tfrs_twotower.publishing.loaded_models import LoadedModel, LoadedQueryTower, embed_candidates
+from tfrs_twotower.publishing.models_folder import (
     HELD_OUT_QUERIES,
     PART,
     QUERY_EMBEDDING,
@@ -27,11 +32,6 @@ from tfrs_twotower.models_folder import (
     read_model_manifest,
     staging_folder,
 )
-from tfrs_twotower.publishing import server_config
-from tfrs_twotower.publishing.halves import JOIN
-from tfrs_twotower.publishing.indexes import EMBEDDING, matrix, write_indexes
-from tfrs_twotower.publishing.loaded_models import LoadedModel, LoadedQueryTower, embed_candidates
-from tfrs_twotower.publishing.memory import check_build
 from tfrs_twotower.publishing.versions import choose
 from tfrs_twotower.schema import UserError
 from tfrs_twotower.schema.models import CANDIDATE_TOWER, CANDIDATES, QUERIES, QUERY_TOWER, RETRIEVAL

@@ -12,18 +12,18 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
-from tfrs_twotower.models_folder import (
+from tfrs_twotower.features.raw_inputs import query_inputs
+from tfrs_twotower.index.memory import available_bytes, readable
+from tfrs_twotower.publishing import server_config
+from tfrs_twotower.publishing.loaded_models import LoadedModel
+from tfrs_twotower.publishing.models_folder import (
     asked_model,
     models_of,
     read_candidates,
     read_config,
     read_model_manifest,
 )
-from tfrs_twotower.publishing import server_config
-from tfrs_twotower.publishing.loaded_models import LoadedModel
-from tfrs_twotower.publishing.memory import available_bytes, readable
 from tfrs_twotower.publishing.server_config import STABLE
-from tfrs_twotower.raw_inputs import query_inputs
 from tfrs_twotower.schema.models import QUERIES
 from tfrs_twotower.schema.prepared import CANDIDATE_ID
 

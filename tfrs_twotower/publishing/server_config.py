@@ -12,7 +12,7 @@ from pathlib import Path
 from google.protobuf import text_format
 from tensorflow_serving.config import model_server_config_pb2
 
-from tfrs_twotower.models_folder import CONFIG_FILE, MODELS, STOCK_CONFIG_FILE, versions
+from tfrs_twotower.publishing.models_folder import CONFIG_FILE, MODELS, STOCK_CONFIG_FILE, versions
 from tfrs_twotower.schema import UserError
 from tfrs_twotower.schema.models import RETRIEVAL, RETRIEVAL_EXACT
 

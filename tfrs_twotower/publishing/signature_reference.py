@@ -14,8 +14,8 @@ import tensorflow as tf
 from google.protobuf.message import DecodeError
 from tensorflow.core.protobuf import saved_model_pb2
 
-from tfrs_twotower.encoding import missing_value
-from tfrs_twotower.models_folder import latest_version, models_of, read_config
+from tfrs_twotower.features.encoding import missing_value
+from tfrs_twotower.publishing.models_folder import latest_version, models_of, read_config
 from tfrs_twotower.schema import Config, UserError
 from tfrs_twotower.schema.features import (
     Feature,

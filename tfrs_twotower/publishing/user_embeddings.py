@@ -14,17 +14,17 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from tfrs_twotower import __version__
+from tfrs_twotower.features.raw_inputs import query_inputs
 from tfrs_twotower.keras import tf
-from tfrs_twotower.models_folder import (
+from tfrs_twotower.publishing.halves import USER, USER_EMBEDDING
+from tfrs_twotower.publishing.indexes import vectors
+from tfrs_twotower.publishing.models_folder import (
     PART,
     QUERY_EMBEDDING,
     latest_version,
     query_key,
     read_config,
 )
-from tfrs_twotower.publishing.halves import USER, USER_EMBEDDING
-from tfrs_twotower.publishing.indexes import vectors
-from tfrs_twotower.raw_inputs import query_inputs
 from tfrs_twotower.schema import Config, UserError
 from tfrs_twotower.schema.folders import MANIFEST, output_folder, write_json
 from tfrs_twotower.schema.models import QUERIES, QUERY_TOWER

@@ -12,14 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tfrs_twotower.models_folder import (
+from tfrs_twotower.publishing import server_config
+from tfrs_twotower.publishing.models_folder import (
     asked_model,
     folders_of,
     latest_version,
     models_of,
     read_model_manifest,
 )
-from tfrs_twotower.publishing import server_config
 from tfrs_twotower.publishing.server_config import CANARY, STABLE
 from tfrs_twotower.schema import UsageError, UserError
 from tfrs_twotower.schema.folders import write_json

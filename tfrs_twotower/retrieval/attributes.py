@@ -6,7 +6,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import tensorflow as tf
 
-from tfrs_twotower.retrieval.texts import NO_ROW, Texts
+from tfrs_twotower.retrieval.string_table import NO_ROW, Texts
 from tfrs_twotower.schema import UserError
 from tfrs_twotower.schema.config import Rules as RulesConfig
 

@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from tfrs_twotower.encoding import Encoder
-from tfrs_twotower.index import CandidateIndex, rarely
+from tfrs_twotower.features.encoding import Encoder
+from tfrs_twotower.index.candidate_index import CandidateIndex, rarely
 from tfrs_twotower.retrieval.attributes import CandidateAttributes
 from tfrs_twotower.retrieval.rules import (
     NO_ID,
@@ -25,7 +25,7 @@ from tfrs_twotower.retrieval.rules import (
     choose_for_variety,
     for_each_query,
 )
-from tfrs_twotower.retrieval.texts import NO_ROW, Texts
+from tfrs_twotower.retrieval.string_table import NO_ROW, Texts
 from tfrs_twotower.schema import UserError
 
 Tensors = Mapping[str, tf.Tensor]

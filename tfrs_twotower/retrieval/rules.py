@@ -22,9 +22,9 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from tfrs_twotower.index import CandidateIndex, in_chunks, rarely
+from tfrs_twotower.index.candidate_index import CandidateIndex, in_chunks, rarely
 from tfrs_twotower.retrieval.attributes import CandidateAttributes, is_among
-from tfrs_twotower.retrieval.texts import NO_ROW, Texts
+from tfrs_twotower.retrieval.string_table import NO_ROW, Texts
 
 # Stands where there is no score; REST cannot print an infinity.
 NO_SCORE = tf.float32.min

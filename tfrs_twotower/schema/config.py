@@ -227,7 +227,7 @@ class Towers(Strict):
         None,
         pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$",
         description="A model of your own in place of these towers: `module:function`, called with "
-        "the prepared data; see `tfrs_twotower.own_model`.",
+        "the prepared data; see `tfrs_twotower.models.custom`.",
     )
     context: Tower = Field(Tower(), description="Of trilinear and scoring_layer.")
     context_mode: Literal["user_tower", "trilinear", "scoring_layer"] = "user_tower"

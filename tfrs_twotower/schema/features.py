@@ -6,8 +6,8 @@ A feature goes through three forms, named the same in every part of the project:
 * encoded: what a training record holds, rows (int64) and numbers (float32);
 * dense: the float32 vector a tower reads.
 
-Raw to encoded is `tfrs_twotower.encoding`, encoded to dense is `tfrs_twotower.features`; both
-sides of the system run the same TensorFlow ops.
+Raw to encoded is `features.encoding`, encoded to dense is `features.dense`; both sides of the
+system run the same TensorFlow ops.
 
 Rows are pinned: row 0 is missing/padding, then come the out-of-vocabulary buckets, then the
 vocabulary (or, for hashed text, the buckets).

@@ -4,12 +4,12 @@ import json
 import math
 from pathlib import Path
 
-from tfrs_twotower import metrics
-from tfrs_twotower.data import Corpus
-from tfrs_twotower.evaluate import rank_model
+from tfrs_twotower.data.prepared import Corpus
+from tfrs_twotower.evaluation import metrics
+from tfrs_twotower.evaluation.evaluate import rank_model
 from tfrs_twotower.evaluation.protocols import EvaluationSet
 from tfrs_twotower.keras import keras, tf
-from tfrs_twotower.runs import BEST_WEIGHTS, CHECKPOINTS, METRICS_FILE
+from tfrs_twotower.models.run_folder import BEST_WEIGHTS, CHECKPOINTS, METRICS_FILE
 from tfrs_twotower.schema import UserError
 from tfrs_twotower.schema.folders import write_json
 from tfrs_twotower.training.distribution import agreed

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from tfrs_twotower.features import PLACES
+from tfrs_twotower.features.dense import PLACES
 from tfrs_twotower.keras import tf
 from tfrs_twotower.schema import UsageError, UserError
 from tfrs_twotower.schema.config import Training

@@ -11,11 +11,12 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from tfrs_twotower.data import Arrays, Corpus, known_pairs
-from tfrs_twotower.evaluate import embed
-from tfrs_twotower.model import TwoTowerModel
-from tfrs_twotower.ranking import Pairs, rank
-from tfrs_twotower.runs import CHECKPOINTS
+from tfrs_twotower.data.batches import known_pairs
+from tfrs_twotower.data.prepared import Arrays, Corpus
+from tfrs_twotower.evaluation.ranking import Pairs, rank
+from tfrs_twotower.models.embed import embed
+from tfrs_twotower.models.run_folder import CHECKPOINTS
+from tfrs_twotower.models.two_tower import TwoTowerModel
 from tfrs_twotower.schema.config import Loss
 from tfrs_twotower.schema.prepared import LABEL, QUERY_ROW, TIMESTAMP_S
 

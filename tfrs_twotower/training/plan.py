@@ -6,13 +6,14 @@ from typing import Any
 
 import numpy as np
 
-from tfrs_twotower.data import PreparedData, steps_per_epoch
-from tfrs_twotower.encoding import encoded_spec
+from tfrs_twotower.data.batches import steps_per_epoch
+from tfrs_twotower.data.prepared import PreparedData
+from tfrs_twotower.features.encoding import encoded_spec
 from tfrs_twotower.losses.softmax import BLOCK_ROWS
-from tfrs_twotower.optimizers import make_optimizer
-from tfrs_twotower.runs import build_model
+from tfrs_twotower.models.run_folder import build_model
 from tfrs_twotower.schema import Config
 from tfrs_twotower.schema.features import Feature
+from tfrs_twotower.training.optimizers import make_optimizer
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from tfrs_twotower.data import Corpus, PreparedData
+from tfrs_twotower.data.prepared import Corpus, PreparedData
 
 CONFIG_FILE, VECTORS_FILE, LABELS_FILE = "projector_config.pbtxt", "candidates.tsv", "labels.tsv"
 # More points than this make the projector slow in a browser.

@@ -13,10 +13,16 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from tfrs_twotower.data import PreparedData
-from tfrs_twotower.encoding import FIRST_OOV_ROW
+from tfrs_twotower.data.prepared import PreparedData
+from tfrs_twotower.features.encoding import FIRST_OOV_ROW
 from tfrs_twotower.keras import keras, tf
-from tfrs_twotower.runs import BEST_WEIGHTS, CONFIG_FILE, MADE_BY, VOCABULARIES, build_model
+from tfrs_twotower.models.run_folder import (
+    BEST_WEIGHTS,
+    CONFIG_FILE,
+    MADE_BY,
+    VOCABULARIES,
+    build_model,
+)
 from tfrs_twotower.schema import Config, UsageError, UserError, differences, load_config
 from tfrs_twotower.schema.features import WITH_VOCABULARY
 from tfrs_twotower.schema.folders import read_manifest

@@ -5,8 +5,8 @@ import pyarrow as pa
 import pytest
 
 from tfrs_twotower.evaluation.answers import Answers
-from tfrs_twotower.index import ExactIndex
-from tfrs_twotower.ranking import Pairs
+from tfrs_twotower.evaluation.ranking import Pairs
+from tfrs_twotower.index.exact import ExactIndex
 from tfrs_twotower.retrieval.attributes import CandidateAttributes
 from tfrs_twotower.schema import UserError
 from tfrs_twotower.schema.config import Rules

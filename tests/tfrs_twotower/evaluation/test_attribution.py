@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 
 from tests import tiny_world
-from tfrs_twotower.evaluate import embed, evaluate
 from tfrs_twotower.evaluation.attribution import Attribution, attribute, exported_index
+from tfrs_twotower.evaluation.evaluate import evaluate
 from tfrs_twotower.evaluation.protocols import EvaluationSet
-from tfrs_twotower.ranking import Pairs, Ranking
-from tfrs_twotower.runs import load_run
+from tfrs_twotower.evaluation.ranking import Pairs, Ranking
+from tfrs_twotower.models.embed import embed
+from tfrs_twotower.models.run_folder import load_run
 from tfrs_twotower.schema import UsageError, UserError
 
 NOTHING = Pairs(*np.zeros([2, 0], np.int64))

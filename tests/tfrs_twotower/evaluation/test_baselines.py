@@ -7,7 +7,7 @@ import pytest
 from tfrs_twotower.evaluation import baselines
 from tfrs_twotower.evaluation.lists import UNLISTED
 from tfrs_twotower.evaluation.protocols import EvaluationSet
-from tfrs_twotower.ranking import Pairs
+from tfrs_twotower.evaluation.ranking import Pairs
 from tfrs_twotower.schema import UsageError
 
 CANDIDATES = np.array(["a", "b", "c", "d", "e"])

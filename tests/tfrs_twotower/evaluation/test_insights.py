@@ -5,10 +5,10 @@ import pandas as pd
 import pytest
 
 from tests import every_kind
-from tfrs_twotower.data import Corpus, PreparedData
+from tfrs_twotower.data.prepared import Corpus, PreparedData
 from tfrs_twotower.evaluation import insights
 from tfrs_twotower.evaluation.protocols import EvaluationSet, evaluation_set
-from tfrs_twotower.ranking import Pairs, Ranking
+from tfrs_twotower.evaluation.ranking import Pairs, Ranking
 from tfrs_twotower.schema import UserError
 
 NOTHING = Pairs(*np.zeros([2, 0], np.int64))

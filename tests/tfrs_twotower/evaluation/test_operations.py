@@ -2,11 +2,11 @@
 
 import math
 
-from tfrs_twotower.evaluate import embed
 from tfrs_twotower.evaluation import operations
 from tfrs_twotower.evaluation.protocols import evaluation_set
-from tfrs_twotower.models_folder import MODELS
-from tfrs_twotower.runs import load_run
+from tfrs_twotower.models.embed import embed
+from tfrs_twotower.models.run_folder import load_run
+from tfrs_twotower.publishing.models_folder import MODELS
 
 
 def test_costs_are_measured_and_sizes_are_vectors_times_width(tiny_run, models):

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from tests.prepared_folder import Example, write_prepared_folder
-from tfrs_twotower.data import PreparedData
+from tfrs_twotower.data.prepared import PreparedData
 from tfrs_twotower.evaluation.protocols import (
     EvaluationSet,
     Protocol,
@@ -17,7 +17,7 @@ from tfrs_twotower.evaluation.protocols import (
     parse_protocol,
     under_protocol,
 )
-from tfrs_twotower.ranking import Pairs
+from tfrs_twotower.evaluation.ranking import Pairs
 from tfrs_twotower.schema import Config, UsageError, UserError, parse_config
 
 QUERIES = ["ann", "bob", "eve"]

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tests import every_kind
-from tfrs_twotower.data import Corpus, PreparedData
+from tfrs_twotower.data.prepared import Corpus, PreparedData
 from tfrs_twotower.evaluation import slices as slices_module
 from tfrs_twotower.evaluation.protocols import evaluation_set
 from tfrs_twotower.evaluation.slices import is_in_head, slices_of

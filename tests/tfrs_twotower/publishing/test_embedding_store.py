@@ -8,9 +8,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from tfrs_twotower.evaluate import embed
+from tfrs_twotower.models.embed import embed
+from tfrs_twotower.models.run_folder import load_run
 from tfrs_twotower.publishing.embedding_store import write_embeddings, write_projector
-from tfrs_twotower.runs import load_run
 from tfrs_twotower.schema import UsageError
 
 

@@ -5,8 +5,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from tfrs_twotower.index import memory
 from tfrs_twotower.keras import tf
-from tfrs_twotower.publishing import memory
 from tfrs_twotower.publishing.indexes import matrix, vectors, write_indexes
 from tfrs_twotower.publishing.loaded_models import LoadedModel
 from tfrs_twotower.schema import UserError, parse_config

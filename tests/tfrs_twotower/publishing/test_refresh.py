@@ -16,8 +16,8 @@ from tests.cc_loader import predict
 from tests.tiny_world import SIZE, candidate_id, query_id
 from tfrs_twotower import api
 from tfrs_twotower.cli import main
-from tfrs_twotower.index import scann_op_library
-from tfrs_twotower.models_folder import read_candidates, read_model_manifest
+from tfrs_twotower.index.scann import scann_op_library
+from tfrs_twotower.publishing.models_folder import read_candidates, read_model_manifest
 from tfrs_twotower.publishing.refresh import refresh
 from tfrs_twotower.publishing.versions import rollback, set_label
 from tfrs_twotower.schema import UserError

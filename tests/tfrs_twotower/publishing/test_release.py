@@ -8,8 +8,8 @@ import pytest
 
 from tests.tiny_world import SIZE, candidate_id
 from tfrs_twotower import api
-from tfrs_twotower.models_folder import MODELS, PUBLISHED_IN_ORDER
 from tfrs_twotower.publishing import release
+from tfrs_twotower.publishing.models_folder import MODELS, PUBLISHED_IN_ORDER
 from tfrs_twotower.publishing.refresh import refresh
 from tfrs_twotower.publishing.release import Limits, release_gate
 from tfrs_twotower.publishing.versions import set_label

@@ -13,8 +13,10 @@ from tensorflow.core.protobuf import saved_model_pb2
 from tensorflow_serving.apis import prediction_log_pb2
 
 from tests.cc_loader import predict
-from tfrs_twotower.encoding import Encoder
-from tfrs_twotower.index import CandidateIndex, ExactIndex, ScannIndex, scann_op_library
+from tfrs_twotower.features.encoding import Encoder
+from tfrs_twotower.index.candidate_index import CandidateIndex
+from tfrs_twotower.index.exact import ExactIndex
+from tfrs_twotower.index.scann import ScannIndex, scann_op_library
 from tfrs_twotower.keras import keras, tf
 from tfrs_twotower.publishing.saved_models import custom_ops, graph_ops, save
 from tfrs_twotower.retrieval.attributes import CandidateAttributes

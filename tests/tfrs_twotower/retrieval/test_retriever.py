@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tfrs_twotower.encoding import Encoder
-from tfrs_twotower.index import ExactIndex, ScannIndex
+from tfrs_twotower.features.encoding import Encoder
+from tfrs_twotower.index.exact import ExactIndex
+from tfrs_twotower.index.scann import ScannIndex
 from tfrs_twotower.keras import keras, tf
 from tfrs_twotower.retrieval.retriever import CandidateIds, Retriever, ServedTower, Signature
 from tfrs_twotower.schema import UserError

@@ -16,8 +16,8 @@ from tfrs_twotower.keras import tf
 from tfrs_twotower.schema import UsageError
 from tfrs_twotower.schema.config import Training
 from tfrs_twotower.schema.folders import MANIFEST
-from tfrs_twotower.train import train
 from tfrs_twotower.training.distribution import in_shares, make_strategy
+from tfrs_twotower.training.train import train
 
 ROOT = Path(__file__).parents[3]
 SCRIPT = [sys.executable, "-m", "tests.distributed_training"]

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tfrs_twotower.runs import CHECKPOINTS
+from tfrs_twotower.models.run_folder import CHECKPOINTS
 from tfrs_twotower.schema.config import Loss
 from tfrs_twotower.training.mining import mine, mined_negatives, segments
 

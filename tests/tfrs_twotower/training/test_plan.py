@@ -3,8 +3,8 @@
 import pytest
 
 from tests import every_kind, tiny_world
-from tfrs_twotower.data import PreparedData
-from tfrs_twotower.runs import build_model
+from tfrs_twotower.data.prepared import PreparedData
+from tfrs_twotower.models.run_folder import build_model
 from tfrs_twotower.training.plan import plan
 
 

@@ -7,11 +7,11 @@ from google.protobuf import text_format
 from tensorboard.plugins.projector.projector_config_pb2 import ProjectorConfig
 
 from tests import tiny_world
-from tfrs_twotower.data import PreparedData
-from tfrs_twotower.evaluate import embed
-from tfrs_twotower.runs import load_run
-from tfrs_twotower.train import train
+from tfrs_twotower.data.prepared import PreparedData
+from tfrs_twotower.models.embed import embed
+from tfrs_twotower.models.run_folder import load_run
 from tfrs_twotower.training import projector
+from tfrs_twotower.training.train import train
 
 
 @pytest.fixture(scope="module")

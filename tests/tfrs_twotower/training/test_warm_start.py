@@ -8,11 +8,11 @@ import pytest
 from tests import every_kind, tiny_world
 from tests.prepared_folder import Example, write_prepared_folder
 from tfrs_twotower.cli import main
-from tfrs_twotower.data import PreparedData
+from tfrs_twotower.data.prepared import PreparedData
 from tfrs_twotower.keras import tf
-from tfrs_twotower.runs import build_model, load_run
+from tfrs_twotower.models.run_folder import build_model, load_run
 from tfrs_twotower.schema import UsageError, UserError, parse_config
-from tfrs_twotower.train import train
+from tfrs_twotower.training.train import train
 from tfrs_twotower.training.warm_start import Moved, carry_over, earlier_run, moved_rows
 
 CONFIG_TEXT = """\

@@ -1,0 +1,127 @@
+"""Windows over pasts: every example points at what its query had right before it."""
+
+import numpy as np
+import pytest
+
+from tfrs_twotower.data.history_windows import Pasts, PastsTable
+from tfrs_twotower.keras import tf
+
+
+def examples(rows: list[tuple[int, int, int, int]]) -> dict[str, np.ndarray]:
+    """Examples of (query row, candidate row, time, label)."""
+    columns = np.array(rows).T
+    names = ("query_row", "candidate_row", "timestamp_s", "label")
+    return dict(zip(names, columns, strict=True))
+
+
+def seen_by(pasts: Pasts, num_examples: int) -> list[list[int]]:
+    """For each example what its window shows up to its place."""
+    found: list[list[int]] = [[] for _ in range(num_examples)]
+    for window in range(len(pasts)):
+        for entry in range(pasts.starts[window], pasts.starts[window + 1]):
+            upto = pasts.places[entry] + 1
+            found[pasts.examples[entry]] = pasts.rows[window, :upto].tolist()
+    return found
+
+
+def by_definition(rows: list[tuple[int, int, int, int]], ids: list[int]) -> list[list[int]]:
+    """One example at a time: the id rows of the query's positives before it, oldest first."""
+    order = sorted(range(len(rows)), key=lambda place: (rows[place][2], place))
+    return [
+        [
+            ids[rows[other][1]]
+            for other in order
+            if rows[other][0] == query
+            and rows[other][3]
+            and (rows[other][2], other) < (time, place)
+        ]
+        for place, (query, _, time, _) in enumerate(rows)
+    ]
+
+
+def test_each_example_sees_the_positives_before_it_oldest_first():
+    rows = [(4, 0, 30, 1), (4, 1, 10, 1), (7, 2, 5, 1), (4, 2, 20, 0), (4, 3, 40, 1)]
+    ids = np.array([10, 11, 12, 13])
+
+    pasts = Pasts.of(examples(rows), ids, length=3)
+
+    # Query 4: candidate 1 at 10, (2 disliked at 20), 0 at 30, 3 at 40.
+    assert seen_by(pasts, 5) == [[11], [], [], [11], [11, 10]]
+
+
+def test_a_long_past_is_cut_into_windows_of_which_the_newest_is_full():
+    rows = [(0, candidate, candidate, 1) for candidate in range(5)]
+    ids = np.arange(10, 15)
+
+    pasts = Pasts.of(examples(rows), ids, length=3)
+
+    assert pasts.rows.tolist() == [[10, 11, 0], [12, 13, 14]]
+    # Candidate 2 sees the end of the older window, candidate 3 the start of the newer one.
+    assert seen_by(pasts, 5) == [[], [10], [10, 11], [12], [12, 13]]
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_random_logs_agree_with_the_definition(seed):
+    draw = np.random.default_rng(seed)
+    rows = [
+        (int(q), int(c), int(t), int(label))
+        for q, c, t, label in zip(
+            draw.integers(0, 6, 60),
+            draw.integers(0, 9, 60),
+            draw.permutation(60),
+            draw.integers(0, 4, 60) > 0,
+            strict=True,
+        )
+    ]
+    ids = draw.permutation(9) + 2
+    length = 4
+
+    seen = seen_by(Pasts.of(examples(rows), ids, length), len(rows))
+
+    for found, expected in zip(seen, by_definition(rows, ids.tolist()), strict=True):
+        # A window may begin later than the past, but holds its end, and all that its query has.
+        assert expected[len(expected) - len(found) :] == found
+        assert bool(found) == bool(expected)
+        assert len(found) <= length
+
+
+def test_every_example_belongs_to_one_window():
+    rows = [(q, c, 10 * q + c, (q + c) % 3 > 0) for q in range(5) for c in range(7)]
+
+    pasts = Pasts.of(examples(rows), np.arange(7) + 2, length=3)
+
+    assert sorted(pasts.examples.tolist()) == list(range(len(rows)))
+    assert pasts.starts[0] == 0
+    assert (np.diff(pasts.starts) > 0).all()
+
+
+def test_a_query_that_likes_nothing_has_an_empty_past():
+    rows = [(0, 1, 5, 0), (0, 2, 6, 0)]
+
+    pasts = Pasts.of(examples(rows), np.arange(3) + 2, length=3)
+
+    assert pasts.rows.tolist() == [[0, 0, 0]]
+    assert pasts.places.tolist() == [-1, -1]
+
+
+def test_the_same_candidate_twice_in_a_second_does_not_see_itself():
+    rows = [(0, 1, 5, 1), (0, 2, 6, 1), (0, 2, 6, 1)]
+
+    pasts = Pasts.of(examples(rows), np.arange(3) + 2, length=4)
+
+    assert seen_by(pasts, 3) == [[], [3], [3]]
+
+
+def test_a_batch_of_windows_holds_their_examples_and_nothing_else():
+    rows = [(q, c, 10 * q + c, 1) for q in range(3) for c in range(4)]
+    pasts = Pasts.of(examples(rows), np.arange(4) + 2, length=4)
+    table = PastsTable(*map(tf.constant, pasts))
+
+    positions, of_pasts, places = table.of_windows(tf.constant([2, 0]))
+
+    assert sorted(positions.numpy().tolist()) == [0, 1, 2, 3, 8, 9, 10, 11]
+    assert of_pasts.numpy().tolist() == [[2, 3, 4, 5], [2, 3, 4, 5]]
+    by_example = dict(zip(positions.numpy().tolist(), places.numpy().tolist(), strict=True))
+    assert by_example[8] == [0, -1]
+    assert by_example[11] == [0, 2]
+    assert by_example[1] == [1, 0]

@@ -1,0 +1,170 @@
+"""Encoders that read a past in its order."""
+
+import numpy as np
+import pytest
+
+from tfrs_twotower.features.dense import PLACES, DenseFeatures
+from tfrs_twotower.features.history_encoders import history_encoder
+from tfrs_twotower.keras import tf
+from tfrs_twotower.schema.features import History
+
+WIDTH, LENGTH = 4, 5
+GRU = History(length=LENGTH, encoder="gru")
+ATTENTION = History(length=LENGTH, encoder="attention", blocks=2, heads=2)
+ORDERED = [pytest.param(GRU, id="gru"), pytest.param(ATTENTION, id="attention")]
+
+
+def vectors(seed: int = 3) -> tf.Tensor:
+    return tf.random.stateless_normal([2, LENGTH, WIDTH], [seed, 0])
+
+
+def layer(feature: History, seed: int = 1) -> DenseFeatures:
+    table = tf.keras.layers.Embedding(9, WIDTH)
+    table.build(None)
+    table.set_weights([np.random.default_rng(7).normal(size=[9, WIDTH]).astype(np.float32)])
+    return DenseFeatures({"past": feature}, {"past": table}, {}, seed=seed, name="features")
+
+
+@pytest.mark.parametrize("feature", ORDERED)
+def test_a_place_knows_nothing_of_later_ones(feature):
+    encoder = history_encoder(feature, WIDTH, seed=1, name="it")
+    early, late = vectors(), vectors(8)
+    mixed = tf.concat([early[:, :3], late[:, 3:]], axis=1)
+
+    states, other = encoder(early), encoder(mixed)
+
+    np.testing.assert_allclose(other[:, :3], states[:, :3], atol=1e-6)
+    assert not np.allclose(other[:, 3:], states[:, 3:])
+
+
+@pytest.mark.parametrize("feature", ORDERED)
+def test_every_earlier_place_is_heard(feature):
+    encoder = history_encoder(feature, WIDTH, seed=1, name="it")
+    inputs = tf.Variable(vectors())
+
+    with tf.GradientTape() as tape:
+        last = tf.reduce_sum(encoder(inputs)[:, -1, 0])
+    heard = np.abs(tape.gradient(last, inputs).numpy()).sum(axis=2)
+
+    assert (heard > 1e-8).all()
+
+
+@pytest.mark.parametrize("feature", ORDERED)
+def test_the_order_of_a_past_matters(feature):
+    features = layer(feature)
+
+    one, other = features({"past": tf.constant([[2, 3, 4, 0, 0], [4, 3, 2, 0, 0]])}).numpy()
+
+    assert not np.allclose(one, other)
+
+
+def test_a_mean_does_not_hear_the_order():
+    features = layer(History(length=LENGTH))
+
+    one, other = features({"past": tf.constant([[2, 3, 4, 0, 0], [4, 3, 2, 0, 0]])}).numpy()
+
+    np.testing.assert_allclose(one, other, atol=1e-6)
+
+
+@pytest.mark.parametrize("feature", ORDERED)
+def test_padding_says_nothing(feature):
+    features = layer(feature)
+    short = feature.model_copy(update={"length": 3})
+
+    padded = features({"past": tf.constant([[2, 3, 4, 0, 0]])})
+    bare = layer(short)
+    bare({"past": tf.constant([[2, 3, 4]])})
+    weights = [
+        value[:3] if value.shape == (LENGTH, WIDTH) else value for value in features.get_weights()
+    ]
+    bare.set_weights(weights)
+
+    np.testing.assert_allclose(bare({"past": tf.constant([[2, 3, 4]])}), padded, atol=1e-6)
+
+
+@pytest.mark.parametrize("feature", ORDERED)
+def test_places_of_one_pass_are_pasts_cut_short(feature):
+    """What one pass says of each place is what serving says of the past up to there."""
+    features = layer(feature)
+    past = [2, 3, 4, 5, 6]
+    cut = [past[: 1 + place] + [0] * (LENGTH - 1 - place) for place in range(LENGTH)]
+
+    one_by_one = features({"past": tf.constant(cut)})
+    places = tf.constant([[1, place] for place in range(LENGTH)])
+    at_once = features({"past": tf.constant([[8, 8, 8, 8, 8], past]), PLACES + "past": places})
+
+    np.testing.assert_allclose(at_once, one_by_one, atol=1e-5)
+
+
+@pytest.mark.parametrize("feature", ORDERED)
+def test_an_empty_past_is_the_zero_vector(feature):
+    features = layer(feature)
+
+    served = features({"past": tf.zeros([2, LENGTH], tf.int64)})
+    trained = features(
+        {"past": tf.constant([[2, 3, 0, 0, 0]]), PLACES + "past": tf.constant([[0, -1]])}
+    )
+
+    assert not np.any(served)
+    assert not np.any(trained)
+
+
+def test_an_empty_past_with_an_indicator_has_a_vector_that_learns():
+    features = layer(GRU.model_copy(update={"missing": "indicator"}))
+
+    with tf.GradientTape() as tape:
+        total = tf.reduce_sum(features({"past": tf.zeros([2, LENGTH], tf.int64)}))
+    [nothing] = [v for v in features.trainable_variables if "nothing" in v.name]
+
+    np.testing.assert_array_equal(tape.gradient(total, nothing), [2.0] * WIDTH)
+
+
+def test_a_gru_is_as_wide_as_its_feature_says():
+    features = layer(GRU.model_copy(update={"embedding_dim": 7}))
+
+    assert features({"past": tf.constant([[2, 3, 0, 0, 0]])}).shape == (1, 7)
+
+
+@pytest.mark.parametrize("feature", ORDERED)
+def test_dropout_is_active_in_training_only(feature):
+    features = layer(feature.model_copy(update={"dropout": 0.5}))
+    past = {"past": tf.constant([[2, 3, 4, 5, 6]])}
+
+    served, again, trained = (
+        features(past, training=training).numpy() for training in (False, False, True)
+    )
+
+    np.testing.assert_array_equal(served, again)
+    assert not np.allclose(served, trained)
+
+
+@pytest.mark.parametrize(("feature", "drops"), [(GRU, False), (ATTENTION, True)])
+def test_attention_alone_drops_out_where_the_config_is_silent(feature, drops):
+    features = layer(feature)
+    past = {"past": tf.constant([[2, 3, 4, 5, 6]])}
+
+    served, trained = (features(past, training=training).numpy() for training in (False, True))
+
+    assert np.allclose(served, trained) is not drops
+
+
+@pytest.mark.parametrize("feature", ORDERED)
+def test_first_weights_are_decided_by_the_seed_alone(feature):
+    past = {"past": tf.constant([[2, 3, 4, 5, 6]])}
+
+    first, again, other = (layer(feature, seed)(past).numpy() for seed in (1, 1, 2))
+
+    np.testing.assert_array_equal(first, again)
+    assert not np.allclose(first, other)
+
+
+def test_queries_keys_and_values_start_different():
+    features = layer(ATTENTION)
+    features({"past": tf.constant([[2, 3, 4, 5, 6]])})
+
+    kernels = [
+        value.numpy() for value in features.trainable_variables if value.shape == (WIDTH, WIDTH)
+    ]
+
+    # Two blocks of six square layers.
+    assert len({kernel.tobytes() for kernel in kernels}) == 12

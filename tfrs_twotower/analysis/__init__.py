@@ -1,1 +1,0 @@
-"""Closer looks at trained models: runs compared, answers explained, moments varied."""

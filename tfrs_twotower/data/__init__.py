@@ -1,0 +1,1 @@
+"""The prepared folder, read into training batches."""

@@ -1,0 +1,295 @@
+"""The prepared folder, read: records -> arrays."""
+
+import copy
+import itertools
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+
+from tfrs_twotower.features.encoding import Encoder, encoded_spec
+from tfrs_twotower.keras import tf
+from tfrs_twotower.schema import Config, UserError, differences
+from tfrs_twotower.schema import prepared as layout
+from tfrs_twotower.schema.features import WITH_VOCABULARY, Feature, History, Text
+from tfrs_twotower.schema.folders import read_manifest
+from tfrs_twotower.schema.prepared import NumberStatistics
+
+Arrays = dict[str, np.ndarray]
+MADE_BY = "python -m pipelines.prepare"
+PARSE_BATCH = 4096
+MAX_DIFFERENCES_SHOWN = 4
+_KEYS = {
+    layout.QUERY_ROW: tf.TensorSpec([None], tf.int64),
+    layout.CANDIDATE_ROW: tf.TensorSpec([None], tf.int64),
+    layout.TIMESTAMP_S: tf.TensorSpec([None], tf.int64),
+    layout.LABEL: tf.TensorSpec([None], tf.int64),
+    layout.WEIGHT: tf.TensorSpec([None], tf.float32),
+}
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Every candidate, by row: encoded features, ids and train counts.
+
+    `features`: arrays with one entry a candidate; `candidate_ids`: `[corpus_size]` str;
+    `train_counts`: `[corpus_size]` int64, train positives of each candidate.
+    """
+
+    features: Arrays
+    candidate_ids: np.ndarray
+    train_counts: np.ndarray
+
+    def __len__(self) -> int:
+        """Number of candidates."""
+        return len(self.candidate_ids)
+
+    @property
+    def log_q(self) -> np.ndarray:
+        """`[corpus_size]` float32: log of each candidate's share of the train positives.
+
+        A candidate without train positive is never drawn as a positive; it gets the value of half
+        a positive, so that it may still be scored or drawn uniformly.
+        """
+        counts = np.maximum(self.train_counts, 0.5)
+        return np.log(counts / max(self.train_counts.sum(), 1)).astype(np.float32)
+
+
+class PreparedData:
+    """A finished prepared folder."""
+
+    def __init__(self, folder: str | Path, config: Config) -> None:
+        """Opens the folder.
+
+        Args:
+            folder: What `pipelines.prepare` wrote.
+            config: Must describe the same records.
+
+        Raises:
+            UserError: If the folder is missing, unfinished, or holds records of another schema.
+        """
+        self.folder = Path(folder)
+        self.config = config
+        self.manifest = read_manifest(folder, kind="prepared", made_by=MADE_BY)
+        self._check_schema()
+        self.vocabulary_dir = self.folder / layout.VOCABULARIES
+        self._statistics = json.loads((self.folder / layout.STATISTICS_FILE).read_text("utf-8"))
+
+    def _check_schema(self) -> None:
+        if self.manifest.get("format") != layout.FORMAT:
+            raise UserError(
+                f"{self.folder} has format {self.manifest.get('format')}, this version reads "
+                f"format {layout.FORMAT}: prepare the data again with `{MADE_BY}`"
+            )
+        ours = json.loads(json.dumps(self.config.record_schema()))
+        found = differences(self.manifest["record_schema"], ours)
+        if found:
+            shown = "; ".join(
+                f"{path}: {theirs!r} in the folder, {mine!r} in the config"
+                for path, theirs, mine in found[:MAX_DIFFERENCES_SHOWN]
+            )
+            more = f"; and {len(found) - MAX_DIFFERENCES_SHOWN} more" if found[4:] else ""
+            raise UserError(
+                f"{self.folder} was prepared with another schema: {shown}{more}\n"
+                f"Prepare the data with this config (`{MADE_BY}`), or use the config it was "
+                "prepared with."
+            )
+
+    def with_vocabularies(self, folder: Path) -> "PreparedData":
+        """The same data beside other vocabulary files, for a model that was built for those."""
+        other = copy.copy(self)
+        other.vocabulary_dir = folder
+        return other
+
+    def num_rows(self) -> dict[str, int]:
+        """Rows of the embedding table of each feature that has one, by name."""
+        sides = (
+            (self.config.query_features, self.query_encoder()),
+            (self.config.candidate_features, self.candidate_encoder()),
+        )
+        return {
+            name: encoder.num_rows(name)
+            for features, encoder in sides
+            for name, feature in features.items()
+            if isinstance(feature, (*WITH_VOCABULARY, Text))
+        }
+
+    @property
+    def number_statistics(self) -> dict[str, NumberStatistics]:
+        """Statistics of the number features by name."""
+        numbers: dict[str, dict[str, Any]] = self._statistics["numbers"]
+        return {name: NumberStatistics(**values) for name, values in numbers.items()}
+
+    def query_encoder(self) -> Encoder:
+        """Raw query and context features -> encoded."""
+        config = self.config
+        return Encoder(config.query_features, self.vocabulary_dir, config.candidate_id_feature)
+
+    def candidate_encoder(self) -> Encoder:
+        """Raw candidate features -> encoded."""
+        return Encoder(self.config.candidate_features, self.vocabulary_dir)
+
+    def corpus(self) -> Corpus:
+        """Reads every candidate, in the order of rows."""
+        specs = {
+            layout.CANDIDATE_ROW: tf.TensorSpec([None], tf.int64),
+            layout.CANDIDATE_ID: tf.TensorSpec([None], tf.string),
+            **_specs(self.config.candidate_features),
+        }
+        records = _read_records(self._files(f"{layout.CANDIDATES}-*.tfrecord.gz"), specs)
+        order = np.argsort(records.pop(layout.CANDIDATE_ROW))
+        ids = np.char.decode(records.pop(layout.CANDIDATE_ID).astype(bytes)[order], "utf-8")
+        counts = self._statistics["candidate_train_counts"]
+        return Corpus(
+            features={name: values[order] for name, values in records.items()},
+            candidate_ids=ids,
+            train_counts=np.array([counts[candidate_id] for candidate_id in ids], np.int64),
+        )
+
+    def candidate_table(self) -> pa.Table:
+        """Id, title, attributes and raw features of every candidate, in the order of rows."""
+        table = ds.dataset(self._files(f"{layout.CANDIDATE_ATTRIBUTES}-*.parquet")).to_table()
+        return table.sort_by(layout.CANDIDATE_ROW).drop_columns([layout.CANDIDATE_ROW])
+
+    def query_ids(self) -> np.ndarray:
+        """`[num_queries]` str: the id of each query, by query row."""
+        files = self._files(f"{layout.QUERIES}-*.parquet")
+        ids = [
+            pq.read_table(path, columns=[layout.QUERY_ID]).column(0).to_pylist() for path in files
+        ]
+        # Rows follow the order of UTF-8 bytes, which is that of code points.
+        return np.array(sorted(itertools.chain.from_iterable(ids)), np.str_)
+
+    def examples(self, split: str) -> Arrays:
+        """Reads the examples of a split: encoded features and the keys of the layout.
+
+        The features are those of the query, of the context, and of the candidate its aggregates.
+        """
+        return self._examples(split, {**_KEYS, **_specs(self._example_features)})
+
+    def examples_to_train(self) -> Arrays:
+        """Reads the examples of the train split, without what training finds for itself.
+
+        An ordered history is cut from the pasts of all queries; only mining reads it.
+        """
+        return self._examples("train", {**_KEYS, **_specs(self.features_to_train)})
+
+    @property
+    def features_to_train(self) -> dict[str, Feature]:
+        """The features of `examples_to_train`."""
+        found = [] if self.config.loss.mined_negatives else ordered_history(self.config)
+        return {name: f for name, f in self._example_features.items() if name not in found}
+
+    @property
+    def _example_features(self) -> dict[str, Feature]:
+        return {**self.config.query_features, **self.config.event_features}
+
+    def events(self, split: str) -> Arrays:
+        """Reads the examples of a split without features: the keys of the layout alone."""
+        return self._examples(split, _KEYS)
+
+    def sequences(self) -> tf.data.Dataset:
+        """Reads the train positives of each query in their order, for models of your own.
+
+        Returns:
+            One element a query: `query_row` [] and the query features but the history; the other
+            keys of the layout, the context features and the candidate's aggregates as ragged
+            tensors `[positions, ...]`.
+        """
+        config = self.config
+        once = _specs({n: f for n, f in config.features.query.items() if f is not config.history})
+        once[layout.QUERY_ROW] = tf.TensorSpec([None], tf.int64)
+        keys = {
+            layout.CANDIDATE_ROW: tf.int64,
+            layout.TIMESTAMP_S: tf.int64,
+            layout.LABEL: tf.int64,
+            layout.WEIGHT: tf.float32,
+        }
+        repeated = {name: tf.TensorSpec([None], dtype) for name, dtype in keys.items()}
+        repeated |= _specs(config.event_features)
+        columns: dict[str, Any] = {
+            name: tf.io.FixedLenFeature(spec.shape[1:], spec.dtype) for name, spec in once.items()
+        }
+        columns |= {
+            name: tf.io.RaggedFeature(
+                spec.dtype,
+                partitions=[tf.io.RaggedFeature.UniformRowLength(n) for n in spec.shape[1:]],
+            )
+            for name, spec in repeated.items()
+        }
+        files = self._files(f"{layout.SEQUENCES}/train-*.tfrecord.gz")
+        records = tf.data.TFRecordDataset(files, compression_type="GZIP")
+        parsed = records.batch(PARSE_BATCH).map(lambda data: tf.io.parse_example(data, columns))
+        return parsed.unbatch()
+
+    def known_positives(self) -> tuple[np.ndarray, np.ndarray]:
+        """Train positives as parallel arrays: query rows (ascending) and candidate rows."""
+        tables = [
+            pq.read_table(path, columns=[layout.QUERY_ROW, layout.CANDIDATE_ROWS])
+            for path in self._files(f"{layout.KNOWN_POSITIVES}-*.parquet")
+        ]
+        query_rows, candidate_rows = [], []
+        for table in tables:
+            lists = table.column(layout.CANDIDATE_ROWS).combine_chunks()
+            lengths = np.diff(lists.offsets.to_numpy())
+            query_rows.append(np.repeat(table.column(layout.QUERY_ROW).to_numpy(), lengths))
+            candidate_rows.append(lists.flatten().to_numpy())
+        queries, candidates = np.concatenate(query_rows), np.concatenate(candidate_rows)
+        order = np.lexsort((candidates, queries))
+        return queries[order].astype(np.int64), candidates[order].astype(np.int64)
+
+    def _examples(self, split: str, specs: Mapping[str, tf.TensorSpec]) -> Arrays:
+        return _read_records(self._files(f"{layout.EXAMPLES}/{split}-*.tfrecord.gz"), specs)
+
+    def _files(self, pattern: str) -> list[str]:
+        return sorted(str(path) for path in self.folder.glob(pattern))
+
+
+def ordered_history(config: Config) -> list[str]:
+    """The name of the history whose encoder reads an order, if there is one."""
+    return [
+        name
+        for name, feature in config.features.query.items()
+        if isinstance(feature, History) and feature.is_ordered
+    ]
+
+
+def _specs(features: Mapping[str, Feature]) -> dict[str, tf.TensorSpec]:
+    return {name: encoded_spec(feature, name) for name, feature in features.items()}
+
+
+def _read_records(files: list[str], specs: Mapping[str, tf.TensorSpec]) -> Arrays:
+    """Parses all records; int64 values are kept as int32, which hold any row."""
+    columns = {
+        name: tf.io.FixedLenFeature(spec.shape[1:], spec.dtype) for name, spec in specs.items()
+    }
+
+    def parse(serialized: tf.Tensor) -> dict[str, tf.Tensor]:
+        parsed = tf.io.parse_example(serialized, columns)
+        keep = {layout.TIMESTAMP_S}
+        return {
+            name: tf.cast(values, tf.int32)
+            if values.dtype == tf.int64 and name not in keep
+            else values
+            for name, values in parsed.items()
+        }
+
+    batches = (
+        tf.data.TFRecordDataset(files, compression_type="GZIP")
+        .batch(PARSE_BATCH)
+        .map(parse, num_parallel_calls=tf.data.AUTOTUNE)
+        .prefetch(2)
+    )
+    read = list(batches.as_numpy_iterator())
+    if not read:
+        return {
+            name: np.zeros([0, *spec.shape[1:]], spec.dtype.as_numpy_dtype)
+            for name, spec in specs.items()
+        }
+    return {name: np.concatenate([batch[name] for batch in read]) for name in specs}

@@ -1,0 +1,151 @@
+"""Encoders of a query's past that read its candidates in their order.
+
+An encoder is causal: what it says at a place depends on that place and those before it. So one
+pass over a past gives what was known before each of its events, and a training steps over all of
+them at once. A past stands at the front of its row; what follows is padding, which no place sees.
+"""
+
+from tfrs_twotower.features.dropout import ResumableDropout
+from tfrs_twotower.keras import keras, tf
+from tfrs_twotower.schema.features import History
+
+DEFAULT_BLOCKS, DEFAULT_HEADS, DEFAULT_DROPOUT = 2, 1, 0.1
+POSITION_SCALE = 0.02
+
+
+def history_encoder(feature: History, width: int, *, seed: int, name: str) -> keras.layers.Layer:
+    """The encoder that an ordered history asks for.
+
+    Args:
+        feature: A history with `encoder: gru` or `attention`.
+        width: Of the candidates' embeddings.
+        seed: Of the initial weights and of dropout.
+        name: Of the layer.
+
+    Returns:
+        A layer `[batch, length, width]` -> `[batch, length, units]` float32.
+    """
+    if feature.encoder == "gru":
+        return RecurrentHistory(feature, feature.embedding_dim or width, seed=seed, name=name)
+    return AttentiveHistory(feature, width, seed=seed, name=name)
+
+
+class RecurrentHistory(keras.layers.Layer):
+    """A GRU over the candidates' embeddings.
+
+    References:
+        Hidasi et al., Session-based Recommendations with Recurrent Neural Networks, ICLR 2016.
+    """
+
+    def __init__(self, feature: History, units: int, *, seed: int, name: str) -> None:
+        """Makes the cell; see `history_encoder`."""
+        super().__init__(name=name)
+        self._dropout = ResumableDropout(feature.dropout or 0.0, seed)
+        # Not `keras.layers.GRU`: that would put operations of other devices into served graphs.
+        self._cells = keras.layers.RNN(
+            keras.layers.GRUCell(
+                units,
+                kernel_initializer=keras.initializers.GlorotUniform(seed),
+                recurrent_initializer=keras.initializers.Orthogonal(seed=seed + 1),
+            ),
+            return_sequences=True,
+        )
+
+    def call(self, vectors: tf.Tensor, training: bool | None = None) -> tf.Tensor:
+        """See `history_encoder`."""
+        return self._cells(self._dropout(vectors, training=training))
+
+
+class AttentiveHistory(keras.layers.Layer):
+    """Causal self-attention over the candidates' embeddings and learned positions.
+
+    Position 0 is the oldest candidate that is read, in training and in serving.
+
+    References:
+        Kang and McAuley, Self-Attentive Sequential Recommendation, ICDM 2018.
+    """
+
+    def __init__(self, feature: History, width: int, *, seed: int, name: str) -> None:
+        """Stacks the blocks; see `history_encoder`.
+
+        Raises:
+            ValueError: If the heads do not divide the width.
+        """
+        super().__init__(name=name)
+        heads = feature.heads or DEFAULT_HEADS
+        dropout = DEFAULT_DROPOUT if feature.dropout is None else feature.dropout
+        if width % heads:
+            raise ValueError(f"`heads` must divide the width of the candidate's id: {width}.")
+        self._scale = width**0.5
+        self._positions = self.add_weight(
+            "positions",
+            [feature.length, width],
+            initializer=keras.initializers.RandomNormal(stddev=POSITION_SCALE, seed=seed),
+        )
+        self._dropout = ResumableDropout(dropout, seed)
+        self._blocks = [
+            AttentionBlock(width, heads, dropout, seed=seed + 10 * (1 + number))
+            for number in range(feature.blocks or DEFAULT_BLOCKS)
+        ]
+        self._norm = keras.layers.LayerNormalization(epsilon=1e-6)
+
+    def call(self, vectors: tf.Tensor, training: bool | None = None) -> tf.Tensor:
+        """See `history_encoder`."""
+        length = tf.shape(vectors)[1]
+        states = self._scale * vectors + self._positions[:length]
+        states = self._dropout(states, training=training)
+        for block in self._blocks:
+            states = block(states, training=training)
+        return self._norm(states)
+
+
+class AttentionBlock(keras.layers.Layer):
+    """Causal self-attention, then two dense layers, each added to its normalised input's origin."""
+
+    def __init__(self, width: int, heads: int, dropout: float, *, seed: int) -> None:
+        """Makes the layers.
+
+        Args:
+            width: Of the states, in and out.
+            heads: Divides the width.
+            dropout: Of attention weights and of both outputs.
+            seed: Of the initial weights and of dropout.
+        """
+        super().__init__()
+        self._heads = heads
+
+        def dense(units: int, number: int, activation: str | None = None) -> keras.layers.Dense:
+            initializer = keras.initializers.GlorotUniform(seed + number)
+            return keras.layers.Dense(units, activation, kernel_initializer=initializer)
+
+        self._query, self._key, self._value = (dense(width, number) for number in range(3))
+        self._joined = dense(width, 3)
+        self._forward = [dense(width, 4, "relu"), dense(width, 5)]
+        self._norms = [keras.layers.LayerNormalization(epsilon=1e-6) for _ in range(2)]
+        self._dropouts = [ResumableDropout(dropout, seed + number) for number in range(3)]
+
+    def call(self, states: tf.Tensor, training: bool | None = None) -> tf.Tensor:
+        """`[batch, length, width]` -> the same."""
+        attended = self._attended(self._norms[0](states), training)
+        states += self._dropouts[1](attended, training=training)
+        forward = self._forward[1](self._forward[0](self._norms[1](states)))
+        return states + self._dropouts[2](forward, training=training)
+
+    def _attended(self, states: tf.Tensor, training: bool | None) -> tf.Tensor:
+        queries, keys, values = (
+            self._split(layer(states)) for layer in (self._query, self._key, self._value)
+        )
+        size = int(queries.shape[-1])
+        logits = tf.matmul(queries * size**-0.5, keys, transpose_b=True)
+        is_before = tf.linalg.band_part(tf.ones(tf.shape(logits)[2:], tf.bool), -1, 0)
+        weights = tf.nn.softmax(tf.where(is_before, logits, logits.dtype.min))
+        weights = self._dropouts[0](weights, training=training)
+        joined = tf.transpose(tf.matmul(weights, values), [0, 2, 1, 3])
+        return self._joined(tf.reshape(joined, tf.shape(states)))
+
+    def _split(self, states: tf.Tensor) -> tf.Tensor:
+        """`[batch, length, width]` -> `[batch, heads, length, width / heads]`."""
+        shape = tf.shape(states)
+        size = int(states.shape[-1]) // self._heads
+        split = tf.reshape(states, [shape[0], shape[1], self._heads, size])
+        return tf.transpose(split, [0, 2, 1, 3])

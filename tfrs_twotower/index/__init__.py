@@ -1,0 +1,1 @@
+"""Search for the best candidates of a query embedding, exact or approximate."""

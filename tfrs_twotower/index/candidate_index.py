@@ -1,0 +1,211 @@
+"""Search for the best candidates of a query, exactly or with ScaNN, behind one interface."""
+
+from abc import abstractmethod
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+
+# Elements of the largest intermediate tensor of a search: 64 MB of float32.
+CHUNK_ELEMENTS = 16_000_000
+
+
+class CandidateIndex(tf.Module):
+    """The embeddings of the corpus and a way to search them.
+
+    A score is the dot product, always computed by `score`: the same pair has the same score to
+    the last bit, whatever the index, the batch and the signature.
+    """
+
+    def __init__(self, embeddings: npt.NDArray[np.float32]) -> None:
+        """Keeps the embeddings as a variable.
+
+        Args:
+            embeddings: `[num_candidates, embedding_dim]`, finite, in the order of candidate rows.
+
+        Raises:
+            ValueError: If there is no candidate, or an embedding is not finite.
+        """
+        super().__init__()
+        if embeddings.ndim != 2 or not embeddings.size:
+            raise ValueError(
+                "`embeddings` must be one row a candidate, at least one: expected shape "
+                f"(num_candidates, embedding_dim), got {embeddings.shape}."
+            )
+        if not np.isfinite(embeddings).all():
+            raise ValueError("`embeddings` must be finite, got NaN or infinity.")
+        self.embeddings = tf.Variable(
+            embeddings.astype(np.float32, copy=False), trainable=False, name="candidate_embeddings"
+        )
+
+    @property
+    def num_candidates(self) -> int:
+        """How many candidates the corpus has."""
+        return int(self.embeddings.shape[0])
+
+    @property
+    def embedding_dim(self) -> int:
+        """Width of an embedding."""
+        return int(self.embeddings.shape[1])
+
+    @property
+    @abstractmethod
+    def parameters(self) -> dict[str, Any]:
+        """What the index was built with, for the manifest."""
+
+    @property
+    @abstractmethod
+    def searcher_bytes(self) -> int:
+        """Forecast of the memory that a search needs beside the variables."""
+
+    def score(self, query_embeddings: tf.Tensor, candidate_rows: tf.Tensor) -> tf.Tensor:
+        """Scores given candidates.
+
+        Args:
+            query_embeddings: `[batch, embedding_dim]` float32.
+            candidate_rows: `[batch, n]` int, each within the corpus.
+
+        Returns:
+            `[batch, n]` float32.
+        """
+        return in_chunks(
+            self._score,
+            (query_embeddings, candidate_rows),
+            self.vectors_at_once // tf.maximum(tf.shape(candidate_rows)[1], 1),
+            tf.TensorSpec([None, None], tf.float32),
+        )
+
+    def score_many(self, query_embedding: tf.Tensor, candidate_rows: tf.Tensor) -> tf.Tensor:
+        """Scores candidates of one query, of which there may be as many as the corpus has.
+
+        Args:
+            query_embedding: `[embedding_dim]` float32.
+            candidate_rows: `[n]` int, each within the corpus.
+
+        Returns:
+            `[n]` float32.
+        """
+        num_rows = tf.shape(candidate_rows)[0]
+        width = tf.clip_by_value(num_rows, 1, self.vectors_at_once)
+        num_chunks = -(-num_rows // width)
+        padded = tf.pad(candidate_rows, [[0, num_chunks * width - num_rows]])
+        scores = self.score(
+            tf.repeat(query_embedding[tf.newaxis], num_chunks, axis=0),
+            tf.reshape(padded, [num_chunks, width]),
+        )
+        return tf.reshape(scores, [-1])[:num_rows]
+
+    def search(self, query_embeddings: tf.Tensor, k: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Finds the best candidates of each query.
+
+        Args:
+            query_embeddings: `[batch, embedding_dim]` float32, finite; the batch may be empty.
+            k: int32 scalar, 1 or more.
+
+        Returns:
+            Candidate rows `[batch, min(k, num_candidates)]` int64, distinct, by score and where
+            scores are equal by row; and their scores, float32.
+        """
+        return self._search(query_embeddings, k, self._find)
+
+    def search_exactly(
+        self, query_embeddings: tf.Tensor, k: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """What an exact index would find; see `search`."""
+        return self._search(query_embeddings, k, self._find_exactly)
+
+    def _search(
+        self,
+        query_embeddings: tf.Tensor,
+        k: tf.Tensor,
+        find: Callable[[tf.Tensor, tf.Tensor], tf.Tensor],
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        k = tf.minimum(k, self.num_candidates)
+
+        def best(queries: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            rows = tf.sort(find(queries, k), axis=1)
+            # Of equal scores top_k takes the first, which is the lower row.
+            scores, order = tf.math.top_k(self._score(queries, rows), k)
+            return tf.cast(tf.gather(rows, order, batch_dims=1), tf.int64), scores
+
+        return in_chunks(
+            best,
+            (query_embeddings,),
+            self.vectors_at_once // k,
+            (tf.TensorSpec([None, None], tf.int64), tf.TensorSpec([None, None], tf.float32)),
+        )
+
+    @property
+    def vectors_at_once(self) -> int:
+        """How many embeddings a search copies at a time, at most."""
+        return CHUNK_ELEMENTS // self.embedding_dim
+
+    def _score(self, queries: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:
+        # Gathered from the variable itself, every later read would copy the whole corpus.
+        embeddings = tf.gather(tf.convert_to_tensor(self.embeddings), rows)
+        # No product of matrices: for a query alone its set-up costs more than the search.
+        return tf.reduce_sum(queries[:, tf.newaxis] * embeddings, axis=2)
+
+    @abstractmethod
+    def _find(self, queries: tf.Tensor, k: tf.Tensor) -> tf.Tensor:
+        """The best rows of each query, `[batch, k]` int32, distinct, in any order."""
+
+    def _find_exactly(self, queries: tf.Tensor, k: tf.Tensor) -> tf.Tensor:
+        def best(chunk: tf.Tensor) -> tf.Tensor:
+            return tf.math.top_k(tf.matmul(chunk, self.embeddings, transpose_b=True), k).indices
+
+        return in_chunks(
+            best,
+            (queries,),
+            tf.constant(CHUNK_ELEMENTS // self.num_candidates),
+            tf.TensorSpec([None, None], tf.int32),
+        )
+
+
+def in_chunks(
+    function: Callable[..., Any], inputs: tuple[tf.Tensor, ...], chunk: tf.Tensor, output: Any
+) -> Any:
+    """Applies a function to `chunk` rows of its inputs at a time, so that memory stays bounded.
+
+    Args:
+        function: Matrices with a common number of rows, 1 or more -> a nest of such matrices.
+        inputs: What to apply it to; may have no rows.
+        chunk: int32 scalar, how many rows at once; at least one is taken.
+        output: What `function` returns, as `tf.TensorSpec`s.
+
+    Returns:
+        What `function` returns for all rows.
+    """
+    num_rows = tf.shape(inputs[0])[0]
+    chunk = tf.clip_by_value(chunk, 1, tf.maximum(num_rows, 1))
+
+    def chunk_by_chunk() -> Any:
+        num_chunks = tf.maximum(-(-num_rows // chunk), 1)
+
+        def split(matrix: tf.Tensor) -> tf.Tensor:
+            padded = tf.pad(matrix, [[0, num_chunks * chunk - num_rows], [0, 0]])
+            width = matrix.shape[1] or tf.shape(matrix)[1]
+            return tf.reshape(padded, [num_chunks, chunk, width])
+
+        results = tf.map_fn(
+            lambda matrices: function(*matrices),
+            tuple(split(matrix) for matrix in inputs),
+            parallel_iterations=1,
+            fn_output_signature=output,
+        )
+        return tf.nest.map_structure(
+            lambda x: tf.reshape(x, [num_chunks * chunk, tf.shape(x)[2]])[:num_rows], results
+        )
+
+    return tf.cond(num_rows == chunk, lambda: function(*inputs), rarely(chunk_by_chunk))
+
+
+def rarely(branch: Callable[[], Any]) -> Callable[[], Any]:
+    """A branch of `tf.cond` that is one node of the graph until it is taken.
+
+    Otherwise a call visits every node of a branch that it does not take, to mark it as dead: with
+    many rules that no request uses, most of its time.
+    """
+    return tf.function(branch, autograph=False, experimental_attributes={"_noinline": True})

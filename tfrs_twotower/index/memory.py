@@ -1,0 +1,74 @@
+"""How much memory an index takes, said before it is built, and how much there is."""
+
+import math
+from pathlib import Path
+
+from tfrs_twotower.index.scann import DEFAULT_DIMENSIONS_PER_BLOCK, has_tree
+from tfrs_twotower.schema import UserError
+from tfrs_twotower.schema.config import Index as IndexConfig
+
+CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
+CGROUP_USAGE = Path("/sys/fs/cgroup/memory.current")
+MEMINFO = Path("/proc/meminfo")
+
+# While an index is built: the array, the variable, ScaNN's copy, and that of its training.
+COPIES_WHILE_BUILDING = 4
+# While a graph with the index is written: the array, the variable, the buffer of the writer.
+COPIES_WHILE_SAVING = 3
+
+
+def build_bytes(num_candidates: int, embedding_dim: int, config: IndexConfig) -> int:
+    """Forecast of the peak memory that building and saving the indexes takes.
+
+    Beside the embeddings a tree holds a byte a block of dimensions and ScaNN its packed form.
+
+    Args:
+        num_candidates: Of the corpus.
+        embedding_dim: Width of an embedding.
+        config: Says whether there is a tree.
+    """
+    embeddings = 4 * num_candidates * embedding_dim
+    if not has_tree(config, num_candidates):
+        return COPIES_WHILE_SAVING * embeddings
+    # Tuning tries narrower blocks as well.
+    block = 1 if config.target_recall else DEFAULT_DIMENSIONS_PER_BLOCK
+    blocks = math.ceil(embedding_dim / (config.dimensions_per_block or block))
+    return COPIES_WHILE_BUILDING * embeddings + 2 * num_candidates * blocks
+
+
+def available_bytes() -> int | None:
+    """Memory that this process may still take; None where the system does not tell."""
+    found = []
+    try:
+        lines = MEMINFO.read_text(encoding="ascii").splitlines()
+        kilobytes = next(line for line in lines if line.startswith("MemAvailable")).split()[1]
+        found.append(1024 * int(kilobytes))
+    except (OSError, StopIteration):
+        pass
+    try:
+        limit = int(CGROUP_LIMIT.read_text(encoding="ascii"))
+        found.append(limit - int(CGROUP_USAGE.read_text(encoding="ascii")))
+    except (OSError, ValueError):  # No cgroup, or "max": no limit.
+        pass
+    return min(found, default=None)
+
+
+def check_build(num_candidates: int, embedding_dim: int, config: IndexConfig) -> int:
+    """The forecast of `build_bytes`.
+
+    Raises:
+        UserError: If there is less memory than that.
+    """
+    forecast, available = build_bytes(num_candidates, embedding_dim, config), available_bytes()
+    if available is not None and forecast > available:
+        raise UserError(
+            f"an index of {num_candidates:,} candidates of {embedding_dim} dimensions takes about "
+            f"{readable(forecast)} to build, {readable(available)} are free: lower "
+            "`towers.embedding_dim`, or export on a larger machine"
+        )
+    return forecast
+
+
+def readable(num_bytes: float) -> str:
+    """A size for people."""
+    return f"{num_bytes / 1e9:.1f} GB" if num_bytes >= 1e9 else f"{num_bytes / 1e6:.0f} MB"

@@ -1,0 +1,1 @@
+"""The towers, the two-tower model, and the run folder that keeps one."""

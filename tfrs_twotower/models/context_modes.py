@@ -1,0 +1,205 @@
+"""How the moment enters a score: query towers of the context modes, and the scoring layer."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from tfrs_twotower.features.dense import DenseFeatures
+from tfrs_twotower.keras import keras, tf
+from tfrs_twotower.models.towers import QueryTower, Tables, Tower
+from tfrs_twotower.schema import Config
+from tfrs_twotower.schema.prepared import NumberStatistics
+
+# Elements of the largest tensor of a ranking by the scoring layer: 64 MB of float32.
+CHUNK_ELEMENTS = 16_000_000
+
+Floats = npt.NDArray[np.float32]
+
+
+def make_query_tower(
+    config: Config, tables: Tables, statistics: Mapping[str, NumberStatistics]
+) -> keras.Model:
+    """The query tower of the config's context mode.
+
+    Args:
+        config: Features, towers and mode.
+        tables: See `embedding_tables`.
+        statistics: Of the number features.
+    """
+    match config.context_mode:
+        case "trilinear":
+            return TrilinearQueryTower(config, tables, statistics)
+        case "scoring_layer":
+            return ScoredQueryTower(config, tables, statistics)
+        case _:
+            return QueryTower(config, tables, statistics)
+
+
+class TrilinearQueryTower(keras.Model):
+    """score = dot(user * context, candidate): an embedding in two halves.
+
+    The halves are raw vectors; only their product is brought to length 1. Of a moment of which
+    nothing is known, the context half is the same for all: at first ones, which change nothing.
+
+    Call argument: encoded query and context features by name. Result: `[batch, embedding_dim]`
+    float32 of length 1 (of length 0 where nothing is known).
+    """
+
+    def __init__(
+        self, config: Config, tables: Tables, statistics: Mapping[str, NumberStatistics]
+    ) -> None:
+        """Builds both halves."""
+        super().__init__(name="query_tower")
+        self._user = _user_half(config, tables, statistics)
+        self._context = ContextHalf(config, tables, statistics)
+
+    def user(self, encoded: Mapping[str, tf.Tensor], training: bool | None = None) -> tf.Tensor:
+        """The half that can be computed ahead, `[batch, embedding_dim]` float32."""
+        return self._user.raw(encoded, training=training)
+
+    def join(
+        self, user: tf.Tensor, encoded: Mapping[str, tf.Tensor], training: bool | None = None
+    ) -> tf.Tensor:
+        """The query embedding of users in their moments.
+
+        Args:
+            user: `[batch, embedding_dim]` what `user` said.
+            encoded: Encoded context features by name.
+            training: Whether dropout is active.
+
+        Returns:
+            `[batch, embedding_dim]` float32.
+        """
+        return tf.math.l2_normalize(user * self._context(encoded, training=training), axis=-1)
+
+    def call(self, encoded: Mapping[str, tf.Tensor], training: bool | None = None) -> tf.Tensor:
+        """See the class."""
+        return self.join(self.user(encoded, training), encoded, training)
+
+
+class ScoredQueryTower(keras.Model):
+    """The query's and the moment's vectors side by side, for a scoring layer.
+
+    Call argument: encoded query and context features by name. Result: `[batch, 2 embedding_dim]`
+    float32, both halves of length 1.
+    """
+
+    def __init__(
+        self, config: Config, tables: Tables, statistics: Mapping[str, NumberStatistics]
+    ) -> None:
+        """Builds both halves."""
+        super().__init__(name="query_tower")
+        self._user = _user_half(config, tables, statistics)
+        self._context = ContextHalf(config, tables, statistics)
+
+    def call(self, encoded: Mapping[str, tf.Tensor], training: bool | None = None) -> tf.Tensor:
+        """See the class."""
+        context = self._context(encoded, training=training)
+        halves = [self._user(encoded, training=training), tf.math.l2_normalize(context, axis=-1)]
+        return tf.concat(halves, axis=-1)
+
+
+class ContextHalf(Tower):
+    """Context features -> `[batch, embedding_dim]`, ones where nothing has been learned."""
+
+    def __init__(
+        self, config: Config, tables: Tables, statistics: Mapping[str, NumberStatistics]
+    ) -> None:
+        """Builds the tower that the config describes."""
+        seed = config.training.seed + 3000
+        features = DenseFeatures(
+            config.features.context, tables, statistics, seed=seed, name="context_features"
+        )
+        towers = config.towers
+        super().__init__(features, towers.context, towers.embedding_dim, seed, "context_tower")
+        self._bias = self.add_weight("bias", [towers.embedding_dim], initializer="ones")
+
+    def call(self, encoded: Mapping[str, tf.Tensor], training: bool | None = None) -> tf.Tensor:
+        """See the class."""
+        return self._bias + self.raw(encoded, training=training)
+
+
+class ScoringLayer(keras.layers.Layer):
+    """score = linear([query, candidate, context]), or a network with hidden layers.
+
+    The first layer is a sum of what each side says, so each side's share is computed once. Without
+    hidden layers the score is that sum: the candidates are ranked alike for everybody.
+    """
+
+    def __init__(self, hidden_units: Sequence[int], *, seed: int) -> None:
+        """Stacks the layers.
+
+        Args:
+            hidden_units: Of the layers before the last, which gives the score.
+            seed: Of the initial weights.
+        """
+        super().__init__(name="scoring_layer")
+        first, *others = (*hidden_units, 1)
+        self.width = first
+
+        def dense(units: int, number: int, *, use_bias: bool = True) -> keras.layers.Dense:
+            initializer = keras.initializers.GlorotUniform(seed + number)
+            return keras.layers.Dense(units, use_bias=use_bias, kernel_initializer=initializer)
+
+        self._of_query, self._of_candidate = dense(first, 0), dense(first, 1, use_bias=False)
+        self._others = [dense(units, 2 + number) for number, units in enumerate(others)]
+
+    def query_share(self, queries: tf.Tensor) -> tf.Tensor:
+        """`[..., 2 embedding_dim]` -> `[..., width]`."""
+        return self._of_query(queries)
+
+    def candidate_share(self, candidates: tf.Tensor) -> tf.Tensor:
+        """`[..., embedding_dim]` -> `[..., width]`."""
+        return self._of_candidate(candidates)
+
+    def from_shares(self, shares: tf.Tensor) -> tf.Tensor:
+        """`[..., width]` sums of a query's and a candidate's share -> `[...]` scores."""
+        hidden = shares
+        for layer in self._others:
+            hidden = layer(tf.nn.relu(hidden))
+        return tf.squeeze(hidden, axis=-1)
+
+    def call(self, queries: tf.Tensor, candidates: tf.Tensor) -> tf.Tensor:
+        """Scores each query's own candidates.
+
+        Args:
+            queries: `[batch, 2 embedding_dim]` of a `ScoredQueryTower`.
+            candidates: `[batch, n, embedding_dim]`.
+
+        Returns:
+            `[batch, n]` float32.
+        """
+        shares = self.query_share(queries)[:, tf.newaxis] + self.candidate_share(candidates)
+        return self.from_shares(shares)
+
+    def matrix(self, queries: Floats, candidates: Floats) -> Floats:
+        """Scores every candidate for every query, in chunks.
+
+        Args:
+            queries: `[num_queries, 2 embedding_dim]`.
+            candidates: `[corpus_size, embedding_dim]`.
+
+        Returns:
+            `[num_queries, corpus_size]` float32.
+        """
+        shares = self.candidate_share(tf.constant(candidates))
+        chunk = max(CHUNK_ELEMENTS // (len(candidates) * self.width), 1)
+        return np.concatenate(
+            [
+                self.from_shares(
+                    self.query_share(tf.constant(queries[start : start + chunk]))[:, tf.newaxis]
+                    + shares
+                ).numpy()
+                for start in range(0, len(queries), chunk)
+            ]
+        )
+
+
+def _user_half(config: Config, tables: Tables, statistics: Mapping[str, NumberStatistics]) -> Tower:
+    """The tower of what is known of the query before the moment."""
+    seed, towers = config.training.seed + 1000, config.towers
+    features = DenseFeatures(
+        config.features.query, tables, statistics, seed=seed, name="query_features"
+    )
+    return Tower(features, towers.query, towers.embedding_dim, seed, "user_tower")

@@ -1,0 +1,148 @@
+"""The run folder: what training leaves behind, and the model read back from it.
+
+    config.yaml      the config as resolved
+    inputs.json      which data it is trained on, and from which run it began
+    vocabularies/    those of the data: what the rows of the weights mean
+    best.weights.*   weights of the best epoch
+    checkpoints/     the state after the last whole epoch
+    metrics.json     per epoch, and the closing comparison with popularity
+    tensorboard/     event files, and the candidates for the embedding projector
+    evaluation/      written by `twotower evaluate`
+    manifest.json    written last
+
+`tfrs_twotower.training.train` writes it; evaluation and export read it.
+"""
+
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tfrs_twotower.data.prepared import PreparedData
+from tfrs_twotower.keras import tf
+from tfrs_twotower.models.custom import build_own_model
+from tfrs_twotower.models.two_tower import TwoTowerModel
+from tfrs_twotower.schema import (
+    Config,
+    UsageError,
+    UserError,
+    differences,
+    dump_config,
+    load_config,
+)
+from tfrs_twotower.schema.folders import read_manifest, write_json
+
+CONFIG_FILE = "config.yaml"
+INPUTS_FILE = "inputs.json"
+METRICS_FILE = "metrics.json"
+VOCABULARIES = "vocabularies"
+BEST_WEIGHTS = "best.weights"
+CHECKPOINTS, TENSORBOARD, EVALUATION = "checkpoints", "tensorboard", "evaluation"
+MADE_BY = "twotower train"
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished training beside the data it was trained on."""
+
+    folder: Path
+    config: Config
+    data: PreparedData
+    model: TwoTowerModel
+
+
+def build_model(data: PreparedData) -> TwoTowerModel:
+    """The untrained model of the config, for the vocabularies and statistics of the data.
+
+    Where the config names a model of the user's own, that: see `tfrs_twotower.models.custom`.
+    """
+    if data.config.towers.build is not None:
+        return build_own_model(data.config.towers.build, data)
+    return TwoTowerModel.from_config(data.config, data.num_rows(), data.number_statistics)
+
+
+def write_inputs(folder: Path, data: PreparedData, began_from: str | None = None) -> None:
+    """Writes down which config and data a run has.
+
+    Args:
+        folder: The run folder.
+        data: What it is trained on.
+        began_from: Digest of the run whose weights it begins with, if any.
+    """
+    inputs = {"data": data.manifest["digests"], "began_from": began_from}
+    write_json(folder / INPUTS_FILE, inputs)
+    shutil.copytree(data.vocabulary_dir, folder / VOCABULARIES, dirs_exist_ok=True)
+    # Last and by rename: a run with a config has what a resumed training needs.
+    beside = folder / f"{CONFIG_FILE}.tmp"
+    beside.write_text(dump_config(data.config), encoding="utf-8")
+    beside.replace(folder / CONFIG_FILE)
+
+
+def check_same(folder: Path, data: PreparedData, began_from: str | None = None) -> None:
+    """Checks that an unfinished run was begun with this config, data and earlier run.
+
+    Args:
+        folder: The run folder.
+        data: The prepared folder and config of now.
+        began_from: See `write_inputs`.
+
+    Raises:
+        UsageError: If the config or the earlier run is another one.
+        UserError: If the data are others.
+    """
+    begun_with = load_config(folder / CONFIG_FILE).model_dump(mode="json")
+    if found := differences(begun_with, data.config.model_dump(mode="json")):
+        shown = "; ".join(f"{path}: {old!r} then, {new!r} now" for path, old, new in found[:4])
+        raise UsageError(
+            f"{folder} was begun with another config: {shown}\n"
+            "Resume with the same config, or train anew without --resume."
+        )
+    if _inputs(folder).get("began_from") != began_from:
+        raise UsageError(
+            f"{folder} was begun from other weights: resume with the same --warm_start as then, or "
+            "train anew without --resume"
+        )
+    check_inputs(folder, data)
+
+
+def check_inputs(folder: Path, data: PreparedData) -> None:
+    """Checks that a run, finished or not, is of this data.
+
+    Raises:
+        UserError: If it is of other data.
+    """
+    found = differences(_inputs(folder)["data"], data.manifest["digests"])
+    if found:
+        names = ", ".join(name for name, _, _ in found[:3])
+        raise UserError(
+            f"{folder} was trained on other data than {data.folder} (different: {names}): "
+            "name the prepared folder it was trained on, or train again"
+        )
+
+
+def load_run(folder: str | Path, data_folder: str | Path) -> Run:
+    """Reads a finished run.
+
+    Args:
+        folder: What `twotower train` wrote.
+        data_folder: The prepared folder it was trained on.
+
+    Raises:
+        UserError: If either folder is missing, unfinished, or they do not belong together.
+    """
+    folder = Path(folder)
+    read_manifest(folder, kind="run", made_by=MADE_BY)
+    config = load_config(folder / CONFIG_FILE)
+    data = PreparedData(data_folder, config)
+    check_inputs(folder, data)
+    model = build_model(data)
+    checkpoint = tf.train.Checkpoint(model=model)
+    # Partial: the state of the optimizer is not wanted.
+    status = checkpoint.read(str(folder / BEST_WEIGHTS)).expect_partial()
+    status.assert_existing_objects_matched()
+    return Run(folder, config, data, model)
+
+
+def _inputs(folder: Path) -> dict[str, Any]:
+    return dict(json.loads((folder / INPUTS_FILE).read_text(encoding="utf-8")))

@@ -1,0 +1,121 @@
+"""The query tower and the candidate tower, built from the config."""
+
+from collections.abc import Mapping
+
+from tfrs_twotower.features.dense import DenseFeatures, embedding_table
+from tfrs_twotower.features.dropout import ResumableDropout
+from tfrs_twotower.keras import keras, tf, tfrs
+from tfrs_twotower.schema import Config
+from tfrs_twotower.schema.config import Tower as TowerConfig
+from tfrs_twotower.schema.features import WITH_VOCABULARY, Feature, History, Text
+from tfrs_twotower.schema.prepared import NumberStatistics
+
+Tables = Mapping[str, keras.layers.Embedding]
+
+
+def embedding_tables(config: Config, num_rows: Mapping[str, int]) -> Tables:
+    """One embedding table for each embedded feature; a history reads the candidate ids' table.
+
+    Args:
+        config: Features and widths.
+        num_rows: Rows by feature name; see `Encoder.num_rows`.
+    """
+    features: dict[str, Feature] = {**config.query_features, **config.candidate_features}
+    tables = {
+        name: embedding_table(
+            feature,
+            num_rows[name],
+            config.towers.embedding_dim,
+            name=name,
+            seed=config.training.seed + order,
+        )
+        for order, (name, feature) in enumerate(features.items())
+        if isinstance(feature, (*WITH_VOCABULARY, Text))
+    }
+    for name, feature in features.items():
+        if isinstance(feature, History) and config.candidate_id_feature is not None:
+            tables[name] = tables[config.candidate_id_feature[0]]
+    return tables
+
+
+class Tower(keras.Model):
+    """Dense features -> crosses -> hidden layers -> an L2-normalised embedding.
+
+    Call argument: encoded features by name. Result: `[batch, embedding_dim]` float32 of length 1
+    (of length 0 where nothing is known).
+    """
+
+    def __init__(
+        self, features: DenseFeatures, config: TowerConfig, embedding_dim: int, seed: int, name: str
+    ) -> None:
+        """Stacks the layers; weights start as `seed` says."""
+        super().__init__(name=name)
+        self._dense_features = features
+        self._embedding_dim = embedding_dim
+        self._input_dropout = ResumableDropout(config.input_dropout, seed + 50)
+        self._crosses = [
+            tfrs.layers.dcn.Cross(kernel_initializer=_glorot(seed + 100 + order))
+            for order in range(config.cross_layers)
+        ]
+        self._hidden = [
+            layer
+            for order, units in enumerate(config.hidden_units)
+            for layer in (
+                keras.layers.Dense(
+                    units, config.activation, kernel_initializer=_glorot(seed + order)
+                ),
+                ResumableDropout(config.dropout, seed + order),
+            )
+        ]
+        self._output = keras.layers.Dense(
+            embedding_dim, use_bias=False, kernel_initializer=_glorot(seed - 1), name="output"
+        )
+
+    def call(self, encoded: Mapping[str, tf.Tensor], training: bool | None = None) -> tf.Tensor:
+        """See the class."""
+        return tf.math.l2_normalize(self.raw(encoded, training=training), axis=-1)
+
+    def raw(self, encoded: Mapping[str, tf.Tensor], training: bool | None = None) -> tf.Tensor:
+        """The embedding before it is brought to length 1."""
+        features = self._dense_features(encoded, training=training)
+        hidden = features = self._input_dropout(features, training=training)
+        for cross in self._crosses:
+            hidden = cross(features, hidden)
+        for layer in self._hidden:
+            hidden = layer(hidden, training=training)
+        # A single id of the right width is the embedding itself: matrix factorisation.
+        if self._hidden or self._crosses or hidden.shape[-1] != self._embedding_dim:
+            hidden = self._output(hidden)
+        return hidden
+
+
+class QueryTower(Tower):
+    """Query and context features -> query embedding."""
+
+    def __init__(
+        self, config: Config, tables: Tables, statistics: Mapping[str, NumberStatistics]
+    ) -> None:
+        """Builds the tower that the config describes."""
+        seed, towers = config.training.seed + 1000, config.towers
+        features = DenseFeatures(
+            config.query_features, tables, statistics, seed=seed, name="query_features"
+        )
+        super().__init__(features, towers.query, towers.embedding_dim, seed, "query_tower")
+
+
+class CandidateTower(Tower):
+    """Candidate features -> candidate embedding."""
+
+    def __init__(
+        self, config: Config, tables: Tables, statistics: Mapping[str, NumberStatistics]
+    ) -> None:
+        """Builds the tower that the config describes."""
+        seed, towers = config.training.seed + 2000, config.towers
+        features = DenseFeatures(
+            config.candidate_features, tables, statistics, seed=seed, name="candidate_features"
+        )
+        super().__init__(features, towers.candidate, towers.embedding_dim, seed, "candidate_tower")
+
+
+def _glorot(seed: int) -> keras.initializers.Initializer:
+    return keras.initializers.GlorotUniform(seed)

@@ -1,0 +1,198 @@
+"""A whole version: the server's config, where its models come from, what the index holds."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.dataset as ds
+import tensorflow as tf
+from google.protobuf import text_format
+from tensorflow_serving.config import model_server_config_pb2
+
+from tfrs_twotower.features.raw_inputs import query_inputs
+from tfrs_twotower.index.memory import available_bytes, readable
+from tfrs_twotower.publishing.doctor.findings import EXPORT_AGAIN, Finding
+from tfrs_twotower.publishing.indexes import EMBEDDING, matrix
+from tfrs_twotower.publishing.loaded_models import (
+    Floats,
+    LoadedModel,
+    LoadedQueryTower,
+    embed_candidates,
+)
+from tfrs_twotower.publishing.models_folder import (
+    asked_model,
+    models_of,
+    read_config,
+    read_model_manifest,
+    versions,
+)
+from tfrs_twotower.schema import Config, UserError
+from tfrs_twotower.schema.models import (
+    ASKED_IN_ORDER,
+    CANDIDATE_TOWER,
+    CANDIDATES,
+    QUERIES,
+    QUERY_TOWER,
+)
+from tfrs_twotower.schema.prepared import CANDIDATE_ID
+
+NUM_SAMPLED, NUM_SAMPLED_QUERIES = 100, 10
+SAME_VECTOR = 1e-5
+UNREADABLE = (OSError, UnicodeDecodeError, text_format.ParseError)
+REFRESH = "refresh the index with `twotower refresh`"
+
+
+def check_config_file(path: Path, models: Path) -> Iterator[Finding]:
+    """The server's config: readable, absolute, of versions that are there."""
+    write_again = "write it with `twotower promote`, or remove it and export"
+    try:
+        configs = _read_configs(path)
+    except UNREADABLE as error:
+        yield Finding("error", path.name, f"it cannot be read: {error}", write_again)
+        return
+    sound = True
+    for config in configs:
+        if not config.base_path.startswith("/"):
+            sound = False
+            yield Finding(
+                "error",
+                path.name,
+                f"the base path of {config.name} is relative, which TF Serving refuses",
+                "export with --config_base_path=/where/the/server/sees/it",
+            )
+        gone = sorted(_named(config) - set(versions(models / config.name)))
+        if gone:
+            sound = False
+            yield Finding(
+                "error",
+                path.name,
+                f"it names version {gone[0]} of {config.name}, which is not there",
+                "`twotower promote` a version that is",
+            )
+    if sound:
+        yield Finding("ok", path.name, "absolute base paths, versions that are there")
+
+
+def served_versions(path: Path) -> set[int]:
+    """The versions that a server's config names; none where it cannot be read."""
+    try:
+        return {version for config in _read_configs(path) for version in _named(config)}
+    except UNREADABLE:
+        return set()
+
+
+def _read_configs(path: Path) -> list[model_server_config_pb2.ModelConfig]:
+    proto = model_server_config_pb2.ModelServerConfig()
+    text_format.Parse(path.read_text(encoding="utf-8"), proto)
+    return list(proto.model_config_list.config)
+
+
+def _named(config: model_server_config_pb2.ModelConfig) -> set[int]:
+    """The versions that a model's config asks for by policy or label."""
+    return {*config.model_version_policy.specific.versions, *config.version_labels.values()}
+
+
+def check_same_origin(models: Path, version: int) -> Iterator[Finding]:
+    """All models of a version must come from the same towers and schema."""
+    names = models_of(models, version)
+    manifests = {name: read_model_manifest(models, name, version) for name in names}
+    where = f"version {version}"
+    for fact, called in (("towers_digest", "towers"), ("schema_fingerprint", "schema")):
+        values = {name: manifest.get(fact) for name, manifest in manifests.items()}
+        if len(set(values.values())) > 1:
+            asked = asked_model(models, version)
+            odd = [name for name, value in values.items() if value != values[asked]]
+            yield Finding(
+                "error",
+                where,
+                f"{', '.join(odd)} and {asked} are of different {called}: versions were mixed",
+                EXPORT_AGAIN,
+            )
+            return
+    yield Finding("ok", where, "all models are of the same towers and schema")
+
+
+def check_index(models: Path, version: int) -> Iterator[Finding]:
+    """A sample of candidates, embedded anew, against what is stored and what is searched.
+
+    Scores are compared where they are dot products.
+    """
+    where = f"version {version}"
+    try:
+        config = read_config(models, version)
+    except UserError as error:
+        yield Finding("warning", where, str(error), "")
+        return
+    table = ds.dataset(models / CANDIDATES / str(version)).to_table()
+    size = len(table)
+    asked = asked_model(models, version)
+    corpus_size = read_model_manifest(models, asked, version)["corpus_size"]
+    if size != corpus_size:
+        yield Finding(
+            "error",
+            where,
+            f"{CANDIDATES} has {size} candidates, {asked} {corpus_size}",
+            EXPORT_AGAIN,
+        )
+        return
+    sample = table.take(np.unique(np.linspace(0, size - 1, NUM_SAMPLED).astype(np.int64)))
+    has_scorer = config.context_mode == "scoring_layer"
+    tower = LoadedModel(models / CANDIDATE_TOWER / str(version))
+    embedded = embed_candidates(tower, config.candidate_features, sample)
+    off = np.abs(embedded - matrix(sample, EMBEDDING)).max(axis=1)
+    if (off > SAME_VECTOR).any():
+        example = sample.column(CANDIDATE_ID)[int(off.argmax())].as_py()
+        yield Finding(
+            "error",
+            where,
+            f"{np.mean(off > SAME_VECTOR):.0%} of {len(sample)} candidates, such as {example!r}, "
+            f"are stored with another vector than {CANDIDATE_TOWER} gives",
+            EXPORT_AGAIN if has_scorer else REFRESH,
+        )
+        return
+    if has_scorer:
+        return
+    for name in models_of(models, version):
+        if name in ASKED_IN_ORDER:
+            yield _check_scores(models, name, version, config, sample, embedded)
+
+
+def _check_scores(
+    models: Path, name: str, version: int, config: Config, sample: pa.Table, embedded: Floats
+) -> Finding:
+    """`score` of a model must be the product of the towers' vectors."""
+    where = f"{name}/{version}"
+    queries = ds.dataset(models / QUERIES / str(version)).head(NUM_SAMPLED_QUERIES)
+    inputs = query_inputs(config.query_features, queries)
+    query_embeddings = LoadedQueryTower(models / QUERY_TOWER / str(version))(inputs).numpy()
+    ids = tf.constant([sample.column(CANDIDATE_ID).to_pylist()])
+    score = LoadedModel(models / name / str(version), "score")
+    scores = score({**inputs, "candidate_ids": ids})["scores"].numpy()
+    if np.abs(scores - query_embeddings @ embedded.T).max() > SAME_VECTOR:
+        return Finding(
+            "error",
+            where,
+            "its scores are not those of the towers: the index is of another version",
+            REFRESH,
+        )
+    return Finding("ok", where, f"{len(sample)} candidates score as the towers say")
+
+
+def check_swap(models: Path, version: int) -> Iterator[Finding]:
+    """A server holds two versions while it swaps them."""
+    names = models_of(models, version)
+    manifests = [read_model_manifest(models, name, version) for name in names]
+    needed = 2 * sum(int(manifest["memory_bytes"]) for manifest in manifests)
+    available = available_bytes()
+    where = f"version {version}"
+    if available is not None and needed > available:
+        yield Finding(
+            "error",
+            where,
+            f"two versions take {readable(needed)} while a server swaps them, "
+            f"{readable(available)} are free",
+            "serve on a machine with more memory",
+        )
+    else:
+        yield Finding("ok", where, f"two versions take {readable(needed)} during a swap")

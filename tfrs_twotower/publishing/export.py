@@ -1,0 +1,189 @@
+"""A run -> the next version of every model in the models folder."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+
+from tfrs_twotower.keras import keras
+from tfrs_twotower.models.embed import embed
+from tfrs_twotower.models.run_folder import METRICS_FILE, Run, load_run
+from tfrs_twotower.publishing import server_config
+from tfrs_twotower.publishing.halves import JoinedTower
+from tfrs_twotower.publishing.indexes import write_indexes
+from tfrs_twotower.publishing.models_folder import PART, QUERY_EMBEDDING, publish, staging_folder
+from tfrs_twotower.publishing.saved_models import save
+from tfrs_twotower.retrieval.retriever import ServedTower
+from tfrs_twotower.schema import SPLITS, Config, UsageError, dump_config
+from tfrs_twotower.schema import prepared as layout
+from tfrs_twotower.schema.features import Id
+from tfrs_twotower.schema.models import (
+    CANDIDATE_TOWER,
+    EXTRA_ASSETS,
+    QUERIES,
+    QUERY_KEY,
+    QUERY_TOWER,
+    TWOTOWER_CONFIG,
+)
+
+# Enough for a confidence bound of about half a percent.
+MAX_HELD_OUT = 1000
+
+
+@dataclass(frozen=True)
+class Export:
+    """What an export published: the models folder, the version, each model's manifest."""
+
+    folder: Path
+    version: int
+    manifests: dict[str, dict[str, Any]]
+
+
+def export(
+    run: str | Path,
+    data: str | Path,
+    output: str | Path,
+    *,
+    target_recall: float | None = None,
+    at: int | None = None,
+    config_base_path: str | None = None,
+) -> Export:
+    """Publishes the next version of every model.
+
+    All of it is made in a folder that no server looks into, then renamed into place, `retrieval`
+    last. Labels of versions stay where they are.
+
+    Args:
+        run: What `twotower train` wrote.
+        data: The prepared folder it was trained on.
+        output: The models folder; made where missing.
+        target_recall: Share of the exact answer that `retrieval` must find; default: as
+            `index.target_recall` of the config says.
+        at: For the best how many that holds; default: `index.at`.
+        config_base_path: Where the server will see the models folder; absolute. Default: where it
+            is now.
+
+    Raises:
+        UsageError: If a target is out of range, or there is no index to meet it.
+        UserError: If the run does not serve, the folder cannot be written, memory is too small, or
+            the target cannot be met.
+    """
+    loaded = load_run(run, data)
+    models = Path(output)
+    config = _with_target(loaded.config, target_recall, at)
+    with staging_folder(models) as staging:
+        manifests = _write_version(loaded, config, staging)
+        version = publish(models, staging)
+    labels = server_config.read_labels(models)
+    server_config.write(models, labels, config_base_path or str(models.resolve()))
+    return Export(models, version, manifests)
+
+
+def _with_target(config: Config, target_recall: float | None, at: int | None) -> Config:
+    if target_recall is not None and not 0.0 < target_recall < 1.0:
+        raise UsageError(f"--target-recall {target_recall}: expected a share between 0 and 1")
+    if at is not None and at < 1:
+        raise UsageError(f"--at {at}: expected 1 or more")
+    given = {
+        name: value
+        for name, value in (("target_recall", target_recall), ("at", at))
+        if value is not None
+    }
+    if given and not config.export.retrieval:
+        raise UsageError(
+            "--target-recall and --at are about the index of `retrieval`, which the run's "
+            "`export.retrieval: false` leaves out: export without them"
+        )
+    return config.model_copy(update={"index": config.index.model_copy(update=given)})
+
+
+def _write_version(loaded: Run, config: Config, staging: Path) -> dict[str, dict[str, Any]]:
+    """Writes every folder of a version; returns the manifests of the models."""
+    data, model = loaded.data, loaded.model
+    encoder = data.query_encoder()
+    query_tower = ServedTower(encoder, model.query_tower)
+    candidate_tower = ServedTower(data.candidate_encoder(), model.candidate_tower)
+    facts = {
+        "schema_fingerprint": config.fingerprint(),
+        "towers_digest": _digest([model.query_tower, model.candidate_tower]),
+        "origin": "export",
+    }
+    joined_tower = None
+    if config.context_mode == "trilinear":
+        joined_tower = JoinedTower(encoder, model.query_tower, config)
+        query_tower.joined_tower = joined_tower  # Saved with it.
+    halves = joined_tower.signatures() if joined_tower else {}
+    manifests = {}
+    for name, tower, signatures in (
+        (QUERY_TOWER, query_tower, {**query_tower.signatures(QUERY_EMBEDDING), **halves}),
+        (CANDIDATE_TOWER, candidate_tower, candidate_tower.signatures("candidate_embedding")),
+    ):
+        manifests[name] = save(tower, signatures, staging / name, model_name=name, facts=facts)
+    config_path = staging / CANDIDATE_TOWER / EXTRA_ASSETS / TWOTOWER_CONFIG
+    config_path.write_text(dump_config(config), encoding="utf-8")
+    metrics = json.loads((loaded.folder / METRICS_FILE).read_text(encoding="utf-8"))
+    manifests |= write_indexes(
+        staging,
+        query_tower,
+        data.candidate_table(),
+        embed(model.candidate_tower, data.corpus().features),
+        _held_out(loaded),
+        config,
+        {**facts, "metrics": metrics["validation"]},
+        scorer=getattr(model, "scorer", None),
+        joined_tower=joined_tower,
+    )
+    _write_queries(loaded, staging / QUERIES)
+    return manifests
+
+
+def _held_out(loaded: Run) -> npt.NDArray[np.float32]:
+    """Embeddings of queries that no weight has seen, `[num_queries, embedding_dim]`.
+
+    Of the validation split, each query once; where it is empty, of the test or else train split.
+    """
+    counts = loaded.data.manifest["counts"]["examples"]
+    order = (SPLITS[1], SPLITS[2], SPLITS[0])
+    split = next((name for name in order if counts[name]["positives"]), SPLITS[0])
+    examples = loaded.data.examples(split)
+    _, first = np.unique(examples[layout.QUERY_ROW], return_index=True)
+    draw = np.random.default_rng(loaded.config.training.seed)
+    chosen = np.sort(draw.permutation(first)[:MAX_HELD_OUT])
+    features = {name: examples[name][chosen] for name in loaded.config.query_features}
+    return embed(loaded.model.query_tower, features)
+
+
+def _digest(towers: list[keras.Model]) -> str:
+    """SHA-256 over the weights of the towers."""
+    digest = hashlib.sha256()
+    for tower in towers:
+        for variable in tower.variables:
+            digest.update(f"{variable.dtype.name}{variable.shape}".encode())
+            digest.update(np.ascontiguousarray(variable.numpy()).data)
+    return digest.hexdigest()
+
+
+def _write_queries(loaded: Run, folder: Path) -> None:
+    """Writes what is known of every query as of now, by feature name."""
+    config = loaded.config
+    files = sorted(loaded.data.folder.glob(f"{layout.QUERIES}-*.parquet"))
+    table = ds.dataset(files).to_table()
+    features = config.features.query.items()
+    key = next((name for name, feature in features if isinstance(feature, Id)), None)
+    key = key or config.columns.query_id
+    columns = {key: table.column(layout.QUERY_ID)}
+    for name, feature in features:
+        if feature is config.history:
+            columns[name] = table.column(layout.HISTORY_NOW)
+        elif name != key:
+            columns[name] = table.column(name)
+    folder.mkdir()
+    stored = pa.table(columns).replace_schema_metadata({QUERY_KEY: key})
+    pq.write_table(stored.sort_by(key), folder / PART)
