@@ -19,7 +19,7 @@ from tfrs_twotower.schema.folders import read_manifest
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from pipelines.sources import Chunk
+    from pipelines.prepare.dataset_files import Chunk
     from serving.client import Recommendations
     from tfrs_twotower.evaluation.compare import Comparison
     from tfrs_twotower.evaluation.evaluate import Evaluation
@@ -48,12 +48,12 @@ def prepare(
     Returns:
         The manifest of the prepared folder.
     """
-    from pipelines import prepare as job
+    from pipelines.prepare import prepare as prepare_data
 
     config = _config(config)
     if _is_notebook():
         return _prepare_apart(config, dataset, output, overwrite, beam_args)
-    return job.prepare(config, str(dataset), str(output), overwrite=overwrite, beam_args=beam_args)
+    return prepare_data(config, str(dataset), str(output), overwrite=overwrite, beam_args=beam_args)
 
 
 def _is_notebook() -> bool:
@@ -286,11 +286,13 @@ def _candidate_tables(config: Config, files: Sequence[StrPath]) -> "Iterator[pa.
     """Candidates as the models folder holds them, read and checked as `prepare` does."""
     import numpy as np
 
-    from pipelines import candidates, read, sources, validate
+    from pipelines.prepare import candidate_records, dataset_files, parsing, validate
 
     for chunk in _candidate_chunks(config, files):
-        columns = list(sources.needed_columns(config, sources.CANDIDATES, as_of_now=True))
-        for batch in read.read_chunk(chunk, columns, validate.numeric_columns(config)):
+        columns = list(
+            dataset_files.needed_columns(config, dataset_files.CANDIDATES, as_of_now=True)
+        )
+        for batch in parsing.read_chunk(chunk, columns, validate.numeric_columns(config)):
             checked = validate.validate_entities(batch.table, config, "candidate", as_of_now=True)
             reasons = [reject.reason for reject in batch.rejects]
             reasons += [validate.REASONS[code] for code in checked.reasons if code >= 0]
@@ -300,23 +302,25 @@ def _candidate_tables(config: Config, files: Sequence[StrPath]) -> "Iterator[pa.
                     f"the first for {reasons[0]}: mend or remove them"
                 )
             rows = np.arange(len(checked.table))
-            table = candidates.candidate_attributes(config, checked.table, rows)
+            table = candidate_records.candidate_attributes(config, checked.table, rows)
             yield table.drop_columns(["candidate_row"])
 
 
 def _candidate_chunks(config: Config, files: Sequence[StrPath]) -> "Iterator[Chunk]":
-    from pipelines import sources
+    from pipelines.prepare import dataset_files
 
     for path in map(Path, files):
-        if not sources.FILE_NAME.search(path.name):
+        if not dataset_files.FILE_NAME.search(path.name):
             raise UserError(f"{path}: expected a .csv, .jsonl or .parquet file (text also as .gz)")
         try:
             size = path.stat().st_size
         except OSError as error:
             raise UserError(f"cannot read {path}: {error.strerror}") from error
-        whole = sources.whole_file(str(path), str(path.parent), sources.CANDIDATES, size)
-        header = sources.check_columns(whole, config, as_of_now=True)
-        yield from sources.cut(whole._replace(header=header), sources.MAX_CHUNK_BYTES)
+        whole = dataset_files.whole_file(
+            str(path), str(path.parent), dataset_files.CANDIDATES, size
+        )
+        header = dataset_files.check_columns(whole, config, as_of_now=True)
+        yield from dataset_files.cut(whole._replace(header=header), dataset_files.MAX_CHUNK_BYTES)
 
 
 def _config(config: Config | StrPath) -> Config:

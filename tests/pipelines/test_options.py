@@ -4,7 +4,8 @@ import re
 
 import pytest
 
-from pipelines import embed, prepare, recommend
+from pipelines.prepare import pipeline as prepare
+from pipelines.score import embed, recommend
 
 OUTPUT = {"--output", "--overwrite"}
 

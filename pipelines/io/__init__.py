@@ -1,0 +1,1 @@
+"""What the jobs read and write: files of any filesystem, Arrow tables, TFRecords."""

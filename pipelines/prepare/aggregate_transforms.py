@@ -1,0 +1,195 @@
+"""Beam transforms that find the point-in-time aggregates of staged partitions.
+
+A partition holds all events of its queries, so what is of the query is found inside it. What is of
+the candidate needs the events of all queries: the little that counts of an event goes to a bucket
+by candidate, and the values that are found there come back to the partition of the event.
+"""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+import apache_beam as beam
+import numpy as np
+import pyarrow as pa
+from apache_beam.pvalue import AsSingleton, PCollection, TaggedOutput
+from apache_beam.typehints.decorators import no_annotations
+
+from pipelines.io import filesystem
+from pipelines.io.tables import column, concat, pieces_by, to_ipc
+from pipelines.prepare.aggregates import NO_EVENTS, Log, events_of
+from pipelines.prepare.audit import audit_aggregates, audit_corpus, is_sampled, spread
+from pipelines.prepare.examples import split_partition
+from pipelines.prepare.ingest import REPORT
+from pipelines.prepare.job import Job, load_catalogue, load_catalogue_hashes
+from pipelines.prepare.partitions import QUERY
+from pipelines.prepare.split import TRAIN, Cutoffs
+from pipelines.prepare.validate import CANDIDATE_ROW, FEATURE, LABEL, TIMESTAMP_S, VALUE
+from tfrs_twotower.schema.features import Aggregate
+
+# Columns of what goes to a bucket and comes back.
+PARTITION, POSITION, IS_TRAIN = "partition", "position", "is_train"
+LAST_TRAIN, CORPUS = "last_train", "corpus"
+NUMBER, FOUND = "number", "found"
+NO_TRAIN = -1  # The last second of a train part without events.
+
+
+class Aggregated(NamedTuple):
+    """What the partitions with aggregates are known by."""
+
+    numbers: PCollection[int]
+    report: PCollection[str]
+
+
+class FindAggregates(beam.PTransform[PCollection[int], Aggregated]):
+    """Leaves the aggregates of every event, and of the corpus, in the staging folder."""
+
+    def __init__(self, job: Job, cutoffs: PCollection[tuple[int, int]]) -> None:
+        """Takes the job and the cut-offs of the split."""
+        super().__init__()
+        self._job, self._cutoffs = job, cutoffs
+
+    @no_annotations
+    def expand(self, numbers: PCollection[int]) -> Aggregated:
+        """Takes the numbers of staged partitions."""
+        job = self._job
+        cut = numbers | "CutByCandidate" >> beam.ParDo(
+            _CutByCandidate(job), AsSingleton(self._cutoffs)
+        ).with_outputs(LAST_TRAIN, main="pieces")
+        no_train = numbers.pipeline | "NoTrain" >> beam.Create([(0, NO_TRAIN)])
+        last_train = (
+            (cut[LAST_TRAIN], no_train)
+            | "Seconds" >> beam.Flatten()
+            | "AllSeconds" >> beam.GroupByKey()
+            | "LastTrain" >> beam.Map(lambda keyed: max(keyed[1]))
+        )
+        of_candidates = (
+            cut.pieces
+            | "ByBucket" >> beam.GroupByKey()
+            | "OfCandidates"
+            >> beam.ParDo(_OfCandidates(job), AsSingleton(last_train)).with_outputs(
+                CORPUS, REPORT, main="found"
+            )
+        )
+        nothing = numbers.pipeline | "NoCandidate" >> beam.Create([(0, b"")])
+        corpus = (
+            (of_candidates[CORPUS], nothing)
+            | beam.Flatten()
+            | "WholeCorpus" >> beam.GroupByKey()
+            | "WriteCorpus" >> beam.ParDo(_WriteCorpus(job))
+        )
+        by_number = numbers | "Numbers" >> beam.Map(lambda number: (number, number))
+        aggregated = (
+            {NUMBER: by_number, FOUND: of_candidates.found}
+            | "ByPartition" >> beam.CoGroupByKey()
+            | "WriteAggregates" >> beam.ParDo(_WriteAggregates(job), AsSingleton(corpus))
+        )
+        return Aggregated(aggregated | "Spread" >> beam.Reshuffle(), of_candidates[REPORT])
+
+
+class _CutByCandidate(beam.DoFn):
+    """Cuts what candidate aggregates read of a partition by candidate."""
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+
+    def process(self, number: int, cutoffs: tuple[int, int]) -> Iterator[Any]:
+        job = self._job
+        if not job.config.candidate_aggregates:
+            return
+        partition = job.read_partition(number)
+        hashes = load_catalogue_hashes(job)
+        splits = split_partition(job.config, partition, Cutoffs(*cutoffs), hashes)
+        names = (CANDIDATE_ROW, TIMESTAMP_S, LABEL, VALUE)
+        events = partition.events
+        events = events.select([name for name in names if name in events.column_names])
+        size = events.num_rows
+        added = {
+            IS_TRAIN: pa.array(splits == TRAIN),
+            PARTITION: pa.array(np.full(size, number, np.int32)),
+            POSITION: pa.array(np.arange(size, dtype=np.int32)),
+        }
+        for name, values in added.items():
+            events = events.append_column(name, values)
+        seconds = column(events, TIMESTAMP_S).to_numpy()[splits == TRAIN]
+        yield TaggedOutput(LAST_TRAIN, (0, int(seconds.max(initial=NO_TRAIN))))
+        buckets = column(events, CANDIDATE_ROW).to_numpy() % job.num_partitions
+        for bucket, piece in pieces_by(events, buckets):
+            yield bucket, to_ipc(piece)
+
+
+class _OfCandidates(beam.DoFn):
+    """Finds the aggregates of all events of some candidates, and of these at the end of train."""
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+
+    def process(self, element: tuple[int, Iterable[bytes]], last_train_s: int) -> Iterator[Any]:
+        table = concat(element[1])
+        aggregates = self._job.config.candidate_aggregates
+        events = events_of(table, CANDIDATE_ROW)
+        is_train = column(table, IS_TRAIN).to_numpy(zero_copy_only=False).astype(bool)
+        columns = Log(events).columns(aggregates, events.entities, events.timestamps)
+        found = pa.table({POSITION: column(table, POSITION), **columns})
+        for number, piece in pieces_by(found, column(table, PARTITION).to_numpy()):
+            yield number, to_ipc(piece)
+        rows = np.unique(events.entities)
+        moments = np.full(len(rows), last_train_s + 1)
+        at_end = Log(events.where(is_train)).columns(aggregates, rows, moments)
+        corpus = pa.table({CANDIDATE_ROW: pa.array(rows), **at_end})
+        yield TaggedOutput(CORPUS, (0, to_ipc(corpus)))
+        hashes = load_catalogue_hashes(self._job)
+        chosen = is_sampled(hashes[rows], len(hashes))
+        positions, found_at_end = spread(events, rows[chosen]), corpus.filter(pa.array(chosen))
+        for audit in (
+            audit_aggregates(aggregates, events, positions, found),
+            audit_corpus(aggregates, events, is_train, last_train_s, rows[chosen], found_at_end),
+        ):
+            yield TaggedOutput(REPORT, json.dumps({"audit": audit._asdict()}))
+
+
+class _WriteCorpus(beam.DoFn):
+    """Leaves the aggregates of all known candidates at the end of train, by catalogue row."""
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+
+    def process(self, element: tuple[int, Iterable[bytes]]) -> Iterator[bool]:
+        job = self._job
+        aggregates = job.config.candidate_aggregates
+        found = concat([_nothing_found(aggregates, CANDIDATE_ROW), *filter(None, element[1])])
+        rows = np.arange(len(load_catalogue(job)), dtype=np.int32)
+        others = np.setdiff1d(rows, column(found, CANDIDATE_ROW).to_numpy())
+        without_events = Log(NO_EVENTS).columns(aggregates, others, np.zeros(len(others), np.int64))
+        table = pa.concat_tables([found, pa.table({CANDIDATE_ROW: others, **without_events})])
+        table = table.sort_by(CANDIDATE_ROW).drop_columns([CANDIDATE_ROW])
+        filesystem.write_table(job.corpus_aggregates_path, table, job.staging)
+        yield True
+
+
+class _WriteAggregates(beam.DoFn):
+    """Leaves the aggregates of a partition's events, in their order."""
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+
+    def process(self, element: tuple[int, dict[str, Iterable[Any]]], ready: Any) -> Iterator[int]:
+        number, by_kind = element
+        config = self._job.config
+        events = events_of(self._job.read_partition(number).events, QUERY)
+        columns = Log(events).columns(config.query_aggregates, events.entities, events.timestamps)
+        if config.candidate_aggregates:
+            pieces = [_nothing_found(config.candidate_aggregates, POSITION), *by_kind[FOUND]]
+            found = concat(pieces).sort_by(POSITION)
+            columns |= {
+                FEATURE + name: column(found, FEATURE + name)
+                for name in config.candidate_aggregates
+            }
+        self._job.write_aggregates(number, pa.table(columns))
+        yield number
+
+
+def _nothing_found(aggregates: Mapping[str, Aggregate], key: str) -> bytes:
+    """The columns of what is found, without a row."""
+    columns = Log(NO_EVENTS).columns(aggregates, NO_EVENTS.entities, NO_EVENTS.timestamps)
+    return to_ipc(pa.table({key: pa.array([], pa.int32()), **columns}))

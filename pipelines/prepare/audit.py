@@ -1,0 +1,257 @@
+"""Looks for leaks of the future in what is about to be written: slow, simple and independent.
+
+The job finds histories and aggregates by sorting and searching whole partitions. Here the events of
+a few queries and candidates are gone through one by one, straight from the definition.
+"""
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+from pipelines.io.tables import column, hash_ids, share
+from pipelines.prepare.aggregates import Events
+from pipelines.prepare.examples import Examples
+from pipelines.prepare.histories import groups
+from pipelines.prepare.split import TEST, TRAIN, VALIDATION, Cutoffs
+from pipelines.prepare.validate import FEATURE, ORDER, QUERY_ID
+from tfrs_twotower.schema.features import Aggregate
+
+SAMPLED_ENTITIES = 1000
+EVENTS_OF_ENTITY = 16
+SECONDS_PER_DAY = 86_400
+SAME_MEAN = 1e-5  # Of the largest value: float32, and sums in another order.
+DIGEST_MODULUS = 2**62
+
+HISTORY, SPLIT, AGGREGATE = "history", "split", "aggregate"
+TRAIN_COUNTS = "train_counts"
+CHECKS = (HISTORY, SPLIT, AGGREGATE, TRAIN_COUNTS)
+"""What is looked at: histories, the sides of the cut-offs, aggregates, and the counts of train."""
+
+
+class Audit(NamedTuple):
+    """What was looked at, and how often it was not as it must be."""
+
+    checked: Counter[str]
+    violations: Counter[str]
+
+
+def sampled(examples: Examples, num_queries: int) -> np.ndarray:
+    """Positions of the examples of the sampled queries, see `is_sampled`."""
+    hashes = hash_ids(column(examples.partition.queries, QUERY_ID))
+    return np.flatnonzero(is_sampled(hashes, num_queries)[examples.of_query])
+
+
+def is_sampled(hashes: np.ndarray, num_entities: int) -> np.ndarray:
+    """`[n]` bool: which ids to look at, about `SAMPLED_ENTITIES` of all.
+
+    Args:
+        hashes: `[n]` uint64 of some ids.
+        num_entities: How many ids there are in all.
+    """
+    return share(hashes) * max(num_entities, 1) < SAMPLED_ENTITIES
+
+
+def audit_examples(
+    examples: Examples, history_rows: np.ndarray, cutoffs: Cutoffs, positions: np.ndarray
+) -> Audit:
+    """Checks the histories and splits of some examples.
+
+    A history must be the last positives of the query before the example; in data without times,
+    train positives of the query without the train example's own candidate. An example must be on
+    its side of the cut-offs; where each query is split by itself, its
+    splits must not overlap.
+
+    Args:
+        examples: Of a partition; all examples of the chosen queries are looked at.
+        history_rows: `[num_examples, length]` catalogue rows, -1 for padding.
+        cutoffs: Of the split.
+        positions: `[n]` positions of the examples to check, all of each query or none.
+
+    Returns:
+        Examples checked and violations, by check.
+    """
+    audit = Audit(Counter(), Counter())
+    by_query: dict[int, list[int]] = {}
+    for position in positions.tolist():
+        by_query.setdefault(int(examples.of_query[position]), []).append(position)
+    keys = _keys(examples)
+    for own in by_query.values():
+        for position in own:
+            found = [row for row in history_rows[position].tolist() if row >= 0]
+            audit.checked[HISTORY] += 1
+            is_right = (
+                _is_history(examples, keys, own, position, found, history_rows.shape[1])
+                if examples.config.has_order
+                else _leaves_target_out(examples, own, position, found)
+            )
+            audit.violations[HISTORY] += not is_right
+            audit.checked[SPLIT] += 1
+            audit.violations[SPLIT] += not _is_on_its_side(examples, keys, cutoffs, own, position)
+    return audit
+
+
+def _keys(examples: Examples) -> list[tuple[int, int, int]]:
+    """What says which of two events of a query came first."""
+    events = examples.partition.events
+    orders = np.zeros(events.num_rows, np.int64)
+    if ORDER in events.column_names:
+        orders = column(events, ORDER).to_numpy()
+    arrays = (examples.timestamps, orders, examples.catalogue_rows)
+    return list(zip(*(array.tolist() for array in arrays), strict=True))
+
+
+def _is_history(
+    examples: Examples,
+    keys: list[tuple[int, int, int]],
+    own: list[int],
+    position: int,
+    found: list[int],
+    length: int,
+) -> bool:
+    before = [p for p in own if keys[p] < keys[position] and examples.labels[p] == 1]
+    before.sort(key=lambda p: keys[p])
+    last = before[max(len(before) - length, 0) :]
+    return found == [int(examples.catalogue_rows[p]) for p in last]
+
+
+def _leaves_target_out(examples: Examples, own: list[int], position: int, found: list[int]) -> bool:
+    allowed = {
+        int(examples.catalogue_rows[p])
+        for p in own
+        if examples.splits[p] == TRAIN and examples.labels[p] == 1
+    }
+    if examples.splits[position] == TRAIN:
+        allowed.discard(int(examples.catalogue_rows[position]))
+    return set(found) <= allowed and len(set(found)) == len(found)
+
+
+def _is_on_its_side(
+    examples: Examples,
+    keys: list[tuple[int, int, int]],
+    cutoffs: Cutoffs,
+    own: list[int],
+    position: int,
+) -> bool:
+    split, rule = int(examples.splits[position]), examples.config.split.by
+    if rule in ("time", "dates"):
+        second = int(examples.timestamps[position])
+        expected = TEST if second >= cutoffs.test_s else VALIDATION
+        return split == (TRAIN if second < cutoffs.validation_s else expected)
+    if rule in ("leave_last_out", "temporal_user"):
+        return all(keys[position] <= keys[p] for p in own if int(examples.splits[p]) > split)
+    return True
+
+
+def spread(events: Events, entities: np.ndarray) -> np.ndarray:
+    """Positions of up to `EVENTS_OF_ENTITY` events of each of some entities, spread over time."""
+    own = np.flatnonzero(np.isin(events.entities, entities))
+    own = own[np.lexsort([events.timestamps[own], events.entities[own]])]
+    starts = groups(events.entities[own]).starts
+    ends = np.append(starts, len(own))[1:]
+    places = [
+        np.unique(np.linspace(start, end - 1, EVENTS_OF_ENTITY).astype(int))
+        for start, end in zip(starts, ends, strict=True)
+    ]
+    return own[np.concatenate([np.zeros(0, int), *places])]
+
+
+def audit_aggregates(
+    aggregates: Mapping[str, Aggregate], events: Events, positions: np.ndarray, found: pa.Table
+) -> Audit:
+    """Checks aggregates of some events, each against the other events of its entity.
+
+    Args:
+        aggregates: By feature.
+        events: All events of their entities.
+        positions: `[n]` positions of the events to check.
+        found: Among other columns the feature of each aggregate, a row an event.
+
+    Returns:
+        Values checked and violations.
+    """
+    return _audit_moments(
+        aggregates,
+        events,
+        events.entities[positions],
+        events.timestamps[positions],
+        found.take(pa.array(positions)),
+    )
+
+
+def audit_corpus(
+    aggregates: Mapping[str, Aggregate],
+    events: Events,
+    is_train: np.ndarray,
+    last_train_s: int,
+    candidate_rows: np.ndarray,
+    found: pa.Table,
+) -> Audit:
+    """Checks aggregates of candidates at the end of train, of which nothing else may be known.
+
+    Args:
+        aggregates: By feature.
+        events: All events of the candidates, of every split.
+        is_train: `[num_events]` bool.
+        last_train_s: Second of the last train event of the whole log.
+        candidate_rows: `[n]` catalogue rows to check.
+        found: The feature of each aggregate, a row a candidate to check.
+
+    Returns:
+        Values checked and violations.
+    """
+    moments = np.full(len(candidate_rows), last_train_s + 1)
+    return _audit_moments(aggregates, events.where(is_train), candidate_rows, moments, found)
+
+
+def _audit_moments(
+    aggregates: Mapping[str, Aggregate],
+    events: Events,
+    entities: np.ndarray,
+    moments: np.ndarray,
+    found: pa.Table,
+) -> Audit:
+    audit = Audit(Counter(), Counter())
+    values = {name: found.column(FEATURE + name).to_pylist() for name in aggregates}
+    for entity in np.unique(entities).tolist():
+        own = events.where(events.entities == entity)
+        for place in np.flatnonzero(entities == entity).tolist():
+            for name, aggregate in aggregates.items():
+                audit.checked[AGGREGATE] += 1
+                is_right = _is_aggregate(aggregate, own, int(moments[place]), values[name][place])
+                audit.violations[AGGREGATE] += not is_right
+    return audit
+
+
+def _is_aggregate(aggregate: Aggregate, own: Events, moment: int, found: float | None) -> bool:
+    is_before = own.timestamps < moment
+    if aggregate.days is not None:
+        is_before &= moment - own.timestamps <= aggregate.days * SECONDS_PER_DAY
+    if aggregate.what == "mean":
+        values = own.values[is_before & ~np.isnan(own.values)]
+        if found is None or not len(values):
+            return found is None and not len(values)
+        largest = np.nanmax(np.abs(own.values))
+        return abs(found - float(values.mean())) <= SAME_MEAN * float(largest)
+    seconds = own.timestamps[is_before & (own.labels == 1)].tolist()
+    if aggregate.what == "count":
+        return found == len(seconds)
+    if found is None or not seconds:
+        return found is None and not seconds
+    return found == float(np.float32((moment - max(seconds)) / SECONDS_PER_DAY))
+
+
+def train_digest(catalogue_hashes: np.ndarray, counts: np.ndarray) -> int:
+    """A number that says which candidates were counted how often, for two counts to be compared.
+
+    Args:
+        catalogue_hashes: `[n]` uint64.
+        counts: `[n]` how often each was counted.
+
+    Returns:
+        Sum of hash times count, modulo `DIGEST_MODULUS`: sums of parts agree with the whole.
+    """
+    products = catalogue_hashes * counts.astype(np.uint64)
+    return int(np.sum(products, dtype=np.uint64)) % DIGEST_MODULUS

@@ -1,0 +1,174 @@
+"""What the launcher does with the workers' report: checks it, and writes what closes the folder."""
+
+import hashlib
+import json
+from typing import Any
+
+import numpy as np
+
+from pipelines.io import filesystem
+from pipelines.io.filesystem import join
+from pipelines.io.tables import column
+from pipelines.prepare.audit import CHECKS, DIGEST_MODULUS, TRAIN_COUNTS, train_digest
+from pipelines.prepare.dataset_files import CANDIDATES, INTERACTIONS, QUERIES
+from pipelines.prepare.job import Corpus, Job, count_column, load_corpus
+from pipelines.prepare.split import NEVER, TRAIN
+from pipelines.prepare.summary import RANGE, Summary
+from pipelines.prepare.validate import TIMESTAMP_NOT_SECONDS
+from tfrs_twotower import __version__
+from tfrs_twotower.schema import SPLITS, UserError
+from tfrs_twotower.schema import prepared as layout
+
+MAX_FAILURES_SHOWN = 3
+CURES = {
+    TIMESTAMP_NOT_SECONDS: "timestamps must be whole Unix seconds: divide milliseconds by 1000, "
+    "convert date texts",
+    "missing_id": "an id column is empty",
+    "malformed_line": "the lines do not have the fields of the header, or are no JSON objects",
+    "unknown_candidate": "the candidates file does not list these ids",
+    "unknown_event": "give every event type a rule in `labels.events`",
+    "unknown_value": "give every value a rule in `labels.values`",
+}
+
+
+def check_report(report: Summary, job: Job, max_rejected_share: float) -> None:
+    """Checks that the data are worth a prepared folder.
+
+    Raises:
+        UserError: If a file could not be read, there is nothing to learn from, or too much was
+            rejected.
+    """
+    if failures := report.get("failures"):
+        shown = failures[:MAX_FAILURES_SHOWN]
+        more = f"\nand {len(failures) - len(shown)} more" if len(failures) > len(shown) else ""
+        raise UserError("\n".join(shown) + more)
+    where = join(job.output, layout.REJECTED)
+    kinds = report.get("kinds", {})
+    if not kinds.get(INTERACTIONS, {}).get("read"):
+        raise UserError("the interactions are empty: there is nothing to prepare")
+    for kind in (CANDIDATES, QUERIES, INTERACTIONS):
+        read, rejected = _read_and_rejected(kinds.get(kind, {}))
+        num_rejected = sum(rejected.values())
+        if not num_rejected or num_rejected / read <= max_rejected_share:
+            continue
+        reason = max(sorted(rejected), key=lambda name: rejected[name])
+        cure = f": {CURES[reason]}" if reason in CURES else ""
+        if num_rejected == read:
+            raise UserError(
+                f"every one of the {read} records of the {kind} was rejected, most as "
+                f"`{reason}`{cure}\nSee {where} for each."
+            )
+        raise UserError(
+            f"{num_rejected} of {read} records of the {kind} ({num_rejected / read:.1%}) were "
+            f"rejected, most as `{reason}`{cure}\nSee {where} for each; --max_rejected_share "
+            f"({max_rejected_share:g}) is the share that may be."
+        )
+    if not report["examples"]["train"]["positives"]:
+        raise UserError(
+            "no positive event is in the train part: check `labels`, `filters` and `split` in the "
+            "config"
+        )
+
+
+def _read_and_rejected(kind: Summary) -> tuple[int, dict[str, int]]:
+    return int(kind.get("read", 0)), dict(kind.get("rejected", {}))
+
+
+def write_statistics(report: Summary, job: Job) -> bytes:
+    """Writes statistics.json; returns its text."""
+    corpus = load_corpus(job)
+    in_corpus = corpus.rows >= 0
+    counts = column(corpus.counts, count_column(TRAIN, 1)).to_numpy()[in_corpus]
+    ids = np.asarray(corpus.catalogue.ids.to_numpy(zero_copy_only=False), object)[in_corpus]
+    statistics = {
+        "total": int(counts.sum()),
+        "candidate_train_counts": dict(zip(ids.tolist(), counts.tolist(), strict=True)),
+        "numbers": report.get("numbers", {}),
+    }
+    text = json.dumps(statistics, indent=1, sort_keys=True).encode() + b"\n"
+    filesystem.write_bytes(join(job.output, layout.STATISTICS_FILE), text, job.staging)
+    return text
+
+
+def make_manifest(report: Summary, job: Job, statistics: bytes) -> dict[str, Any]:
+    """The manifest of a checked report.
+
+    Raises:
+        RuntimeError: If records were lost: read is not examples, rejected and filtered together.
+    """
+    read, rejected = _read_and_rejected(report["kinds"][INTERACTIONS])
+    examples, filtered = report["examples"], report["filtered"]
+    num_examples = sum(sum(of_split.values()) for of_split in examples.values())
+    accounted = num_examples + sum(rejected.values()) + sum(filtered.values())
+    if read != accounted:
+        raise RuntimeError(f"{read} records were read, but only {accounted} are accounted for")
+    vocabularies = report.get("vocabularies", {})
+    digests = {f"{layout.VOCABULARIES}/{n}.txt": v["sha256"] for n, v in vocabularies.items()}
+    digests[layout.STATISTICS_FILE] = hashlib.sha256(statistics).hexdigest()
+    of_records = report["records_digests"]
+    digests |= {name: f"{digest % 2**64:016x}" for name, digest in of_records.items()}
+    corpus = load_corpus(job)
+    audit = _audit(report, corpus)
+    if any(audit["violations"].values()):
+        raise RuntimeError(f"the audit found leaks in what was written: {audit['violations']}")
+    return {
+        "kind": "prepared",
+        "format": layout.FORMAT,
+        "code_version": __version__,
+        "schema_fingerprint": job.config.fingerprint(),
+        "record_schema": job.config.record_schema(),
+        "config": job.config.model_dump(mode="json"),
+        "counts": {
+            "read": read,
+            "rejected": rejected,
+            "filtered": filtered,
+            "examples": examples,
+            "files": report["files"],
+        },
+        "time_ranges": {split: times[RANGE] for split, times in report["times"].items()},
+        "cutoffs": _cutoffs(report),
+        "corpus_size": len(corpus),
+        "num_queries": report["num_queries"],
+        "warm_cold": _warm_cold(report, job),
+        "vocabulary_sizes": {name: v["size"] for name, v in vocabularies.items()},
+        "digests": digests,
+        "audit": audit,
+    }
+
+
+def _audit(report: Summary, corpus: Corpus) -> dict[str, dict[str, int]]:
+    """The workers' audits, and whether train was counted as it was written."""
+    counted = column(corpus.counts, count_column(TRAIN, 1)).to_numpy()
+    counted = np.where(corpus.rows >= 0, counted, 0)
+    same = train_digest(corpus.hashes, counted) == report["train_digest"] % DIGEST_MODULUS
+    checked, violations = report["audit"]["checked"], report["audit"]["violations"]
+    nothing = dict.fromkeys(CHECKS, 0)
+    return {
+        "checked": nothing | checked | {TRAIN_COUNTS: len(corpus)},
+        "violations": nothing | violations | {TRAIN_COUNTS: int(not same)},
+    }
+
+
+def _cutoffs(report: Summary) -> dict[str, int | None]:
+    """First second of validation and of test; null where the split is not by time or empty."""
+    seconds = [None if second == NEVER else second for second in report["cutoffs"]]
+    return dict(zip(SPLITS[1:], seconds, strict=True))
+
+
+def _warm_cold(report: Summary, job: Job) -> dict[str, dict[str, int]]:
+    """Queries and candidates of each split, with and without a train positive."""
+    corpus = load_corpus(job)
+    in_corpus = corpus.rows >= 0
+    is_warm = column(corpus.counts, count_column(TRAIN, 1)).to_numpy() > 0
+    shares = {}
+    for code, split in enumerate(SPLITS):
+        counts = [column(corpus.counts, count_column(code, label)).to_numpy() for label in (0, 1)]
+        is_there = (sum(counts) > 0) & in_corpus
+        queries = report["queries"][split]
+        shares[split] = {
+            "warm_queries": queries["warm"],
+            "cold_queries": queries["cold"],
+            "warm_candidates": int((is_there & is_warm).sum()),
+            "cold_candidates": int((is_there & ~is_warm).sum()),
+        }
+    return shares

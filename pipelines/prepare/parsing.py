@@ -1,0 +1,327 @@
+"""Chunks of files -> Arrow tables of the needed columns; records that cannot be parsed aside."""
+
+import gzip
+import io
+import json
+import zlib
+from collections.abc import Collection, Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.json
+import pyarrow.parquet as pq
+
+from pipelines.io import filesystem
+from pipelines.prepare.dataset_files import BYTE_ORDER_MARK, CSV, INTERACTIONS, PARQUET, Chunk
+from pipelines.prepare.lines import as_text, joined, split_lines
+
+MALFORMED_LINE, INVALID_UTF8 = "malformed_line", "invalid_utf8"
+
+READ_AHEAD_BYTES = 1 << 16
+GZIP_BATCH_BYTES = 16 << 20
+MAX_BLOCK_BYTES = 1 << 30
+
+
+class Reject(NamedTuple):
+    """A record that cannot be used."""
+
+    row: int  # Position in its chunk, blank lines and header not counted.
+    reason: str  # One of a closed set of constants.
+    record: str
+
+
+class RawBatch:
+    """Parsed records of a part of a chunk."""
+
+    def __init__(
+        self,
+        table: pa.Table,
+        rows: np.ndarray,
+        rejects: list[Reject],
+        records: pa.LargeBinaryArray | None,
+    ) -> None:
+        """Holds a batch.
+
+        Args:
+            table: One row a sound record, one chunk a column.
+            rows: `[n]` int64, the position of each in its chunk.
+            rejects: The other records.
+            records: `[n]` the text of each sound record; None where the file is no text.
+        """
+        self.table, self.rows, self.rejects = table, rows, rejects
+        self._records = records
+
+    @property
+    def num_read(self) -> int:
+        """Records read, sound or not."""
+        return len(self.rows) + len(self.rejects)
+
+    def rejected(self, row: int, reason: str) -> Reject:
+        """A sound record that turned out to be of no use; `row` counts in the table."""
+        if self._records is not None:
+            record = as_text(self._records[row].as_py())
+        else:
+            record = json.dumps(self.table.slice(row, 1).to_pylist()[0], default=str)
+        return Reject(int(self.rows[row]), reason, record)
+
+
+def read_chunk(
+    chunk: Chunk, columns: Collection[str], numeric: Collection[str]
+) -> Iterator[RawBatch]:
+    """Reads a chunk.
+
+    Args:
+        chunk: What to read.
+        columns: The columns wanted. A column that a JSON record lacks is null.
+        numeric: Those of them that hold numbers, so that JSON may be read as such.
+
+    Yields:
+        Batches of at most some tens of megabytes, in the order of the file.
+
+    Raises:
+        OSError: If the file cannot be read, or its gzip data are broken.
+        pyarrow.ArrowException: If a Parquet file is broken.
+    """
+    if chunk.format == PARQUET:
+        yield _read_row_groups(chunk, columns)
+        return
+    first_row = 0
+    for number, data in enumerate(_texts(chunk)):
+        text = data.removeprefix(BYTE_ORDER_MARK) if chunk.start == number == 0 else data
+        lines = split_lines(text, csv=chunk.format == CSV, quoted_breaks=chunk.kind != INTERACTIONS)
+        records, is_utf8, is_sound = lines
+        if chunk.format == CSV and chunk.start == number == 0:
+            records, is_utf8, is_sound = records[1:], is_utf8[1:], is_sound[1:]
+        rows = first_row + np.arange(len(records), dtype=np.int64)
+        first_row += len(records)
+        rejects: list[Reject] = []
+        for mask, reason in ((~is_utf8, INVALID_UTF8), (is_utf8 & ~is_sound, MALFORMED_LINE)):
+            for position in np.flatnonzero(mask).tolist():
+                record = as_text(records[position].as_py())
+                rejects.append(Reject(int(rows[position]), reason, record))
+        if rejects:
+            keep = is_utf8 & is_sound
+            records, rows = records.filter(pa.array(keep)), rows[keep]
+        if not len(records):
+            yield RawBatch(_empty(columns), rows, rejects, records)
+        elif chunk.format == CSV:
+            yield _parse_csv(records, rows, rejects, chunk.header, columns, numeric)
+        else:
+            yield _parse_json(records, rows, rejects, columns, numeric)
+
+
+def _texts(chunk: Chunk) -> Iterator[bytes]:
+    """The text of a chunk, in pieces that end with a line break or the file."""
+    if chunk.is_gzip:
+        pieces = _unzipped(chunk.path)
+        # Quoted line breaks can only be told with the whole file at hand.
+        yield from pieces if chunk.kind == INTERACTIONS else [b"".join(pieces)]
+        return
+    with filesystem.open_raw(chunk.path) as file:
+        start = chunk.start
+        if start:
+            file.seek(start - 1)
+            start += len(_to_line_break(file)) - 1
+        if start >= chunk.end:
+            return
+        file.seek(start)
+        data = file.read(chunk.end - start)
+        if not data.endswith(b"\n"):
+            data += _to_line_break(file)
+    yield data
+
+
+def _to_line_break(file: Any) -> bytes:
+    """Reads on to the end of a line, its break included."""
+    parts: list[bytes] = []
+    while part := file.read(READ_AHEAD_BYTES):
+        end = part.find(b"\n")
+        if end >= 0:
+            return b"".join([*parts, part[: end + 1]])
+        parts.append(part)
+    return b"".join(parts)
+
+
+def _unzipped(path: str) -> Iterator[bytes]:
+    """Unpacks a gzip file, of one member or several, in pieces that end with a line break."""
+    rest = b""
+    try:
+        with filesystem.open_raw(path) as file, gzip.GzipFile(fileobj=file) as unpacked:
+            while text := unpacked.read(GZIP_BATCH_BYTES):
+                text = rest + text
+                end = text.rfind(b"\n") + 1
+                rest = text[end:]
+                if end:
+                    yield text[:end]
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise OSError(f"broken gzip data: {error}") from error
+    if rest:
+        yield rest
+
+
+def _parse_csv(
+    records: pa.LargeBinaryArray,
+    rows: np.ndarray,
+    rejects: list[Reject],
+    header: tuple[str, ...],
+    columns: Collection[str],
+    numeric: Collection[str],
+) -> RawBatch:
+    buffer = joined(records)
+    wrong: list[int] = []
+
+    def skip(row: pa.csv.InvalidRow) -> str:
+        wrong.append(row.number - 1)
+        return "skip"
+
+    text = pa.dictionary(pa.int32(), pa.string())
+    table = pyarrow.csv.read_csv(
+        pa.BufferReader(buffer),
+        read_options=pa.csv.ReadOptions(
+            use_threads=False,
+            column_names=header,
+            block_size=min(buffer.size + 1, MAX_BLOCK_BYTES),
+        ),
+        parse_options=pa.csv.ParseOptions(newlines_in_values=True, invalid_row_handler=skip),
+        convert_options=pa.csv.ConvertOptions(
+            include_columns=list(columns),
+            column_types={c: pa.string() if c in numeric else text for c in columns},
+            check_utf8=False,
+        ),
+    )
+    if wrong:
+        for position in wrong:
+            record = as_text(records[position].as_py())
+            rejects.append(Reject(int(rows[position]), MALFORMED_LINE, record))
+        keep = np.ones(len(rows), bool)
+        keep[wrong] = False
+        records, rows = records.filter(pa.array(keep)), rows[keep]
+    return RawBatch(table.combine_chunks(), rows, rejects, records)
+
+
+def _parse_json(
+    records: pa.LargeBinaryArray,
+    rows: np.ndarray,
+    rejects: list[Reject],
+    columns: Collection[str],
+    numeric: Collection[str],
+) -> RawBatch:
+    buffer = joined(records)
+    schema = _json_schema(records[0].as_py(), columns, numeric)
+    if schema is not None:
+        try:
+            table = pyarrow.json.read_json(
+                pa.BufferReader(buffer),
+                read_options=pa.json.ReadOptions(
+                    use_threads=False, block_size=min(buffer.size + 1, MAX_BLOCK_BYTES)
+                ),
+                parse_options=pa.json.ParseOptions(
+                    explicit_schema=schema, unexpected_field_behavior="ignore"
+                ),
+            )
+            # Two objects in one line are one malformed record, not two sound ones.
+            if table.num_rows == len(records):
+                return RawBatch(table.combine_chunks(), rows, rejects, records)
+        except pa.ArrowException:
+            pass
+    return _parse_json_lines(records, rows, rejects, columns)
+
+
+def _json_schema(
+    line: bytes, columns: Collection[str], numeric: Collection[str]
+) -> pa.Schema | None:
+    """What the first record lets expect; None where it is no object of plain values."""
+    try:
+        record = json.loads(line)
+    except ValueError:
+        return None
+    if not isinstance(record, dict):
+        return None
+    fields = []
+    for column in columns:
+        value = record.get(column)
+        items = value if isinstance(value, list) else [value]
+        sample = next((item for item in items if item is not None), None)
+        dtype = _json_type(sample, column in numeric)
+        if dtype is None:
+            return None
+        fields.append((column, pa.list_(dtype) if items is value else dtype))
+    return pa.schema(fields)
+
+
+def _json_type(value: object, is_numeric: bool) -> pa.DataType | None:
+    if value is None or isinstance(value, str):
+        return pa.string()
+    if isinstance(value, bool):
+        return pa.bool_()
+    if isinstance(value, int):
+        return pa.int64()
+    # As text, a float must keep its digits, which Arrow's reader would not.
+    return pa.float64() if isinstance(value, float) and is_numeric else None
+
+
+def _parse_json_lines(
+    records: pa.LargeBinaryArray,
+    rows: np.ndarray,
+    rejects: list[Reject],
+    columns: Collection[str],
+) -> RawBatch:
+    """The patient way, record by record, for a batch that holds a malformed or a mixed one."""
+    values: dict[str, list[Any]] = {column: [] for column in columns}
+    keep = np.ones(len(rows), bool)
+    for position, line in enumerate(records.to_pylist()):
+        try:
+            record = json.loads(line, parse_int=str, parse_float=str, parse_constant=str)
+            if not isinstance(record, dict):
+                raise ValueError("not an object")
+            fields = [_json_text(record.get(column)) for column in columns]
+        except (ValueError, RecursionError):
+            keep[position] = False
+            rejects.append(Reject(int(rows[position]), MALFORMED_LINE, as_text(line)))
+            continue
+        for column, field in zip(columns, fields, strict=True):
+            values[column].append(field)
+    arrays = [_json_array(values[column]) for column in columns]
+    table = pa.table(arrays, names=list(columns))
+    return RawBatch(table, rows[keep], rejects, records.filter(pa.array(keep)))
+
+
+def _json_text(value: Any) -> Any:
+    """A JSON value as text, as a list of texts, or None; raises ValueError on half characters."""
+    if isinstance(value, list):
+        return [
+            _json_text(item) if not isinstance(item, list) else json.dumps(item) for item in value
+        ]
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, dict):
+        return json.dumps(value)
+    if isinstance(value, str):
+        # An escape of half a surrogate pair is no text: UnicodeEncodeError is a ValueError.
+        value.encode()
+    return value
+
+
+def _json_array(values: list[Any]) -> pa.Array:
+    lists = [isinstance(value, list) for value in values]
+    if not any(lists):
+        return pa.array(values, pa.string())
+    if all(is_list or value is None for is_list, value in zip(lists, values, strict=True)):
+        return pa.array(values, pa.list_(pa.string()))
+    return pa.array([json.dumps(v) if isinstance(v, list) else v for v in values], pa.string())
+
+
+def _read_row_groups(chunk: Chunk, columns: Collection[str]) -> RawBatch:
+    with filesystem.open_raw(chunk.path) as file:
+        source = pq.ParquetFile(io.BytesIO(file.read()) if not file.seekable() else file)
+        groups = list(range(chunk.start, chunk.end))
+        table = source.read_row_groups(groups, columns=list(columns), use_threads=False)
+    table = table.select(list(columns)).combine_chunks()
+    rows = np.arange(table.num_rows, dtype=np.int64)
+    return RawBatch(table, rows, [], None)
+
+
+def _empty(columns: Collection[str]) -> pa.Table:
+    return pa.table({column: pa.array([], pa.string()) for column in columns})

@@ -1,0 +1,1 @@
+"""Batch jobs on exported models: recommendations of queries, embeddings of either side."""

@@ -1,0 +1,140 @@
+"""Files of queries -> Arrow tables, completed with what the models folder knows of them."""
+
+from collections.abc import Iterator, Mapping
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv
+import pyarrow.json
+import pyarrow.parquet as pq
+
+from pipelines.io import filesystem
+from pipelines.io.tables import column
+from pipelines.score.retrieval_model import Contract, arrow_type
+from tfrs_twotower.schema import UserError
+from tfrs_twotower.schema.errors import first_line
+from tfrs_twotower.schema.requests import check_names
+
+ROWS_A_FILE = 1 << 15
+EXCLUDE_IDS = "exclude_ids"
+
+
+def complete(
+    table: pa.Table, stored: str, key: str, excluded_feature: str | None, contract: Contract
+) -> pa.Table:
+    """Adds to queries what the models folder knows of them.
+
+    Args:
+        table: Queries; a value that is there is kept, null and an absent column are filled in.
+        stored: Folder of what is known of queries.
+        key: The column of ids.
+        excluded_feature: Whose values are added to `exclude_ids`; None: nothing is.
+        contract: Which features there are.
+
+    Returns:
+        The same rows in the same order.
+    """
+    ids = column(table, key)
+    wanted = pc.field(key).isin(pc.unique(ids))
+    known = pq.read_table(stored, filters=wanted).combine_chunks()
+    places = pc.index_in(ids, column(known, key))
+    for name in known.column_names:
+        if name == key or name not in contract.features:
+            continue
+        filler = column(known, name).take(places).cast(arrow_type(contract.features[name]))
+        if name in table.column_names:
+            given = pc.coalesce(column(table, name), filler)
+            table = table.set_column(table.column_names.index(name), name, given)
+        else:
+            table = table.append_column(name, filler)
+    return table if excluded_feature is None else _excluding(table, excluded_feature)
+
+
+def _excluding(table: pa.Table, feature: str) -> pa.Table:
+    """Excludes what a feature holds, beside what is excluded already."""
+    if feature not in table.column_names:
+        return table
+    nothing = pa.scalar([], pa.list_(pa.string()))
+    had = pc.fill_null(column(table, feature), nothing)
+    if EXCLUDE_IDS not in table.column_names:
+        return table.append_column(EXCLUDE_IDS, had)
+    given = pc.fill_null(column(table, EXCLUDE_IDS), nothing)
+    place = table.column_names.index(EXCLUDE_IDS)
+    return table.set_column(place, EXCLUDE_IDS, _concat_lists(given, had))
+
+
+def _concat_lists(first: pa.ListArray, second: pa.ListArray) -> pa.ListArray:
+    both = pa.concat_arrays([pc.list_flatten(first), pc.list_flatten(second)])
+    rows = pa.concat_arrays([pc.list_parent_indices(first), pc.list_parent_indices(second)])
+    order = pc.array_sort_indices(rows)
+    lengths = pc.add(pc.list_value_length(first), pc.list_value_length(second))
+    offsets = pa.concat_arrays(
+        [pa.array([0], pa.int32()), pc.cumulative_sum(lengths).cast(pa.int32())]
+    )
+    return pa.ListArray.from_arrays(offsets, both.take(order))
+
+
+def read_queries(path: str, contract: Contract, key: str) -> Iterator[pa.Table]:
+    """Reads a file of queries, at most `ROWS_A_FILE` rows at a time.
+
+    Args:
+        path: On any Beam filesystem.
+        contract: Decides the types of the columns.
+        key: The column of ids; always text.
+
+    Raises:
+        UserError: If the file cannot be read, lacks the ids, or holds another type.
+    """
+    types = {
+        name: arrow_type(spec) for name, spec in {**contract.features, **contract.rules}.items()
+    }
+    types[key] = pa.string()
+    try:
+        with filesystem.open_raw(path) as file:
+            if path.endswith(".parquet"):
+                tables = (
+                    pa.Table.from_batches([batch])
+                    for batch in pq.ParquetFile(file).iter_batches(ROWS_A_FILE)
+                )
+                for table in tables:
+                    yield _checked(table, types, contract, key, path)
+                return
+            if path.endswith(".jsonl"):
+                schema = pa.schema(list(types.items()))
+                options = pa.json.ParseOptions(explicit_schema=schema)
+                table = pa.json.read_json(file, parse_options=options)
+                given = [name for name in table.column_names if _is_given(table, name)]
+                table = table.select([*dict.fromkeys([key, *given])])
+            else:
+                scalars = {name: kind for name, kind in types.items() if not pa.types.is_list(kind)}
+                options = pa.csv.ConvertOptions(column_types=scalars, strings_can_be_null=True)
+                table = pa.csv.read_csv(file, convert_options=options)
+    except (OSError, pa.ArrowException) as error:
+        raise UserError(f"cannot read the queries {path}: {first_line(error)}") from error
+    table = _checked(table, types, contract, key, path)
+    for start in range(0, table.num_rows, ROWS_A_FILE):
+        yield table.slice(start, ROWS_A_FILE)
+
+
+def _is_given(table: pa.Table, name: str) -> bool:
+    return table.column(name).null_count < table.num_rows
+
+
+def _checked(
+    table: pa.Table, types: Mapping[str, pa.DataType], contract: Contract, key: str, path: str
+) -> pa.Table:
+    check_names(table.column_names, [key, *contract.features, *contract.rules], path)
+    if key not in table.column_names:
+        raise UserError(f"{path} has no column `{key}`, the id of a query")
+    columns = {}
+    for name in table.column_names:
+        try:
+            columns[name] = table.column(name).cast(types[name])
+        except pa.ArrowException as error:
+            found = table.schema.field(name).type
+            raise UserError(
+                f"{path}: column `{name}` must be {types[name]}, got {found}"
+            ) from error
+    if columns[key].null_count:
+        raise UserError(f"{path}: `{key}` is missing in {columns[key].null_count:,} rows")
+    return pa.table(columns)

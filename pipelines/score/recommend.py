@@ -1,0 +1,326 @@
+"""Recommends in batch: many queries and an exported model in, the best candidates of each out.
+
+    python -m pipelines.recommend --models MODELS --queries FILE --output DIR --k 100
+        [--format parquet|jsonl] [--rules JSON] [--exclude_values_of FEATURE] [--show ID,ID]
+        [any Beam option]
+
+The queries are Parquet, JSON lines or CSV: a row a query, with its id under the name of the id
+feature and, where they are not to be looked up in MODELS/queries, its features by name; rules of
+the `recommend` signature may stand there too (`exclude_ids`, `k`, ...), else `--rules` holds them
+for all. A feature that nobody knows is missing, as online.
+
+The output has one row a query: `query_id`, `candidate_ids` and `scores`, best first. A file is
+named after the part of the input that it answers and appears by rename, so a retried bundle writes
+the same file again.
+"""
+
+import json
+import sys
+import time
+from argparse import ArgumentParser
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import apache_beam as beam
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import tensorflow as tf
+from apache_beam.ml.inference.base import KeyedModelHandler, ModelHandler, RunInference
+from apache_beam.options.pipeline_options import PipelineOptions
+from rich.console import Console
+from rich.table import Table
+
+from pipelines.io import filesystem
+from pipelines.io.filesystem import join
+from pipelines.io.tables import from_ipc, to_ipc
+from pipelines.options import OutputOptions, beam_options, read_options
+from pipelines.score.queries import complete, read_queries
+from pipelines.score.retrieval_model import (
+    CANDIDATE_IDS,
+    Contract,
+    Model,
+    read_contract,
+    version_numbers,
+)
+from pipelines.score.show_queries import find_queries, show_queries
+from tfrs_twotower.schema import UsageError, UserError, parse_config
+from tfrs_twotower.schema.models import (
+    ASKED_IN_ORDER,
+    CANDIDATE_TOWER,
+    CANDIDATES,
+    EXTRA_ASSETS,
+    QUERIES,
+    QUERY_KEY,
+    TWOTOWER_CONFIG,
+    asked,
+    newest,
+)
+from tfrs_twotower.schema.requests import check_names, json_object, refusal
+
+PARQUET, JSONL = "parquet", "jsonl"
+REPORT = "report.json"
+
+
+class RecommendOptions(PipelineOptions):
+    """What to answer, and with which models."""
+
+    @classmethod
+    def _add_argparse_args(cls, parser: ArgumentParser) -> None:
+        parser.add_argument("--models", help="The models folder.")
+        parser.add_argument("--queries", help="Parquet, .jsonl or .csv, a row a query; a pattern.")
+        parser.add_argument(
+            "--k",
+            type=int,
+            default=10,
+            help="How many candidates a query gets (default: %(default)s).",
+        )
+        parser.add_argument(
+            "--format",
+            default=PARQUET,
+            choices=(PARQUET, JSONL),
+            help="Of the output (default: %(default)s).",
+        )
+        parser.add_argument("--rules", default="{}", help="JSON: optional inputs for all queries.")
+        parser.add_argument(
+            "--exclude_values_of",
+            metavar="FEATURE",
+            help="Never recommend what this feature of the query holds, such as its history.",
+        )
+        parser.add_argument("--show", default="", help="Ids, comma-separated, to look at closely.")
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is asked of every worker."""
+
+    model: str  # Version folder of the model that answers.
+    stored: str  # Folder of what is known of queries.
+    key: str  # Column of the queries' ids.
+    rules: Mapping[str, Any]  # Values of optional inputs for all queries.
+    excluded_feature: str | None  # Whose values are excluded too; None: nothing.
+
+
+class RetrievalHandler(ModelHandler[bytes, bytes, Model]):
+    """Answers Arrow tables of queries; the model is loaded once a worker."""
+
+    def __init__(self, request: Request) -> None:
+        """Keeps what is asked."""
+        super().__init__(max_batch_size=1)
+        self._request = request
+
+    def load_model(self) -> Model:
+        """Loads the SavedModel."""
+        return Model(self._request.model)
+
+    def run_inference(
+        self, batch: Sequence[bytes], model: Model, inference_args: dict[str, Any] | None = None
+    ) -> Iterator[bytes]:
+        """Answers tables, see `Model.answer`."""
+        for table in map(from_ipc, batch):
+            yield to_ipc(answer(model, table, self._request))
+
+
+def answer(model: Model, table: pa.Table, request: Request) -> pa.Table:
+    """Fills in what is known of the queries, and answers them."""
+    completed = complete(
+        table, request.stored, request.key, request.excluded_feature, model.contract
+    )
+    return model.answer(completed, request.key, request.rules)
+
+
+def recommend(
+    models: str,
+    queries: str,
+    output: str,
+    *,
+    k: int = 10,
+    rules: Mapping[str, Any] | None = None,
+    exclude_values_of: str | None = None,
+    file_format: str = PARQUET,
+    beam_args: Sequence[str] = (),
+    overwrite: bool = False,
+    show: Sequence[str] = (),
+) -> dict[str, Any]:
+    """Answers every query of some files.
+
+    Args:
+        models: The models folder; its newest version answers.
+        queries: A file or a pattern, see the module.
+        output: Folder to write, on a filesystem that every worker reaches.
+        k: How many candidates a query gets, fewer where fewer are eligible.
+        rules: Optional inputs of the `recommend` signature for all queries.
+        exclude_values_of: A feature whose values are excluded, such as the history.
+        file_format: "parquet" or "jsonl".
+        beam_args: Beam options.
+        overwrite: Whether a finished output folder may be replaced.
+        show: Ids of queries to print with their answers.
+
+    Returns:
+        The manifest: `num_queries`, `num_short` (queries with fewer than k answers), `version`.
+
+    Raises:
+        UsageError: If the output folder is finished or not ours, or a rule is wrong.
+        UserError: If the models or queries cannot be used.
+    """
+    version, model = _newest(models)
+    rules = {"k": k, **(rules or {})}
+    request, contract = _request(models, version, model, rules, exclude_values_of)
+    files = [path for path, _ in filesystem.match(queries)]
+    if not files:
+        raise UserError(f"no queries at {queries}: expected Parquet, .jsonl or .csv")
+    looked_at = find_queries(files, request.stored, request.key, contract, show) if show else {}
+    _try_first(files, request, contract)
+    with filesystem.output_folder(output, overwrite=overwrite) as staging:
+        with beam.Pipeline(options=beam_options(beam_args)) as pipeline:
+            _ = (
+                pipeline
+                | "Files" >> beam.Create(list(enumerate(files)))
+                | "SpreadFiles" >> beam.Reshuffle()
+                | "Read" >> beam.FlatMap(_read_keyed, contract, request.key)
+                | "Spread" >> beam.Reshuffle()
+                | "Answer" >> RunInference(KeyedModelHandler(RetrievalHandler(request)))
+                | "Write" >> beam.Map(_write, output, staging, k, file_format)
+                | "Total" >> beam.CombineGlobally(_total)
+                | "Report" >> beam.Map(_write_report, staging)
+            )
+        counts = json.loads(filesystem.read_bytes(join(staging, REPORT)))
+        manifest = {
+            "kind": "recommendations",
+            "format": file_format,
+            "model": model,
+            "version": version,
+            "k": k,
+            "num_queries": counts[0],
+            "num_short": counts[1],
+        }
+        filesystem.write_manifest(output, manifest, staging)
+    if looked_at:
+        described = join(models, CANDIDATES, str(version))
+        show_queries(described, output, file_format, request.key, looked_at)
+    return manifest
+
+
+def _newest(models: str) -> tuple[int, str]:
+    """The newest version, and its model that answers."""
+
+    def wants_retrieval(version: int) -> bool:
+        path = join(models, CANDIDATE_TOWER, str(version), EXTRA_ASSETS, TWOTOWER_CONFIG)
+        if not filesystem.match(path):
+            return True
+        return parse_config(filesystem.read_bytes(path).decode(), path).export.retrieval
+
+    found = {name: version_numbers(join(models, name)) for name in ASKED_IN_ORDER}
+    version = newest(found, wants_retrieval)
+    if version is None:
+        raise UserError(f"no models in {models}: make them with `twotower export`")
+    return version, asked([name for name in ASKED_IN_ORDER if version in found[name]])
+
+
+def _request(
+    models: str, version: int, model: str, rules: Mapping[str, Any], excluded_feature: str | None
+) -> tuple[Request, Contract]:
+    folder, stored = (join(models, name, str(version)) for name in (model, QUERIES))
+    contract = read_contract(folder)
+    with filesystem.open_raw(filesystem.match(join(stored, "*.parquet"))[0][0]) as file:
+        key = pq.read_schema(file).metadata[QUERY_KEY].decode()
+    check_names(rules, list(contract.rules), "--rules")
+    if excluded_feature is not None:
+        spec = contract.features.get(excluded_feature)
+        if spec is None or spec.dtype != tf.string or spec.shape.rank != 2:
+            raise UsageError(
+                f"--exclude_values_of {excluded_feature}: expected a feature that is a list of "
+                "candidate ids, such as the history"
+            )
+    return Request(folder, stored, key, dict(rules), excluded_feature), contract
+
+
+def _try_first(files: Sequence[str], request: Request, contract: Contract) -> None:
+    """Answers one query here, so that what is wrong with a request is told before a job starts."""
+    for path in files:
+        for table in read_queries(path, contract, request.key):
+            if table.num_rows:
+                try:
+                    answer(Model(request.model), table.slice(0, 1), request)
+                except tf.errors.InvalidArgumentError as error:
+                    raise UserError(
+                        f"the model refuses the queries: {refusal(error.message)}"
+                    ) from error
+                return
+    raise UserError(f"no query in {', '.join(files)}")
+
+
+def _read_keyed(
+    numbered: tuple[int, str], contract: Contract, key: str
+) -> Iterator[tuple[str, bytes]]:
+    number, path = numbered
+    for part, table in enumerate(read_queries(path, contract, key)):
+        yield f"{number:05d}-{part:05d}", to_ipc(table)
+
+
+def _write(
+    named: tuple[str, bytes], output: str, staging: str, k: int, file_format: str
+) -> tuple[int, int]:
+    """Writes a file of answers; returns how many there are, and how many are short."""
+    name, data = named
+    table = from_ipc(data)
+    path = join(output, f"part-{name}.{file_format}")
+    with filesystem.create(path, staging) as file:
+        if file_format == PARQUET:
+            pq.write_table(table, file)
+        else:
+            file.writelines(f"{json.dumps(row)}\n".encode() for row in table.to_pylist())
+    is_short = pc.less(pc.list_value_length(table.column(CANDIDATE_IDS)), k)
+    return table.num_rows, pc.sum(is_short).as_py() or 0
+
+
+def _total(counts: Iterable[tuple[int, int]]) -> tuple[int, int]:
+    pairs = list(counts)
+    return sum(rows for rows, _ in pairs), sum(short for _, short in pairs)
+
+
+def _write_report(counts: tuple[int, int], staging: str) -> None:
+    filesystem.write_bytes(join(staging, REPORT), json.dumps(counts).encode(), staging)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the job as the command line says; returns the exit code."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    started = time.monotonic()
+    try:
+        required = ("models", "queries", "output")
+        options = read_options(
+            arguments, "pipelines.recommend", __doc__, RecommendOptions, required
+        )
+        own, to = options.view_as(RecommendOptions), options.view_as(OutputOptions)
+        manifest = recommend(
+            own.models,
+            own.queries,
+            to.output,
+            k=own.k,
+            rules=json_object("--rules", own.rules),
+            exclude_values_of=own.exclude_values_of,
+            file_format=own.format,
+            beam_args=arguments,
+            overwrite=to.overwrite,
+            show=own.show.split(",") if own.show else (),
+        )
+        seconds = time.monotonic() - started
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+    Console().print(_closing_table(manifest, seconds, to.output))
+    return 0
+
+
+def _closing_table(manifest: Mapping[str, Any], seconds: float, output: str) -> Table:
+    table = Table("", "", title=f"Recommended, in {output}", show_header=False)
+    table.columns[1].justify = "right"
+    num_queries = manifest["num_queries"]
+    table.add_row("queries", f"{num_queries:,}")
+    table.add_row(f"with fewer than {manifest['k']:,} answers", f"{manifest['num_short']:,}")
+    table.add_row("model version", str(manifest["version"]))
+    table.add_row("seconds, loading included", f"{seconds:,.1f}")
+    table.add_row("queries/s", f"{num_queries / seconds:,.0f}")
+    return table

@@ -1,0 +1,158 @@
+"""The same job gives the same folder on every runner, and however the data are cut."""
+
+import os
+import random
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from pipelines.prepare import dataset_files
+from pipelines.prepare import pipeline as job
+from tests.pipelines.reference import read_bytes_of_records, read_rows
+
+ROOT = Path(__file__).parents[3]
+CONFIG = """
+columns: {timestamp: t, value: stars}
+labels: {positive_from: 3}
+filters: {duplicates: last, min_per_query: 9, min_per_candidate: 20, k_core: true}
+features:
+  query: {user_id: {kind: id}, age: {kind: number}, history: {kind: history, length: 5}}
+  context:
+    device: {kind: categorical}
+    dwell: {kind: number}
+    idle: {kind: number, aggregate: {what: recency}}
+    mood: {kind: number, aggregate: {what: mean, days: 1}}
+  candidate:
+    item_id: {kind: id}
+    genre: {kind: categorical}
+    plays: {kind: number, aggregate: {what: count, days: 1}}
+    rated: {kind: number, aggregate: {what: mean}}
+"""
+
+
+@pytest.fixture
+def small_world(world):
+    chance = random.Random(5)
+    header = "user_id,item_id,t,stars,device,dwell"
+    lines = [
+        f"u{chance.randrange(60)},i{chance.randrange(40)},{chance.randrange(5000)},"
+        f"{chance.randrange(1, 6)},{chance.choice(['tv', 'web', ''])},{chance.random():.3f}"
+        for _ in range(3000)
+    ]
+    lines[::700] = ["broken"] * len(lines[::700])
+    world.write("interactions.csv", "\n".join([header, *lines]))
+    world.write_json_lines(
+        "candidates.jsonl", [{"item_id": f"i{n}", "genre": f"g{n % 7}"} for n in range(41)]
+    )
+    world.write_json_lines("queries.jsonl", [{"user_id": f"u{n}", "age": n} for n in range(61)])
+    return world
+
+
+def contents(folder):
+    """All that a prepared folder says, whatever its shards."""
+    return {
+        "examples": {
+            split: read_bytes_of_records(folder, f"examples/{split}-*")
+            for split in ("train", "validation", "test")
+        },
+        "sequences": read_bytes_of_records(folder, "sequences/train-*"),
+        "candidates": read_bytes_of_records(folder, "candidates-*.tfrecord.gz"),
+        **{
+            name: sorted(map(repr, read_rows(folder, f"{name}-*.parquet")))
+            for name in ("queries", "known_positives", "candidate_attributes")
+        },
+        **{
+            str(path.relative_to(folder)): path.read_bytes()
+            for pattern in ("vocabularies/*", "statistics.json", "rejected/*", "manifest.json")
+            for path in folder.glob(pattern)
+        },
+    }
+
+
+@pytest.mark.parametrize("num_partitions", [1, 3])
+def test_the_cut_into_chunks_and_partitions_does_not_show(small_world, monkeypatch, num_partitions):
+    small_world.prepare(CONFIG)
+    expected = contents(small_world.output)
+    monkeypatch.setattr(dataset_files, "MIN_CHUNK_BYTES", 10_000)
+    monkeypatch.setattr(job, "MIN_PARTITIONS", num_partitions)
+
+    small_world.prepare(CONFIG, overwrite=True)
+
+    assert contents(small_world.output) == expected
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", ["multi_processing", "multi_threading"])
+def test_two_workers_write_what_one_writes(small_world, mode):
+    small_world.prepare(CONFIG)
+    expected = contents(small_world.output)
+
+    small_world.prepare(
+        CONFIG,
+        overwrite=True,
+        beam_args=["--direct_num_workers=2", f"--direct_running_mode={mode}"],
+    )
+
+    assert contents(small_world.output) == expected
+
+
+@pytest.fixture
+def job_service():
+    """Beam's portable job service and a worker pool, in processes of their own."""
+    ports = [_free_port(), _free_port()]
+    commands = [
+        ["apache_beam.runners.portability.local_job_service_main", f"--port={ports[0]}"],
+        ["apache_beam.runners.worker.worker_pool_main", f"--service_port={ports[1]}"],
+    ]
+    # The pool starts whatever `python` is first in the path.
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "PATH": path}
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-m", *command], env=environment, stderr=subprocess.DEVNULL
+        )
+        for command in commands
+    ]
+    for port in ports:
+        _wait_for(port)
+    yield [
+        "--runner=PortableRunner",
+        f"--job_endpoint=localhost:{ports[0]}",
+        "--environment_type=EXTERNAL",
+        f"--environment_config=localhost:{ports[1]}",
+    ]
+    for process in processes:
+        process.terminate()
+        process.wait()
+
+
+@pytest.mark.slow
+def test_a_portable_runner_writes_what_the_in_process_one_writes(small_world, job_service):
+    small_world.prepare(CONFIG)
+    expected = contents(small_world.output)
+
+    small_world.prepare(CONFIG, overwrite=True, beam_args=job_service)
+
+    assert contents(small_world.output) == expected
+
+
+def _free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def _wait_for(port, seconds=60):
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+        except OSError:
+            time.sleep(0.1)
+        else:
+            return
+    raise TimeoutError(f"nothing listens on port {port}")
