@@ -13,7 +13,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tfrs_twotower.schema import Config, UsageError, UserError, dump_config, load_config
+from tfrs_twotower.schema import Config, Parameter, UsageError, UserError, dump_config, load_config
 from tfrs_twotower.schema.folders import read_manifest
 
 if TYPE_CHECKING:
@@ -202,8 +202,9 @@ def promote(
     gate = release.release_gate(models, version)
     if not gate.is_go and not force:
         raise UserError(
-            f"version {version} is a no-go: {'; '.join(gate.reasons)}\n"
-            "Mend it, or pass --force to release it all the same."
+            f"version {version} is a no-go: {'; '.join(gate.reasons)}\nFix it, or pass ",
+            Parameter("force", True),
+            " to release it all the same.",
         )
     versions.set_label(models, version, label)
     return gate

@@ -16,7 +16,7 @@ from pipelines.prepare.split import NEVER, TRAIN
 from pipelines.prepare.summary import RANGE, Summary
 from pipelines.prepare.validate import TIMESTAMP_NOT_SECONDS
 from tfrs_twotower import __version__
-from tfrs_twotower.schema import SPLITS, UserError
+from tfrs_twotower.schema import SPLITS, Parameter, UserError
 from tfrs_twotower.schema import prepared as layout
 
 MAX_FAILURES_SHOWN = 3
@@ -60,8 +60,9 @@ def check_report(report: Summary, job: Job, max_rejected_share: float) -> None:
             )
         raise UserError(
             f"{num_rejected} of {read} records of the {kind} ({num_rejected / read:.1%}) were "
-            f"rejected, most as `{reason}`{cure}\nSee {where} for each; --max_rejected_share "
-            f"({max_rejected_share:g}) is the share that may be."
+            f"rejected, most as `{reason}`{cure}\nSee {where} for each; ",
+            Parameter("max_rejected_share", option="--max_rejected_share"),
+            f" ({max_rejected_share:g}) is the share that may be.",
         )
     if not report["examples"]["train"]["positives"]:
         raise UserError(

@@ -192,7 +192,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             progress=True,
         )
     except UserError as error:
-        print(error, file=sys.stderr)
+        print(error.as_command_line(), file=sys.stderr)
         return error.exit_code
     Console().print(closing_table(manifest))
     return 0

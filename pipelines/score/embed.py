@@ -188,7 +188,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             overwrite=written.overwrite,
         )
     except UserError as error:
-        print(error, file=sys.stderr)
+        print(error.as_command_line(), file=sys.stderr)
         return error.exit_code
     print(f"{num_rows:,} embeddings in {written.output}")
     return 0

@@ -308,7 +308,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
         seconds = time.monotonic() - started
     except UserError as error:
-        print(error, file=sys.stderr)
+        print(error.as_command_line(), file=sys.stderr)
         return error.exit_code
     Console().print(_closing_table(manifest, seconds, to.output))
     return 0

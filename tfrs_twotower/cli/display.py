@@ -168,7 +168,9 @@ def warn(message: str) -> None:
 def print_error(error: UserError) -> None:
     """Prints a user's error to stderr, as it is."""
     Console(stderr=True).print("[bold red]error:[/]", end=" ")
-    Console(stderr=True, markup=False, highlight=False, soft_wrap=True).print(error)
+    Console(stderr=True, markup=False, highlight=False, soft_wrap=True).print(
+        error.as_command_line()
+    )
 
 
 def _terms(report: dict[str, Any]) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tfrs_twotower.datasets import movielens, ncf, presplit, sample
-from tfrs_twotower.schema import UsageError
+from tfrs_twotower.schema import Parameter, UsageError
 from tfrs_twotower.schema.folders import MANIFEST, claim, output_folder, write_json
 
 Write = Callable[[Path, Path], dict[str, int]]  # folder, source -> counts
@@ -76,7 +76,9 @@ def write_dataset(
     if name not in DATASETS:
         raise UsageError(f"no data set {name!r}: expected one of {', '.join(DATASETS)}")
     if name in _PUBLIC and source is None:
-        raise UsageError(f"{name} is made from its original files: name their folder by --source")
+        raise UsageError(
+            f"{name} is made from its original files: name their folder with ", Parameter("source")
+        )
     claim(set(os.listdir(output)) if output.is_dir() else set(), str(output), overwrite=overwrite)
     # What is replaced stays until the source has shown that it can be read.
     with tempfile.TemporaryDirectory() as made:

@@ -27,10 +27,12 @@ def original_file(source: Path, pattern: str) -> Path:
         UsageError: If there is no such folder or file, or if the pattern fits several.
     """
     if not source.is_dir():
-        raise UsageError(f"no folder {source}: --source names the folder of the original files")
+        raise UsageError(f"no folder {source}: expected the folder of the original files")
     found = sorted({*source.glob(pattern), *source.glob(f"{pattern}.gz")})
     if not found:
-        raise UsageError(f"{source} has no {pattern} (nor {pattern}.gz): is it the right --source?")
+        raise UsageError(
+            f"{source} has no {pattern} (nor {pattern}.gz): is it the folder of the original files?"
+        )
     if len({path.name.removesuffix(".gz") for path in found}) > 1:
         names = ", ".join(path.name for path in found)
         raise UsageError(f"{source} has several files {pattern} ({names}): keep one in the folder")

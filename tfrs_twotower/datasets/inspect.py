@@ -15,7 +15,7 @@ from tfrs_twotower.datasets.preview import (
     preview_split,
 )
 from tfrs_twotower.datasets.roles import Contents, Roles, guess_roles
-from tfrs_twotower.schema import Config, UsageError, UserError, parse_config
+from tfrs_twotower.schema import Config, Parameter, UsageError, UserError, parse_config
 
 MAX_ROWS = 50_000
 FIRST_ROWS = 5
@@ -117,7 +117,9 @@ def write_config(folder: Path, inspection: Inspection, *, overwrite: bool = Fals
     """
     path = folder / CONFIG_FILE
     if path.exists() and not overwrite:
-        raise UsageError(f"{path} is there already: pass --overwrite to replace it")
+        raise UsageError(
+            f"{path} exists already: pass ", Parameter("overwrite", True), " to replace it"
+        )
     beside = path.with_name(f"{CONFIG_FILE}.tmp")
     try:
         beside.write_text(inspection.config_text, encoding="utf-8")

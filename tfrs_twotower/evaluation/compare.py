@@ -145,7 +145,7 @@ def _read(folder: Path, name: str) -> _Evaluated:
     except (OSError, pa.ArrowException) as error:
         raise UserError(
             f"{folder} has no evaluation {name}: make it with `twotower evaluate --run {folder}` "
-            "and the same --split, --protocol and --unit"
+            "and the same split, protocol and unit"
         ) from error
     # A user may be asked several times: event by event, in their order.
     table["occurrence"] = table.groupby("query_id").cumcount()

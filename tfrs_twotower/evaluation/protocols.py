@@ -14,7 +14,7 @@ import numpy.typing as npt
 from tfrs_twotower.data.prepared import Arrays, PreparedData
 from tfrs_twotower.evaluation.lists import read_lists
 from tfrs_twotower.evaluation.ranking import Pairs
-from tfrs_twotower.schema import SPLITS, UsageError, UserError
+from tfrs_twotower.schema import SPLITS, Parameter, UsageError, UserError
 from tfrs_twotower.schema import prepared as layout
 
 Ints = npt.NDArray[np.int64]
@@ -147,11 +147,13 @@ def evaluation_set(
     asked, queries = np.unique(positives.queries[~is_known], return_inverse=True)
     if not len(asked):
         above = f" of weight {relevant_from} or more" if relevant_from else ""
-        larger = "give it a larger share in `split` of the config"
-        cure = "lower --relevant_from" if relevant_from else larger
+        lower = ("lower ", Parameter("relevant_from"))
+        larger = ("give it a larger share in `split` of the config",)
         raise UserError(
             f"{data.folder}: the {split} split has no positive{above} that its query did not have "
-            f"before: {cure}, or evaluate another split"
+            "before: ",
+            *(lower if relevant_from else larger),
+            ", or evaluate another split",
         )
     entries = first_of_query[asked]
     skipped = (*keys, layout.LABEL, layout.WEIGHT, *data.config.candidate_aggregates)

@@ -264,6 +264,6 @@ def _unmet(target: float, at: int, num_queries: int, trials: list[Trial]) -> str
     return (
         f"recall {target} at {at} cannot be met: the best that was reached is {best.recall:.4f}, "
         f"at least {best.at_least:.4f} with {CONFIDENCE:.0%} confidence on {num_queries} held-out "
-        f"queries ({setting})\nLower --target-recall, take out what `index` of the config fixes, "
+        f"queries ({setting})\nLower the target recall, take out what `index` of the config fixes, "
         "or raise `index.brute_force_below` above the corpus, which is exact."
     )

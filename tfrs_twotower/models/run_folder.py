@@ -96,12 +96,12 @@ def check_same(folder: Path, data: PreparedData, began_from: str | None = None) 
         shown = "; ".join(f"{path}: {old!r} then, {new!r} now" for path, old, new in found[:4])
         raise UsageError(
             f"{folder} was begun with another config: {shown}\n"
-            "Resume with the same config, or train anew without --resume."
+            "Resume with the same config, or train anew without resuming."
         )
     if _inputs(folder).get("began_from") != began_from:
         raise UsageError(
-            f"{folder} was begun from other weights: resume with the same --warm_start as then, or "
-            "train anew without --resume"
+            f"{folder} was begun from other weights: resume with the warm start of then, or train "
+            "anew without resuming"
         )
     check_inputs(folder, data)
 

@@ -21,7 +21,7 @@ from tfrs_twotower.publishing.indexes import write_indexes
 from tfrs_twotower.publishing.models_folder import PART, QUERY_EMBEDDING, publish, staging_folder
 from tfrs_twotower.publishing.saved_models import save
 from tfrs_twotower.retrieval.retriever import ServedTower
-from tfrs_twotower.schema import SPLITS, Config, UsageError, dump_config
+from tfrs_twotower.schema import SPLITS, Config, Parameter, UsageError, dump_config
 from tfrs_twotower.schema import prepared as layout
 from tfrs_twotower.schema.features import Id
 from tfrs_twotower.schema.models import (
@@ -88,9 +88,9 @@ def export(
 
 def _with_target(config: Config, target_recall: float | None, at: int | None) -> Config:
     if target_recall is not None and not 0.0 < target_recall < 1.0:
-        raise UsageError(f"--target-recall {target_recall}: expected a share between 0 and 1")
+        raise UsageError(f"target recall {target_recall}: expected a share between 0 and 1")
     if at is not None and at < 1:
-        raise UsageError(f"--at {at}: expected 1 or more")
+        raise UsageError(Parameter("at"), f" is {at}: expected 1 or more")
     given = {
         name: value
         for name, value in (("target_recall", target_recall), ("at", at))
@@ -98,8 +98,11 @@ def _with_target(config: Config, target_recall: float | None, at: int | None) ->
     }
     if given and not config.export.retrieval:
         raise UsageError(
-            "--target-recall and --at are about the index of `retrieval`, which the run's "
-            "`export.retrieval: false` leaves out: export without them"
+            Parameter("target_recall"),
+            " and ",
+            Parameter("at"),
+            " are about the index of `retrieval`, which the run's `export.retrieval: false` leaves "
+            "out: export without them",
         )
     return config.model_copy(update={"index": config.index.model_copy(update=given)})
 

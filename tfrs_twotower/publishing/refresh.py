@@ -84,7 +84,7 @@ def refresh(
         raise UserError(
             f"version {base} of {models} scores by a layer (`towers.context_mode: scoring_layer`), "
             "which no exported model holds apart from its candidates: prepare the new ones, train "
-            "with `--warm_start`, and export"
+            "with a warm start, and export"
         )
     query_tower = LoadedQueryTower(models / QUERY_TOWER / str(base))
     joined_tower = None

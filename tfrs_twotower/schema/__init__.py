@@ -1,12 +1,13 @@
 """The contract every package may import: config, names, folder layouts, errors. No TensorFlow."""
 
 from tfrs_twotower.schema.config import SPLITS, Config, differences, fingerprint
-from tfrs_twotower.schema.errors import UsageError, UserError
+from tfrs_twotower.schema.errors import Parameter, UsageError, UserError
 from tfrs_twotower.schema.loading import dump_config, load_config, parse_config
 
 __all__ = [
     "SPLITS",
     "Config",
+    "Parameter",
     "UsageError",
     "UserError",
     "differences",

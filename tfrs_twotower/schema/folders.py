@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
-from tfrs_twotower.schema.errors import UsageError, UserError
+from tfrs_twotower.schema.errors import Parameter, UsageError, UserError
 
 MARKER = ".twotower-incomplete"
 MANIFEST = "manifest.json"
@@ -43,7 +43,11 @@ def claim(
         raise UsageError(f"{folder} is not empty and not ours: name another output folder")
     if overwrite:
         return "clear"
-    raise UsageError(f"{folder} is finished: pass --overwrite to replace it, or name another")
+    raise UsageError(
+        f"{folder} is finished: pass ",
+        Parameter("overwrite", True),
+        " to replace it, or name another folder",
+    )
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 from tfrs_twotower.features.dense import PLACES
 from tfrs_twotower.keras import tf
-from tfrs_twotower.schema import UsageError, UserError
+from tfrs_twotower.schema import Parameter, UsageError, UserError
 from tfrs_twotower.schema.config import Training
 
 TF_CONFIG = "TF_CONFIG"
@@ -137,7 +137,8 @@ def lost_workers_are_told(strategy: tf.distribute.Strategy) -> Iterator[None]:
             raise
         raise UserError(
             f"a worker was lost ({_first_line(error)}): see what it said last, then start all "
-            "workers again with --resume"
+            "workers again with ",
+            Parameter("resume", True),
         ) from error
 
 

@@ -68,8 +68,8 @@ def earlier_run(folder: str | Path, config: Config) -> EarlierRun:
     if found:
         shown = "; ".join(f"{path}: {old!r} there, {new!r} here" for path, old, new in found[:4])
         raise UsageError(
-            f"--warm_start {folder} has another model: {shown}\n"
-            "Use its features and towers, or train without --warm_start."
+            f"{folder}, the run to start from, has another model: {shown}\n"
+            "Use its features and towers, or train without a warm start."
         )
     digest = hashlib.sha256()
     for path in [

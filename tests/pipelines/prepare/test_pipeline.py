@@ -554,7 +554,7 @@ def test_the_order_of_input_rows_and_files_does_not_matter(small_world, tmp_path
         pytest.param(
             {"interactions.csv": "user_id,item_id,t\n" + "u,i,1\n" * 9 + "u,i,\n"},
             "",
-            r"1 of 10 records of the interactions \(10.0%\).*--max_rejected_share",
+            r"1 of 10 records of the interactions \(10.0%\).*`max_rejected_share`",
             id="too-many-rejected",
         ),
         pytest.param(
@@ -648,7 +648,7 @@ def _header(files):
 
 
 def test_a_finished_folder_is_refused_without_overwrite(prepared):
-    with pytest.raises(UsageError, match="is finished: pass --overwrite"):
+    with pytest.raises(UsageError, match="is finished: pass `overwrite=True`"):
         prepared.prepare(CONFIG)
 
 

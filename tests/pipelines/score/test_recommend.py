@@ -265,7 +265,7 @@ def test_a_finished_folder_is_not_replaced_unasked(models, tmp_path):
     arguments = (str(models), str(tmp_path / "queries.parquet"), str(tmp_path / "out"))
     recommend(*arguments)
 
-    with pytest.raises(UsageError, match="is finished: pass --overwrite"):
+    with pytest.raises(UsageError, match="is finished: pass `overwrite=True`"):
         recommend(*arguments)
     recommend(*arguments, overwrite=True)
 

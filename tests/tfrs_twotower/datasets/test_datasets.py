@@ -81,7 +81,7 @@ def test_an_unknown_name_is_told_the_names(tmp_path):
 
 @pytest.mark.parametrize("name", SOURCES)
 def test_a_public_data_set_needs_its_source(tmp_path, name):
-    with pytest.raises(UsageError, match=f"{name} is made from its original files.*--source"):
+    with pytest.raises(UsageError, match=f"{name} is made from its original files.*`source`"):
         write_dataset(name, tmp_path / "out")
 
 
@@ -89,12 +89,12 @@ def test_a_public_data_set_needs_its_source(tmp_path, name):
 def test_a_folder_without_the_files_is_told_what_is_missing(tmp_path, name):
     (tmp_path / "empty").mkdir()
 
-    with pytest.raises(UsageError, match=r"empty has no .* is it the right --source\?"):
+    with pytest.raises(UsageError, match=r"empty has no .* is it the folder of the original"):
         write_dataset(name, tmp_path / "out", tmp_path / "empty")
 
 
 def test_a_source_that_is_no_folder_is_told_so(tmp_path):
-    with pytest.raises(UsageError, match="no folder .*nowhere: --source names the folder"):
+    with pytest.raises(UsageError, match="no folder .*nowhere: expected the folder"):
         write_dataset("ngcf", tmp_path / "out", tmp_path / "nowhere")
 
 
@@ -112,7 +112,7 @@ def test_a_finished_folder_is_replaced_only_when_asked(tmp_path):
     before = (tmp_path / "out" / "interactions.parquet").read_bytes()
     (source / "sasrec_tiny.txt").write_text("5 30\n")
 
-    with pytest.raises(UsageError, match="pass --overwrite"):
+    with pytest.raises(UsageError, match="pass `overwrite=True`"):
         write_dataset("sasrec", tmp_path / "out", source)
     assert (tmp_path / "out" / "interactions.parquet").read_bytes() == before
 

@@ -153,7 +153,7 @@ def test_a_config_that_is_there_is_not_overwritten(shop):
     inspection = inspect_dataset(shop)
     (shop / "twotower.yaml").write_text("mine")
 
-    with pytest.raises(UsageError, match=r"twotower\.yaml is there already: pass --overwrite"):
+    with pytest.raises(UsageError, match=r"twotower\.yaml exists already: pass `overwrite=True`"):
         write_config(shop, inspection)
     assert (shop / "twotower.yaml").read_text() == "mine"
 

@@ -33,7 +33,7 @@ def test_the_store_is_read_by_the_three_lines_of_the_readme(tiny_run, tmp_path):
 def test_a_finished_store_is_not_replaced_unasked(tiny_run, tmp_path):
     write_embeddings(*tiny_run, tmp_path / "store")
 
-    with pytest.raises(UsageError, match="is finished: pass --overwrite"):
+    with pytest.raises(UsageError, match="is finished: pass `overwrite=True`"):
         write_embeddings(*tiny_run, tmp_path / "store")
     write_embeddings(*tiny_run, tmp_path / "store", overwrite=True)
 

@@ -90,7 +90,7 @@ def test_a_finished_folder_is_refused_and_left_as_it_is(tmp_path, resume):
     folder = finished(tmp_path / "out")
 
     with (
-        pytest.raises(UsageError, match="out is finished: pass --overwrite to replace it"),
+        pytest.raises(UsageError, match="out is finished: pass `overwrite=True` to replace it"),
         output_folder(folder, resume=resume),
     ):
         pass

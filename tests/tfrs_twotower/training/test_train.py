@@ -204,7 +204,7 @@ def test_without_validation_the_last_epoch_is_kept(tmp_path):
 def test_a_finished_run_is_refused_and_left_as_it_is(run, prepared, resume):
     before = values(run / "best.weights")
 
-    with pytest.raises(UsageError, match="run is finished: pass --overwrite to replace it"):
+    with pytest.raises(UsageError, match="run is finished: pass `overwrite=True` to replace it"):
         train(every_kind.config(), prepared, run, resume=resume)
 
     assert values(run / "best.weights") == before
@@ -393,7 +393,7 @@ def test_an_interrupted_training_is_not_resumed_with_another_config(interrupted,
 
     message = str(caught.value)
     assert "was begun with another config: training.learning_rate: 0.01 then, 0.5 now" in message
-    assert "Resume with the same config, or train anew without --resume" in message
+    assert "Resume with the same config, or train anew without resuming" in message
 
 
 def test_an_interrupted_training_is_not_resumed_on_other_data(interrupted, tmp_path):

@@ -95,7 +95,7 @@ def test_a_finished_search_takes_further_trials(searched, prepared):
 
 
 def test_a_finished_search_is_refused_without_a_word(searched, prepared):
-    with pytest.raises(UsageError, match="is finished: pass --overwrite"):
+    with pytest.raises(UsageError, match="is finished: pass `overwrite=True`"):
         search(config(), prepared, searched[0])
 
 

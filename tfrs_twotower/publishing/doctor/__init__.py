@@ -44,7 +44,7 @@ def examine(export: str | Path | None, target: str = EMBEDDED) -> list[Finding]:
     """
     if target != EMBEDDED and not STOCK.fullmatch(target):
         raise UsageError(
-            f"--target {target}: expected {EMBEDDED} or an image such as tensorflow/serving:2.20.0"
+            f"target {target!r}: expected {EMBEDDED} or an image such as tensorflow/serving:2.20.0"
         )
     findings = list(check_environment())
     if export is None:
