@@ -23,7 +23,7 @@ PROTOCOL = "sampled:100"
 SCIKIT_REC = {"user_tower": 0.2270, "trilinear": 0.2210, "scoring_layer": 0.2053}
 QUICK_SHARE = 1 / 8
 
-UNIFORM = "in_batch_negatives: false, uniform_negatives: 1024, mask_known_positives: false"
+UNIFORM = "in_batch_negatives: false, uniform_negatives: 1024, mask: accidental_hits"
 IDS = {
     "towers": "embedding_dim: 64",
     "loss": f"{{temperature: 0.1, {UNIFORM}}}",

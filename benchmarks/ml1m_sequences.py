@@ -44,7 +44,7 @@ loss:
   temperature: 0.07
   in_batch_negatives: false
   uniform_negatives: 3000
-  mask_known_positives: false
+  mask: accidental_hits
 training:
   epochs: 32
   learning_rate: 0.002

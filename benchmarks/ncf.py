@@ -35,7 +35,7 @@ loss:
   temperature: 0.07
   in_batch_negatives: false
   uniform_negatives: 1024
-  mask_known_positives: false
+  mask: accidental_hits
 training:
   epochs: 20
   learning_rate: 0.002

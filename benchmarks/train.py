@@ -43,7 +43,7 @@ features:
   candidate: {{movie_id: {{kind: id}}}}
 split: {{by: column}}
 towers: {{embedding_dim: {EMBEDDING_DIM}}}
-loss: {{temperature: 0.15, mask_known_positives: false}}
+loss: {{temperature: 0.15, mask: accidental_hits}}
 """
 
 

@@ -98,7 +98,7 @@ def write_prepared_folder(
         columns=["query_id", "query_row", "candidate_rows"],
     )
     known.to_parquet(folder / "known_positives-00000-of-00001.parquet", index=False)
-    length = config.history.length if config.history else 0
+    length = config.history.feature.length if config.history else 0
     queries = pd.DataFrame(
         {
             "query_id": list(query_rows),

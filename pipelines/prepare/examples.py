@@ -170,7 +170,8 @@ class Examples:
         for name, feature in self.config.features.query.items():
             if not isinstance(feature, Id | History):
                 columns[name] = readable(feature, column(queries, FEATURE + name))
-        length = self.config.history.length if self.config.history else SHOWN_HISTORY
+        history = self.config.history
+        length = history.feature.length if history else SHOWN_HISTORY
         for name, is_counted in (
             (layout.HISTORY_TRAIN_END, self.is_train_positive),
             (layout.HISTORY_NOW, self.is_positive),
@@ -244,16 +245,16 @@ class ExampleEncoder:
         self._of_position = [field.name for field in of_position]
         fields = of_query + of_position
         self._id_rows = np.zeros(0, np.int32)
-        for name, feature in config.features.query.items():
-            if isinstance(feature, History) and config.candidate_id_feature is not None:
-                id_name, id_feature = config.candidate_id_feature
-                encoder = Encoder({id_name: id_feature}, vocabulary_dir)
-                ids = corpus.catalogue.ids.to_numpy(zero_copy_only=False)
-                id_rows = np.append(encoder({id_name: ids})[id_name].numpy(), PADDING_ROW)
-                # Rows of one partition's histories are the largest arrays of a worker.
-                self._id_rows = id_rows.astype(np.int32)
-                width = int_width(encoder.num_rows(id_name))
-                fields.append(Field(name, INT, feature.length, width))
+        if config.history is not None and config.candidate_id is not None:
+            id_name, id_feature = config.candidate_id
+            encoder = Encoder({id_name: id_feature}, vocabulary_dir)
+            ids = corpus.catalogue.ids.to_numpy(zero_copy_only=False)
+            id_rows = np.append(encoder({id_name: ids})[id_name].numpy(), PADDING_ROW)
+            # Rows of one partition's histories are the largest arrays of a worker.
+            self._id_rows = id_rows.astype(np.int32)
+            width = int_width(encoder.num_rows(id_name))
+            name, history = config.history
+            fields.append(Field(name, INT, history.length, width))
         self._layout = RecordLayout(fields)
 
     def arrays(self, examples: Examples, history_rows: np.ndarray) -> dict[str, np.ndarray]:
@@ -280,9 +281,8 @@ class ExampleEncoder:
             **{name: values[examples.of_query] for name, values in of_query.items()},
             **encode(self._event_encoder, self._of_event, of_event),
         }
-        for name, feature in config.features.query.items():
-            if isinstance(feature, History):
-                arrays[name] = self._id_rows[history_rows]
+        if config.history is not None:
+            arrays[config.history.name] = self._id_rows[history_rows]
         return arrays
 
     def records(self, arrays: Mapping[str, np.ndarray], chosen: np.ndarray) -> Iterator[np.ndarray]:

@@ -124,8 +124,7 @@ class _MergeCounts(beam.DoFn):
             yield json.dumps({"numbers": {name: number_statistics(counts)._asdict()}})
         else:
             name = key.removeprefix(value_counts.TOKENS)
-            candidate_id = config.candidate_id_feature
-            if candidate_id is None or name != candidate_id[0]:
+            if config.candidate_id is None or name != config.candidate_id.name:
                 features = config.query_features | config.candidate_features
                 yield json.dumps(self._write_vocabulary(name, features[name], concat(pieces)))
 
@@ -134,9 +133,9 @@ class _MergeCounts(beam.DoFn):
         merged = value_counts.merge_candidate_counts(counts, len(catalogue))
         dense = {count_column(*codes): pa.array(values) for codes, values in merged.items()}
         filesystem.write_table(self._job.candidate_counts_path, pa.table(dense), self._job.staging)
-        if self._job.config.candidate_id_feature is None:
+        if self._job.config.candidate_id is None:
             return {}
-        name, feature = self._job.config.candidate_id_feature
+        name, feature = self._job.config.candidate_id
         train_positives = merged[TRAIN, 1]
         table = pa.table({VALUE: catalogue.ids, COUNT: pa.array(train_positives)})
         return self._write_vocabulary(name, feature, table.filter(pa.array(train_positives > 0)))
@@ -176,7 +175,7 @@ class WritePartition(beam.DoFn):
         examples = Examples(job.config, partition, splits, query_rows, corpus)
         del partition
         encoder = _example_encoder(job, num_queries)
-        length = job.config.history.length if job.config.history else 0
+        length = job.config.history.feature.length if job.config.history else 0
         history_rows = examples.history_rows(length)
         arrays = encoder.arrays(examples, history_rows)
         records_digest = 0

@@ -186,7 +186,7 @@ def _ask(target: str, folders: Folders, config: Config) -> None:
     )
     known = ds.dataset(sorted(folders.prepared.glob(f"{layout.KNOWN_POSITIVES}-*.parquet")))
     corpus_ids = candidates.index.to_numpy()
-    history = next((n for n, f in config.features.query.items() if f is config.history), "")
+    history = config.history.name if config.history else ""
     with RetrievalClient(target) as client:
         unknown = dict.fromkeys(client.query_features())
         for query_id in _some_users(folders.run):

@@ -121,9 +121,9 @@ def training_batches(
 def _pasts(examples: Arrays, corpus: Corpus, config: Config) -> PastsTable | None:
     if config.history is None or not ordered_history(config):
         return None
-    assert config.candidate_id_feature is not None
-    id_rows = corpus.features[config.candidate_id_feature[0]]
-    return PastsTable(*map(tf.constant, Pasts.of(examples, id_rows, config.history.length)))
+    assert config.candidate_id is not None
+    id_rows, length = corpus.features[config.candidate_id.name], config.history.feature.length
+    return PastsTable(*map(tf.constant, Pasts.of(examples, id_rows, length)))
 
 
 def known_pairs(examples: Arrays, corpus_size: int, label: int) -> PairTable:

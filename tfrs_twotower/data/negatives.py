@@ -12,7 +12,7 @@ import numpy.typing as npt
 from tfrs_twotower.keras import tf
 from tfrs_twotower.losses import mixed_log_q
 from tfrs_twotower.schema import UserError
-from tfrs_twotower.schema.config import Loss
+from tfrs_twotower.schema.loss import Loss
 
 NO_ROW = -1
 FEW_EXPLICIT = 0.3  # Explicit negatives per positive under which implicit ones are drawn.
@@ -195,12 +195,8 @@ class NegativeSampler:
         self._num_mined = 0 if mined is None else loss.mined_negatives
         self._mined = None if mined is None else tf.constant(mined, tf.int32)
         self._in_batch = loss.in_batch_negatives
-        self._masks_known_positives = (
-            loss.mask_known_positives
-            and loss.mask_accidental_hits
-            and (loss.kind == "softmax" or loss.hard_negatives > 0)
-        )
-        if loss.kind == "softmax" or loss.hard_negatives or self._num_implicit:
+        self._masks_known_positives = loss.mask == "known_positives" and loss.ranks_batch
+        if loss.ranks_batch or self._num_implicit:
             return
         if not (len(explicit_negatives) if loss.kind == "bce" else self._num_explicit):
             raise UserError(

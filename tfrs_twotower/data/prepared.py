@@ -129,7 +129,7 @@ class PreparedData:
     def query_encoder(self) -> Encoder:
         """Raw query and context features -> encoded."""
         config = self.config
-        return Encoder(config.query_features, self.vocabulary_dir, config.candidate_id_feature)
+        return Encoder(config.query_features, self.vocabulary_dir, config.candidate_id)
 
     def candidate_encoder(self) -> Encoder:
         """Raw candidate features -> encoded."""
@@ -203,7 +203,9 @@ class PreparedData:
             tensors `[positions, ...]`.
         """
         config = self.config
-        once = _specs({n: f for n, f in config.features.query.items() if f is not config.history})
+        once = _specs(
+            {n: f for n, f in config.features.query.items() if not isinstance(f, History)}
+        )
         once[layout.QUERY_ROW] = tf.TensorSpec([None], tf.int64)
         keys = {
             layout.CANDIDATE_ROW: tf.int64,

@@ -20,7 +20,7 @@ from tfrs_twotower.models.run_folder import load_run
 from tfrs_twotower.models.two_tower import TwoTowerModel
 from tfrs_twotower.schema import Config, UsageError, UserError
 from tfrs_twotower.schema import prepared as layout
-from tfrs_twotower.schema.features import Id
+from tfrs_twotower.schema.features import History, Id
 
 NUM_NEAREST = 5
 # Smaller changes of a score are nothing to speak of.
@@ -155,8 +155,7 @@ def _known_query(data: PreparedData, query: Mapping[str, Any]) -> tuple[dict[str
     """
     config = data.config
     features = config.features.query
-    key = next((name for name, one in features.items() if isinstance(one, Id)), None)
-    key_name = key or config.columns.query_id
+    key_name = config.query_id.name if config.query_id else config.columns.query_id
     unknown = sorted(query.keys() - config.query_features.keys() - {key_name})
     if unknown:
         raise UsageError(
@@ -171,8 +170,8 @@ def _known_query(data: PreparedData, query: Mapping[str, Any]) -> tuple[dict[str
         rows = ds.dataset(files).to_table(filter=is_asked).to_pylist()
         is_known = bool(rows)
         for name, feature in features.items() if is_known else ():
-            column = layout.HISTORY_NOW if feature is config.history else name
-            found[name] = query[key_name] if name == key else rows[0].get(column)
+            column = layout.HISTORY_NOW if isinstance(feature, History) else name
+            found[name] = query[key_name] if isinstance(feature, Id) else rows[0].get(column)
     found |= {name: value for name, value in query.items() if name in config.query_features}
     return {name: v for name, v in found.items() if v not in (None, [], "")}, is_known
 
@@ -223,8 +222,7 @@ def _nearest(
     row: int,
     titles: Mapping[str, str],
 ) -> list[Neighbour]:
-    names = [name for name, one in config.features.query.items() if one is config.history]
-    ids = dict.fromkeys(query.get(names[0], ()) if names else ())
+    ids = dict.fromkeys(query.get(config.history.name, ()) if config.history else ())
     rows = np.flatnonzero(np.isin(candidate_ids, list(ids)))
     rows = rows[rows != row]
     similarities = embeddings[rows] @ embeddings[row]

@@ -200,15 +200,14 @@ def _histories(
     Of a model that reads no history: what they had at the end of train.
     """
     config = data.config
-    name = next((name for name, one in config.features.query.items() if one is config.history), "")
-    if not name or config.candidate_id_feature is None:
+    if config.history is None or config.candidate_id is None:
         return _stored_histories(data, data.query_ids()[asked.query_rows[places]].tolist())
-    id_name, candidate_id = config.candidate_id_feature
+    id_name, candidate_id = config.candidate_id
     rows, first = corpus.features[id_name].reshape(-1), FIRST_OOV_ROW + candidate_id.oov_buckets
     ids = dict(zip(rows[rows >= first].tolist(), corpus.candidate_ids[rows >= first], strict=True))
     return [
         [str(ids.get(row, UNKNOWN)) for row in history if row]
-        for history in asked.features[name][places].tolist()
+        for history in asked.features[config.history.name][places].tolist()
     ]
 
 

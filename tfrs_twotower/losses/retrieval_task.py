@@ -8,7 +8,7 @@ from tfrs_twotower import losses
 from tfrs_twotower.keras import keras, tf, tfrs
 from tfrs_twotower.losses.masks import NOTHING_MASKED, Masks, known_places, own_places
 from tfrs_twotower.losses.replicas import gather, total, whole_loss
-from tfrs_twotower.schema.config import Loss
+from tfrs_twotower.schema.loss import Loss
 
 PairScores = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 """Queries `[batch, ...]` and each one's candidates `[batch, n, embedding_dim]` -> `[batch, n]`."""
@@ -182,8 +182,8 @@ class RetrievalTask(keras.layers.Layer, tfrs.tasks.Task):
         embeddings, first = gather(candidates)
         num_columns = tf.shape(embeddings)[0]
         masks, correction = NOTHING_MASKED, None
-        if ids is not None and self._loss.mask_accidental_hits:
-            known = known_positives if self._loss.mask_known_positives else None
+        if ids is not None and self._loss.mask != "none":
+            known = known_positives if self._loss.mask == "known_positives" else None
             masks = known_places(own_ids, gather(ids).values, known)
         elif in_batch:
             masks = own_places(first + tf.range(batch_size), num_columns)

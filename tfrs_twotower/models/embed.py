@@ -5,7 +5,7 @@ import numpy.typing as npt
 
 from tfrs_twotower.data.prepared import Arrays
 from tfrs_twotower.keras import keras
-from tfrs_twotower.schema import UserError
+from tfrs_twotower.schema import TrainingDiverged
 
 EMBED_BATCH = 4096
 
@@ -16,7 +16,7 @@ def embed(tower: keras.Model, encoded: Arrays) -> Floats:
     """Embeddings of encoded features, `[num_entries, embedding_dim]`, batch by batch.
 
     Raises:
-        UserError: If one is not finite; NaN would rank first.
+        TrainingDiverged: If one is not finite; NaN would rank first.
     """
     size = len(next(iter(encoded.values())))
     batches = (
@@ -25,8 +25,5 @@ def embed(tower: keras.Model, encoded: Arrays) -> Floats:
     )
     embeddings = np.concatenate([tower(batch, training=False) for batch in batches])
     if not np.isfinite(embeddings).all():
-        raise UserError(
-            f"training diverged: the {tower.name} gives values that are not finite; lower "
-            "`training.learning_rate` or raise `loss.temperature`"
-        )
+        raise TrainingDiverged.because(f"the {tower.name} gives values that are not finite")
     return embeddings

@@ -7,7 +7,7 @@ from tfrs_twotower.features.dropout import ResumableDropout
 from tfrs_twotower.keras import keras, tf, tfrs
 from tfrs_twotower.schema import Config
 from tfrs_twotower.schema.config import Tower as TowerConfig
-from tfrs_twotower.schema.features import WITH_VOCABULARY, Feature, History, Text
+from tfrs_twotower.schema.features import WITH_VOCABULARY, Feature, Text
 from tfrs_twotower.schema.prepared import NumberStatistics
 
 Tables = Mapping[str, keras.layers.Embedding]
@@ -32,9 +32,8 @@ def embedding_tables(config: Config, num_rows: Mapping[str, int]) -> Tables:
         for order, (name, feature) in enumerate(features.items())
         if isinstance(feature, (*WITH_VOCABULARY, Text))
     }
-    for name, feature in features.items():
-        if isinstance(feature, History) and config.candidate_id_feature is not None:
-            tables[name] = tables[config.candidate_id_feature[0]]
+    if config.history is not None and config.candidate_id is not None:
+        tables[config.history.name] = tables[config.candidate_id.name]
     return tables
 
 

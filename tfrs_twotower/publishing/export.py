@@ -23,7 +23,7 @@ from tfrs_twotower.publishing.saved_models import save
 from tfrs_twotower.retrieval.retriever import ServedTower
 from tfrs_twotower.schema import SPLITS, Config, Parameter, UsageError, dump_config
 from tfrs_twotower.schema import prepared as layout
-from tfrs_twotower.schema.features import Id
+from tfrs_twotower.schema.features import History
 from tfrs_twotower.schema.models import (
     CANDIDATE_TOWER,
     EXTRA_ASSETS,
@@ -178,12 +178,10 @@ def _write_queries(loaded: Run, folder: Path) -> None:
     config = loaded.config
     files = sorted(loaded.data.folder.glob(f"{layout.QUERIES}-*.parquet"))
     table = ds.dataset(files).to_table()
-    features = config.features.query.items()
-    key = next((name for name, feature in features if isinstance(feature, Id)), None)
-    key = key or config.columns.query_id
+    key = config.query_id.name if config.query_id else config.columns.query_id
     columns = {key: table.column(layout.QUERY_ID)}
-    for name, feature in features:
-        if feature is config.history:
+    for name, feature in config.features.query.items():
+        if isinstance(feature, History):
             columns[name] = table.column(layout.HISTORY_NOW)
         elif name != key:
             columns[name] = table.column(name)

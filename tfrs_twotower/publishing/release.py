@@ -223,9 +223,8 @@ def _parts(models: Path, version: int, queries: pa.Table) -> dict[str, npt.NDArr
     """All queries and, where a history tells them apart, those with and without one."""
     parts = {"": np.ones(len(queries), np.bool_)}
     config = read_config(models, version)
-    name = next((n for n, f in config.query_features.items() if f is config.history), None)
-    if name is not None:
-        lengths = pc.list_value_length(queries.column(name))
+    if config.history is not None:
+        lengths = pc.list_value_length(queries.column(config.history.name))
         has_history = pc.fill_null(lengths, 0).to_numpy() > 0
         parts[" for queries with a history"] = has_history
         parts[" for queries without a history"] = ~has_history

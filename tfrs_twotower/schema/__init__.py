@@ -1,13 +1,14 @@
 """The contract every package may import: config, names, folder layouts, errors. No TensorFlow."""
 
 from tfrs_twotower.schema.config import SPLITS, Config, differences, fingerprint
-from tfrs_twotower.schema.errors import Parameter, UsageError, UserError
+from tfrs_twotower.schema.errors import Parameter, TrainingDiverged, UsageError, UserError
 from tfrs_twotower.schema.loading import dump_config, load_config, parse_config
 
 __all__ = [
     "SPLITS",
     "Config",
     "Parameter",
+    "TrainingDiverged",
     "UsageError",
     "UserError",
     "differences",

@@ -6,7 +6,7 @@ import keyword
 import re
 from collections.abc import Mapping
 from datetime import date
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, TypeVar
 
 from pydantic import (
     Field,
@@ -23,10 +23,14 @@ from tfrs_twotower.schema.features import (
     Feature,
     History,
     Id,
+    NamedFeature,
     Number,
-    Strict,
     Timestamp,
 )
+from tfrs_twotower.schema.loss import Loss
+from tfrs_twotower.schema.strict import Strict
+
+F = TypeVar("F", bound=Feature)
 
 SPLITS = ("train", "validation", "test")
 
@@ -247,121 +251,6 @@ class Towers(Strict):
         return self
 
 
-class Loss(Strict):
-    """What draws a query to its positives and pushes it from negatives.
-
-    `softmax`: cross-entropy against the other candidates of the batch (in-batch negatives);
-    `margin`: the positive is to win over each negative by `margin`; `bpr`: the logistic form of
-    it; `bce`: cross-entropy of labelled pairs. Negatives of `margin`, `bpr` and `bce` are those
-    counted below; `softmax` takes them on top.
-    """
-
-    kind: Literal["softmax", "margin", "bpr", "bce"] = "softmax"
-    temperature: PositiveFloat = Field(0.1, description="Divides the cosine (not for margin).")
-    learn_temperature: bool | None = Field(
-        None, description="Start from `temperature` and learn it; default: for bce only."
-    )
-    bilateral_weight: PositiveFloat | None = Field(
-        None,
-        description="Of the softmax: weight of the negatives against the positive, which then "
-        "stays out of its own denominator (BSL); about 1.2. Default: plain softmax.",
-    )
-    margin: float = Field(0.5, gt=0.0, le=2.0, description="In cosine; of `kind: margin`.")
-    logq_correction: bool = Field(
-        True, description="Divide each negative of the softmax by how often it is drawn."
-    )
-    mask_accidental_hits: bool = Field(
-        True, description="A negative that is the query's own positive does not count."
-    )
-    mask_known_positives: bool = Field(
-        True, description="Nor does one that the query likes elsewhere in train."
-    )
-    in_batch_negatives: bool = Field(
-        True, description="Of the softmax; false: `uniform_negatives` alone."
-    )
-    uniform_negatives: NonNegativeInt = Field(
-        0, description="Drawn from the corpus for each batch, negatives of all its queries."
-    )
-    hard_negatives: NonNegativeInt = Field(
-        0, description="Keep only the n best-scoring negatives of the batch; 0: all (softmax)."
-    )
-    explicit_negatives: NonNegativeInt | None = Field(
-        None,
-        description="For each positive, of the query's events labelled 0; default: 1 for margin "
-        "and bpr, else 0. bce reads such events as pairs.",
-    )
-    implicit_negatives: NonNegativeInt | None = Field(
-        None,
-        description="For each positive, drawn from the corpus; default for margin, bpr and bce: 4 "
-        "while events labelled 0 are under 0.3 of the positives, else 0.",
-    )
-    mined_negatives: NonNegativeInt = Field(
-        0, description="For each positive, of those the model itself ranks best for the query."
-    )
-    mine_every: PositiveInt = Field(2, description="Epochs between two minings.")
-    mine_from: PositiveInt = Field(100, description="How many best-ranked candidates are mined.")
-
-    @model_validator(mode="after")
-    def _consistent(self) -> Self:
-        none_own = self.explicit_negatives == self.implicit_negatives == 0
-        if self.kind in ("margin", "bpr") and none_own and not self.hard_negatives:
-            raise ValueError(
-                f"`kind: {self.kind}` without negatives: give `implicit_negatives`, "
-                "`explicit_negatives` or `hard_negatives`"
-            )
-        if self.kind == "margin" and self.learn_temperature:
-            raise ValueError("`learn_temperature` is not for `kind: margin`, which has none")
-        if self.kind == "bce" and (self.hard_negatives or self.explicit_negatives):
-            raise ValueError(
-                "`hard_negatives` and `explicit_negatives` are not for `kind: bce`, whose "
-                "negatives are labelled, implicit or mined"
-            )
-        if self.uniform_negatives and self.kind != "softmax" and not self.hard_negatives:
-            raise ValueError(
-                f"`uniform_negatives` with `kind: {self.kind}` need `hard_negatives`; for "
-                "negatives of each positive give `implicit_negatives`"
-            )
-        if not self.in_batch_negatives:
-            if self.kind != "softmax" or self.hard_negatives:
-                raise ValueError(
-                    "`in_batch_negatives: false` is for `kind: softmax` without `hard_negatives`"
-                )
-            if not self.uniform_negatives:
-                raise ValueError("`in_batch_negatives: false` needs `uniform_negatives`")
-        if self.bilateral_weight and (self.kind != "softmax" or self.hard_negatives):
-            raise ValueError("`bilateral_weight` is for `kind: softmax` without `hard_negatives`")
-        if self.mined_negatives > self.mine_from:
-            raise ValueError(
-                f"`mined_negatives` ({self.mined_negatives}) is above `mine_from` "
-                f"({self.mine_from})"
-            )
-        return self
-
-    @property
-    def learns_temperature(self) -> bool:
-        """Whether the temperature is a weight of the model."""
-        return self.kind == "bce" if self.learn_temperature is None else self.learn_temperature
-
-    @property
-    def explicit_count(self) -> int:
-        """Explicit negatives for each positive."""
-        if self.explicit_negatives is not None:
-            return self.explicit_negatives
-        return 1 if self.kind in ("margin", "bpr") else 0
-
-    @property
-    def draws_from_corpus(self) -> str | None:
-        """The first kind of negatives that are candidates of the corpus, not of an event."""
-        implicit = self.implicit_negatives
-        counts = {
-            "uniform_negatives": self.uniform_negatives,
-            "implicit_negatives": self.kind != "softmax" if implicit is None else implicit,
-            "explicit_negatives": self.explicit_count,
-            "mined_negatives": self.mined_negatives,
-        }
-        return next((name for name, count in counts.items() if count), None)
-
-
 class Training(Strict):
     """How Keras trains; the best epoch by `metric` on the validation split is kept."""
 
@@ -487,6 +376,11 @@ def _is_feature_name(name: object) -> bool:
     )
 
 
+def _only(kind: type[F], features: Mapping[str, Feature]) -> NamedFeature[F] | None:
+    found = (NamedFeature(name, f) for name, f in features.items() if isinstance(f, kind))
+    return next(found, None)
+
+
 def _aggregates(features: Mapping[str, Feature]) -> dict[str, Aggregate]:
     return {
         name: feature.aggregate
@@ -513,7 +407,8 @@ class Config(Strict):
         default_factory=dict,
         description="What `twotower tune` tries by path.to.key, a range or a list of values: "
         "{training.learning_rate: {low: 0.0003, high: 0.03, log: true}, towers.embedding_dim: "
-        "[16, 32, 64]}; default: these, and `loss.temperature` from 0.03 to 0.3.",
+        "[16, 32, 64]}; default: these, and `loss.temperature` from 0.03 to 0.3 "
+        "(margin: `loss.margin` from 0.1 to 1).",
     )
 
     @model_validator(mode="before")
@@ -607,15 +502,16 @@ class Config(Strict):
                     f"`{min(both)}` is a {side} and a {other} feature: rename one and name the "
                     "data's column as its `column`"
                 )
-        if self.history and self.candidate_id_feature is None:
+        if self.history and self.candidate_id is None:
             raise ValueError("a history needs an `id` feature on the candidate side to refer to")
-        if self.history and self.history.is_ordered and not self.has_order:
+        if self.history is None or not self.history.feature.is_ordered:
+            return
+        if not self.has_order:
             raise ValueError(
-                f"`encoder: {self.history.encoder}` reads events in their order: give "
+                f"`encoder: {self.history.feature.encoder}` reads events in their order: give "
                 "`columns.timestamp` or `columns.order`, or take `encoder: mean`"
             )
-        if self.history and self.history.is_ordered:
-            self._check_ordered_history(self.history)
+        self._check_ordered_history(self.history.feature)
 
     def _check_ordered_history(self, history: History) -> None:
         if self.training.distribution != "one_device":
@@ -623,8 +519,8 @@ class Config(Strict):
                 f"`encoder: {history.encoder}` is trained on `training.distribution: one_device`: "
                 "the examples of one past cannot be dealt to several"
             )
-        assert self.candidate_id_feature is not None
-        name, candidate_id = self.candidate_id_feature
+        assert self.candidate_id is not None
+        name, candidate_id = self.candidate_id
         width = candidate_id.embedding_dim or self.towers.embedding_dim
         if history.heads and width % history.heads:
             raise ValueError(
@@ -724,15 +620,19 @@ class Config(Strict):
         return dict(self.features.candidate)
 
     @property
-    def history(self) -> History | None:
-        """The history feature, if there is one."""
-        return next((f for f in self.features.query.values() if isinstance(f, History)), None)
+    def history(self) -> NamedFeature[History] | None:
+        """The history, if the query tower reads one."""
+        return _only(History, self.features.query)
 
     @property
-    def candidate_id_feature(self) -> tuple[str, Id] | None:
-        """Name and feature of the candidate's id, if the candidate tower reads it."""
-        named = self.features.candidate.items()
-        return next(((name, f) for name, f in named if isinstance(f, Id)), None)
+    def query_id(self) -> NamedFeature[Id] | None:
+        """The query's id, if the query tower reads it."""
+        return _only(Id, self.features.query)
+
+    @property
+    def candidate_id(self) -> NamedFeature[Id] | None:
+        """The candidate's id, if the candidate tower reads it."""
+        return _only(Id, self.features.candidate)
 
     @property
     def query_aggregates(self) -> dict[str, Aggregate]:
@@ -778,8 +678,8 @@ class Config(Strict):
     @property
     def tells_target_by_its_absence(self) -> bool:
         """Whether a query's id can learn all its positives, and its history lacks the target."""
-        has_id = any(isinstance(feature, Id) for feature in self.features.query.values())
-        return has_id and self.history is not None and not self.has_order
+        reads_both = self.query_id is not None and self.history is not None
+        return reads_both and not self.has_order
 
     def column_of(self, side: str, name: str) -> str | None:
         """The data's column of a feature; a history has none."""

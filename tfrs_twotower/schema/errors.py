@@ -1,6 +1,7 @@
 """The errors a user can cause; everything else is a bug and keeps its traceback."""
 
 from dataclasses import dataclass
+from typing import Self
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,22 @@ class UsageError(UserError):
     """The request itself is wrong: an option, an argument, the configuration."""
 
     exit_code = 2
+
+
+class TrainingDiverged(UserError):
+    """Training left the finite numbers: its loss or its embeddings hold NaN or infinity."""
+
+    @classmethod
+    def because(cls, symptom: str) -> Self:
+        """The error with its remedy.
+
+        Args:
+            symptom: What is not finite, and where.
+        """
+        return cls(
+            f"training diverged: {symptom}; lower `training.learning_rate` or raise "
+            "`loss.temperature`"
+        )
 
 
 def first_line(error: BaseException) -> str:

@@ -13,16 +13,11 @@ Rows are pinned: row 0 is missing/padding, then come the out-of-vocabulary bucke
 vocabulary (or, for hashed text, the buckets).
 """
 
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, ClassVar, Generic, Literal, NamedTuple, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, field_validator, model_validator
+from pydantic import Field, PositiveInt, field_validator, model_validator
 
-
-class Strict(BaseModel):
-    """A frozen model that refuses unknown keys, silent type changes and infinite numbers."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
-
+from tfrs_twotower.schema.strict import Strict
 
 MAX_DAYS = 36_525  # A century; moments end with the year 2099.
 
@@ -273,6 +268,15 @@ Feature = (
     Id | Categorical | MultiCategorical | Text | Number | Boolean | Vector | Timestamp | History
 )
 AnyFeature = Annotated[Feature, Field(discriminator="kind")]
+
+F_co = TypeVar("F_co", bound=Feature, covariant=True)
+
+
+class NamedFeature(NamedTuple, Generic[F_co]):
+    """A feature of a config with its name."""
+
+    name: str
+    feature: F_co
 
 
 def is_aggregate(feature: Feature) -> bool:

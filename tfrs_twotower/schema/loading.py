@@ -1,21 +1,24 @@
-"""Reads `twotower.yaml`; every mistake is told by its path, what was expected, and the cure."""
+"""Reads `twotower.yaml`; every mistake is told at once: its path, what is expected, the fix."""
 
 import difflib
+import itertools
 import re
 import types
 import typing
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 
 from tfrs_twotower.schema.config import Config
 from tfrs_twotower.schema.errors import UsageError
 from tfrs_twotower.schema.features import Feature
+from tfrs_twotower.schema.strict import ImpossibleSettings
 
-MAX_SHOWN = 5
+KeyPath = tuple[str, ...]
 
 
 class _Loader(yaml.SafeLoader):
@@ -62,7 +65,9 @@ def parse_config(text: str, source: str, overrides: Sequence[str] = ()) -> Confi
     try:
         return Config.model_validate(data)
     except ValidationError as error:
-        raise UsageError("\n".join(_explain(error, source))) from error
+        raise UsageError(
+            "\n".join(f"{source}: {one}" for one in _explained(error, data))
+        ) from error
 
 
 def dump_config(config: Config) -> str:
@@ -86,28 +91,65 @@ def _apply(data: dict[str, Any], override: str) -> None:
         raise UsageError(f"--set {override}: the value is not YAML") from error
 
 
-def _explain(error: ValidationError, source: str) -> Iterable[str]:
-    errors = error.errors(include_url=False)
-    for item in errors[:MAX_SHOWN]:
-        location = [str(part) for part in item["loc"]]
-        path = ".".join(_without_tags(location))
-        message = item["msg"].removeprefix("Value error, ")
-        if item["type"] == "extra_forbidden":
-            message = f"unknown key{_nearest(location[-1], _legal_names(location[:-1]))}"
-            is_of_feature = location[0] == "features" and len(location) > 3
-            if is_of_feature and (kinds := _kinds_with(location[-1])):
-                message = f"belongs to kind {' or '.join(kinds)}, not to {location[3]}"
+def _explained(error: ValidationError, data: dict[str, Any]) -> list[str]:
+    """Every mistake in a line, in the order of the file."""
+    found = list(_mistakes(error))
+    paths = {path for path, _ in found}
+    return [
+        ": ".join(filter(None, (".".join(path), message)))
+        for path, message in sorted(found, key=lambda mistake: _place(mistake[0], data))
+        # Of the forms that a value may have, the one with a mistake further down was meant.
+        if not any(other[: len(path)] == path for other in paths - {path})
+    ]
+
+
+def _mistakes(error: ValidationError) -> Iterator[tuple[KeyPath, str]]:
+    by_path = itertools.groupby(error.errors(include_url=False), key=_path)
+    for path, [item, *other_forms] in by_path:
+        impossible = item.get("ctx", {}).get("error")
+        if isinstance(impossible, ImpossibleSettings):
+            for key, message in impossible.problems:
+                yield (*path, *filter(None, key.split("."))), message
         elif item["type"] == "union_tag_invalid":
             tag = item["ctx"]["tag"]
             expected = [t.strip(" '") for t in item["ctx"]["expected_tags"].split(",")]
-            path, message = f"{path}.kind", f"unknown kind {tag!r}{_nearest(tag, expected)}"
-        elif item["type"] == "union_tag_not_found":
-            message = "needs a `kind`, for example `kind: categorical`"
-        elif not item["type"].startswith("value_error") and item["type"] != "missing":
-            message = f"{message}, got {item['input']!r}"
-        yield f"{source}: {path}: {message}" if path else f"{source}: {message}"
-    if len(errors) > MAX_SHOWN:
-        yield f"{source}: and {len(errors) - MAX_SHOWN} more"
+            yield (*path, "kind"), f"unknown kind {tag!r}{_nearest(tag, expected)}"
+        elif item["type"] in _MESSAGES:
+            yield path, _MESSAGES[item["type"]](item)
+        else:
+            expected = [_expected(one) for one in (item, *other_forms)]
+            yield path, f"Input should be {' or '.join(expected)}, got {item['input']!r}"
+
+
+def _unknown_key(item: ErrorDetails) -> str:
+    *section, key = map(str, item["loc"])
+    if section[:1] == ["features"] and len(section) > 3 and (kinds := _kinds_with(key)):
+        return f"belongs to kind {' or '.join(kinds)}, not to {section[3]}"
+    return f"unknown key{_nearest(key, _legal_names(section))}"
+
+
+_MESSAGES: Mapping[str, Callable[[ErrorDetails], str]] = {
+    "extra_forbidden": _unknown_key,
+    "missing": lambda item: item["msg"],
+    "union_tag_not_found": lambda _: "needs a `kind`, for example `kind: categorical`",
+    "value_error": lambda item: item["msg"].removeprefix("Value error, "),
+}
+
+
+def _expected(item: ErrorDetails) -> str:
+    if item["type"] in ("model_type", "dict_type"):
+        return "a section with keys"  # pydantic names the class.
+    return item["msg"].removeprefix("Input should be ")
+
+
+def _place(path: KeyPath, data: Any) -> list[int]:
+    """Where a key stands among its neighbours, section by section; an absent one stands last."""
+    places = []
+    for part in path:
+        keys = [str(key) for key in data] if isinstance(data, dict) else []
+        places.append(keys.index(part) if part in keys else len(keys))
+        data = dict(zip(keys, data.values(), strict=True)).get(part) if keys else None
+    return places
 
 
 def _nearest(name: str, legal: Sequence[str]) -> str:
@@ -121,15 +163,15 @@ def _kinds_with(key: str) -> list[str]:
     return [str(own["kind"].default) for own in fields if key in own]
 
 
-def _without_tags(location: list[str]) -> list[str]:
-    """Drops what pydantic adds to a location: the kind of a feature, the arms of a union."""
-    path: list[str] = []
-    for depth, part in enumerate(location):
-        is_kind = depth == 3 and location[0] == "features"
-        is_arm = depth > 3 and location[0] == "features" and location[depth - 1] == "missing"
-        if not (is_kind or is_arm):
-            path.append(part)
-    return path
+def _path(item: ErrorDetails) -> KeyPath:
+    """Where in the file a mistake is, without the kinds and the forms that pydantic inserts."""
+    location = [str(part) for part in item["loc"]]
+    inserted = set()
+    if location[:1] == ["features"]:
+        inserted = {3, 5, 7} if location[4:5] == ["missing"] else {3}
+    elif location[:1] == ["search"]:
+        inserted = {2, 4}
+    return tuple(part for depth, part in enumerate(location) if depth not in inserted)
 
 
 def _legal_names(location: Sequence[str]) -> list[str]:
@@ -150,13 +192,14 @@ def _step(annotation: Any, part: str) -> Any:
     if origin is typing.Annotated:
         return _step(typing.get_args(annotation)[0], part)
     if origin in (types.UnionType, typing.Union):
-        for member in typing.get_args(annotation):
-            kind = getattr(member, "model_fields", {}).get("kind")
-            if (kind is not None and kind.default == part) or getattr(
-                member, "__name__", ""
-            ) == part:
-                return member
+        models = [arm for arm in typing.get_args(annotation) if hasattr(arm, "model_fields")]
+        by_kind = {arm.model_fields["kind"].default: arm for arm in models if _has_kind(arm)}
+        return by_kind.get(part) if by_kind else models[0]
     return None
+
+
+def _has_kind(model: Any) -> bool:
+    return "kind" in model.model_fields
 
 
 def _unless_null(annotation: Any) -> Any:

@@ -10,7 +10,7 @@ from tfrs_twotower.evaluation.evaluate import rank_model
 from tfrs_twotower.evaluation.protocols import EvaluationSet
 from tfrs_twotower.keras import keras, tf
 from tfrs_twotower.models.run_folder import BEST_WEIGHTS, CHECKPOINTS, METRICS_FILE
-from tfrs_twotower.schema import UserError
+from tfrs_twotower.schema import TrainingDiverged
 from tfrs_twotower.schema.folders import write_json
 from tfrs_twotower.training.distribution import agreed
 
@@ -58,10 +58,7 @@ class WatchLoss(keras.callbacks.Callback):
     def on_train_batch_end(self, batch: int, logs: Logs) -> None:
         """Adds a step to the mean."""
         if not math.isfinite(logs["loss"]):
-            raise UserError(
-                f"training diverged: the loss in epoch {self._epoch + 1} is {logs['loss']}; lower "
-                "`training.learning_rate` or raise `loss.temperature`"
-            )
+            raise TrainingDiverged.because(f"the loss in epoch {self._epoch + 1} is {logs['loss']}")
         self._sum, self._steps = self._sum + float(logs["loss"]), self._steps + 1
 
     def on_epoch_end(self, epoch: int, logs: Logs) -> None:

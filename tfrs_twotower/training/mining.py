@@ -17,7 +17,7 @@ from tfrs_twotower.evaluation.ranking import Pairs, rank
 from tfrs_twotower.models.embed import embed
 from tfrs_twotower.models.run_folder import CHECKPOINTS
 from tfrs_twotower.models.two_tower import TwoTowerModel
-from tfrs_twotower.schema.config import Loss
+from tfrs_twotower.schema.loss import Loss
 from tfrs_twotower.schema.prepared import LABEL, QUERY_ROW, TIMESTAMP_S
 
 Ints = npt.NDArray[np.int64]

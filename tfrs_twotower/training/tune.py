@@ -19,6 +19,7 @@ from tfrs_twotower.keras import keras
 from tfrs_twotower.models.run_folder import CONFIG_FILE, METRICS_FILE, check_same, write_inputs
 from tfrs_twotower.schema import (
     Config,
+    TrainingDiverged,
     UsageError,
     UserError,
     dump_config,
@@ -36,11 +37,17 @@ STARTUP_TRIALS = 5
 
 Space = Mapping[str, Range | list[Any]]
 
-DEFAULT_SPACE: Space = {
-    "training.learning_rate": Range(low=0.0003, high=0.03, log=True),
-    "loss.temperature": Range(low=0.03, high=0.3, log=True),
-    "towers.embedding_dim": [16, 32, 64],
-}
+
+def default_space(config: Config) -> Space:
+    """What is searched where the config does not say: the scale of the loss is one that it has."""
+    scale: Space = {"loss.temperature": Range(low=0.03, high=0.3, log=True)}
+    if config.loss.kind == "margin":
+        scale = {"loss.margin": Range(low=0.1, high=1.0)}
+    return {
+        "training.learning_rate": Range(low=0.0003, high=0.03, log=True),
+        **scale,
+        "towers.embedding_dim": [16, 32, 64],
+    }
 
 
 @dataclass(frozen=True)
@@ -75,7 +82,7 @@ def search(
     """Trains with settings that Optuna proposes.
 
     Args:
-        config: What stands fast; `search` says what is tried, else `DEFAULT_SPACE`.
+        config: What stands fast; `search` says what is tried, else `default_space`.
         data: The prepared folder.
         output: The folder of the search.
         num_trials: How many, those of before a `resume` included.
@@ -91,7 +98,7 @@ def search(
         UserError: If the data does not serve.
     """
     optuna = _optuna()
-    space = config.search or DEFAULT_SPACE
+    space = config.search or default_space(config)
     _check_space(config, space)
     if resume and (Path(output) / MANIFEST).exists():
         (Path(output) / MARKER).touch()
@@ -161,9 +168,7 @@ def _run_trial(
         train(_with(config, proposed), data, run, overwrite=True, callbacks=[report, *callbacks])
     except optuna.TrialPruned:
         study.tell(trial, state=optuna.trial.TrialState.PRUNED)
-    except UserError as error:
-        if not str(error).startswith("training diverged"):
-            raise
+    except TrainingDiverged:
         study.tell(trial, 0.0)
     else:
         epochs = json.loads((run / METRICS_FILE).read_text(encoding="utf-8"))["epochs"]

@@ -14,7 +14,7 @@ from tfrs_twotower.data.negatives import (
 )
 from tfrs_twotower.keras import tf
 from tfrs_twotower.schema import UserError
-from tfrs_twotower.schema.config import Loss
+from tfrs_twotower.schema.loss import Loss
 
 CORPUS_SIZE = 7
 
@@ -143,7 +143,7 @@ def test_known_positives_are_given_where_the_loss_masks_them():
     rows = tf.constant([0, 2])
 
     assert sampler(Loss()).known_positives(rows).to_list() == [[1], [0, 3, 6]]
-    assert sampler(Loss(mask_known_positives=False)).known_positives(rows) is None
+    assert sampler(Loss(mask="accidental_hits")).known_positives(rows) is None
     assert sampler(Loss(kind="margin")).known_positives(rows) is None
     assert sampler(Loss(kind="margin", hard_negatives=1)).known_positives(rows) is not None
 

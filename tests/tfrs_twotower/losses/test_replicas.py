@@ -13,7 +13,7 @@ SCRIPT = textwrap.dedent(
     import json, sys
     from tfrs_twotower.keras import keras, tf
     import numpy as np
-    from tfrs_twotower.schema.config import Loss
+    from tfrs_twotower.schema.loss import Loss
     from tfrs_twotower.losses.retrieval_task import RetrievalTask
 
     tf.config.set_logical_device_configuration(

@@ -6,7 +6,7 @@ import pytest
 from tfrs_twotower import losses
 from tfrs_twotower.keras import tf
 from tfrs_twotower.losses.retrieval_task import RetrievalTask
-from tfrs_twotower.schema.config import Loss
+from tfrs_twotower.schema.loss import Loss
 
 QUERIES = tf.constant([[1.0, 0.0], [0.0, 2.0], [1.0, 1.0]])
 # The positives of the three, and one further candidate.
@@ -46,12 +46,12 @@ def test_the_default_is_a_softmax_over_the_batch_with_all_corrections():
     [
         # Query 0 likes candidate 3; candidates 0 and 2 are the same.
         ({}, [[0.5], [2.0, -2.0, 1.0], [1.5, 0.5]]),
-        ({"mask_known_positives": False}, [[0.5, 0.0], [2.0, -2.0, 1.0], [1.5, 0.5]]),
-        ({"mask_accidental_hits": False}, [[0.5, 3.0, 0.0], [2.0, -2.0, 1.0], [3.0, 1.5, 0.5]]),
+        ({"mask": "accidental_hits"}, [[0.5, 0.0], [2.0, -2.0, 1.0], [1.5, 0.5]]),
+        ({"mask": "none"}, [[0.5, 3.0, 0.0], [2.0, -2.0, 1.0], [3.0, 1.5, 0.5]]),
         ({"in_batch_negatives": False, "uniform_negatives": 1}, [[], [1.0], [0.5]]),
         ({"hard_negatives": 1}, [[0.5], [2.0], [1.5]]),
         (
-            {"hard_negatives": 2, "mask_known_positives": False},
+            {"hard_negatives": 2, "mask": "accidental_hits"},
             [[0.5, 0.0], [2.0, 1.0], [1.5, 0.5]],
         ),
     ],

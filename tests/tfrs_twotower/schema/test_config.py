@@ -25,6 +25,35 @@ features:
 towers: {embedding_dim: 16, query: {hidden_units: [32]}}
 """
 
+EVERY_RECORD_SETTING = """\
+columns:
+  {query_id: shopper, candidate_id: sku, timestamp: ts, order: n, event: kind, value: stars,
+   split: part, title: name, available_from: since}
+labels:
+  events: {click: {weight: 0.5}, shown: {label: 0, unless_positive_within_s: 60}}
+  values: {-1: {label: 0}, 1: {weight: 2}}
+filters: {duplicates: last, min_per_query: 2, k_core: true}
+split: {by: dates, validation_from: 2024-01-01, test_from: 2024-02-01}
+features:
+  query:
+    me: {kind: id, dropout: 0.1, min_count: 2}
+    age: {kind: number, missing: zero}
+    about: {kind: text, buckets: 64}
+    past: {kind: history, length: 5, encoder: gru}
+  context:
+    moment: {kind: timestamp, time_zone: Europe/Paris}
+    seen: {kind: number, aggregate: {what: count, days: 7}}
+    device: {kind: categorical, missing: {fill: phone}}
+  candidate:
+    it: {kind: id}
+    price: {kind: number, normalize: log}
+    genres: {kind: multi_categorical, max_length: 4}
+    new: {kind: boolean}
+    image: {kind: vector, dimension: 3}
+    born: {kind: timestamp, parts: [weekday]}
+export: {attributes: [name, brand]}
+"""
+
 
 def config(text: str) -> Config:
     return parse_config(text, "here.yaml")
@@ -255,8 +284,9 @@ def test_the_query_tower_reads_the_query_features_then_the_context_features():
 
     assert list(made.query_features) == ["user_id", "recent", "moment"]
     assert list(made.candidate_features) == ["item_id", "price", "genres"]
-    assert made.candidate_id_feature == ("item_id", Id())
-    assert made.history == History(length=5)
+    assert made.query_id == ("user_id", Id(dropout=0.1, min_count=2))
+    assert made.candidate_id == ("item_id", Id())
+    assert made.history == ("recent", History(length=5))
 
 
 def test_each_feature_knows_its_column():
@@ -337,6 +367,18 @@ def test_the_fingerprint_is_the_hash_of_the_schema_whatever_the_order_of_its_key
     expected = "f7c5c3dc665942f4"
 
     assert fingerprint({"b": {"c": None}, "a": 1}) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        pytest.param("columns: {timestamp: ts}", "e20b7190f6efc818", id="defaults"),
+        pytest.param(EVERY_RECORD_SETTING, "7d2d9b86247a0b32", id="every-setting"),
+    ],
+)
+def test_fingerprints_are_those_of_the_folders_that_exist(text, expected):
+    """Prepared, run and models folders are matched by it: a change here refuses them all."""
+    assert config(text).fingerprint() == expected
 
 
 def test_differences_name_the_path_and_both_values():

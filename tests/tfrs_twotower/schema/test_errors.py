@@ -1,10 +1,10 @@
-"""A message that names a parameter reads as its reader would write it."""
+"""What the classes of errors promise, and how their messages read."""
 
 import pickle
 
 import pytest
 
-from tfrs_twotower.schema import Parameter, UsageError
+from tfrs_twotower.schema import Parameter, TrainingDiverged, UsageError, UserError
 
 
 @pytest.mark.parametrize(
@@ -35,3 +35,13 @@ def test_an_error_survives_the_way_from_a_worker():
     error = pickle.loads(pickle.dumps(UsageError("pass ", Parameter("resume", True))))
 
     assert error.as_command_line() == "pass --resume"
+
+
+def test_a_training_that_diverged_is_a_user_error_with_its_remedy():
+    error = TrainingDiverged.because("the loss in epoch 2 is nan")
+
+    assert isinstance(error, UserError)
+    assert str(error) == (
+        "training diverged: the loss in epoch 2 is nan; lower `training.learning_rate` or raise "
+        "`loss.temperature`"
+    )

@@ -82,9 +82,9 @@ def test_a_key_that_is_like_no_other_is_answered_with_all_legal_names():
         ("loss: {logq_correction: 1}", "loss.logq_correction", "boolean", "1"),
         ("split: {by: times}", "split.by", "'leave_last_out'", "'times'"),
         ("towers: {query: {hidden_units: [8, x]}}", "towers.query.hidden_units.1", "integer", "x"),
-        ("labels: {events: {click: 1}}", "labels.events.click", "Label", "1"),
-        ("features: {query: []}", "features.query", "dictionary", "[]"),
-        ("training:", "training", "Training", "None"),
+        ("labels: {events: {click: 1}}", "labels.events.click", "section", "1"),
+        ("features: {query: []}", "features.query", "section", "[]"),
+        ("training:", "training", "section", "None"),
         (query_feature("{kind: history, length: -1}"), "features.query.u.length", "than 0", "-1"),
         (query_feature("{kind: vector}"), "features.query.u.dimension", "required", ""),
         (query_feature("{column: x}"), "features.query.u", "kind: categorical", ""),
@@ -101,13 +101,67 @@ def test_a_wrong_value_is_told_by_its_path_the_expectation_and_what_was_given(
     assert given in first
 
 
-def test_several_mistakes_are_told_at_once_but_not_without_end():
-    text = "training: {" + ", ".join(f"unknown{n}: 1" for n in range(7)) + "}"
+def test_all_mistakes_are_told_at_once_in_the_order_of_the_file():
+    text = """\
+loss: {kind: bce, margin: 0.7, hard_negatives: 3}
+training: {epoch: 3, batch_size: 1, seed: -1}
+export: {default_k: 50, max_k: 20}
+towers: {query: {hidden_units: [8, x]}, scoring_hidden_units: [4]}
+colums: {}
+"""
 
-    lines = refusal(text).splitlines()
+    assert refusal(text).splitlines() == [
+        "shop.yaml: loss.margin: does not apply to bce: it is an option of margin",
+        "shop.yaml: loss.hard_negatives: does not apply to bce: it is an option of softmax, margin "
+        "and bpr",
+        "shop.yaml: training.epoch: unknown key; did you mean `epochs`?",
+        "shop.yaml: training.batch_size: Input should be greater than or equal to 2, got 1",
+        "shop.yaml: training.seed: Input should be greater than or equal to 0, got -1",
+        "shop.yaml: export: `default_k` (50) is above `max_k` (20)",
+        "shop.yaml: towers.query.hidden_units.1: Input should be a valid integer, got 'x'",
+        "shop.yaml: colums: unknown key; did you mean `columns`?",
+    ]
 
-    assert len(lines) == 6
-    assert lines[-1] == "shop.yaml: and 2 more"
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        pytest.param(
+            query_feature("{kind: id, missing: nil}"),
+            "features.query.u.missing: Input should be 'indicator' or 'zero' or a section with "
+            "keys, got 'nil'",
+            id="neither",
+        ),
+        pytest.param(
+            query_feature("{kind: id, missing: {fill: unknown, fil: x}}"),
+            "features.query.u.missing.fil: unknown key; did you mean `fill`?",
+            id="the-second",
+        ),
+        pytest.param(
+            query_feature("{kind: id, missing: {fill: [x]}}"),
+            "features.query.u.missing.fill: Input should be a valid string or a valid number or a "
+            "valid boolean, got ['x']",
+            id="a-fill",
+        ),
+        pytest.param(
+            "search: {training.epochs: {low: [], high: 3}}",
+            "search.training.epochs.low: Input should be a valid integer or a valid number, got []",
+            id="an-end-of-a-range",
+        ),
+        pytest.param(
+            "search: {training.epochs: {low: 1, high: 3, logg: true}}",
+            "search.training.epochs.logg: unknown key; did you mean `log`?",
+            id="a-range",
+        ),
+        pytest.param(
+            "search: {training.epochs: 3}",
+            "search.training.epochs: Input should be a section with keys or a valid list, got 3",
+            id="neither-range-nor-list",
+        ),
+    ],
+)
+def test_a_mistake_in_a_value_of_two_forms_is_told_once(text, expected):
+    assert refusal(text) == f"shop.yaml: {expected}"
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tfrs_twotower.models.run_folder import CHECKPOINTS
-from tfrs_twotower.schema.config import Loss
+from tfrs_twotower.schema.loss import Loss
 from tfrs_twotower.training.mining import mine, mined_negatives, segments
 
 MINING = Loss(mined_negatives=2, mine_every=3)

@@ -9,7 +9,7 @@ from tests import tiny_world
 from tfrs_twotower.cli import main
 from tfrs_twotower.keras import keras
 from tfrs_twotower.models.run_folder import load_run
-from tfrs_twotower.schema import UsageError, UserError, parse_config
+from tfrs_twotower.schema import TrainingDiverged, UsageError, UserError, parse_config
 from tfrs_twotower.training.tune import search
 
 SPACE = (
@@ -85,6 +85,16 @@ def test_a_search_that_was_killed_goes_on_as_if_it_had_not_been(searched, prepar
     assert sorted((trial.value, str(trial.settings)) for trial in resumed) == expected
 
 
+def test_a_trial_that_diverges_is_the_worst_and_does_not_end_the_search(prepared, tmp_path):
+    class Diverge(keras.callbacks.Callback):
+        def on_train_begin(self, logs=None):
+            raise TrainingDiverged.because("the loss in epoch 1 is nan")
+
+    [trial] = search(config(), prepared, tmp_path / "search", num_trials=1, callbacks=[Diverge()])
+
+    assert trial.value == 0.0
+
+
 def test_a_finished_search_takes_further_trials(searched, prepared):
     folder, trials = searched
 
@@ -100,8 +110,10 @@ def test_a_finished_search_is_refused_without_a_word(searched, prepared):
 
 
 def test_a_search_does_not_go_on_with_another_config(searched, prepared):
-    with pytest.raises(UsageError, match="begun with another config: loss.margin: 0.5 then, 0.7"):
-        search(config("loss.margin=0.7"), prepared, searched[0], num_trials=9, resume=True)
+    with pytest.raises(
+        UsageError, match="begun with another config: loss.temperature: 0.3 then, 0.7"
+    ):
+        search(config("loss.temperature=0.7"), prepared, searched[0], num_trials=9, resume=True)
     # It is as it was.
     assert len(search(config(), prepared, searched[0], num_trials=1, resume=True)) >= 3
 
