@@ -63,7 +63,7 @@ class EmbedOptions(PipelineOptions):
 
 def read_options(
     arguments: Sequence[str],
-    job: str,
+    program: str,
     about: str | None,
     own: type[PipelineOptions],
     required: Sequence[str],
@@ -72,7 +72,7 @@ def read_options(
 
     Args:
         arguments: The command line.
-        job: The module that is run.
+        program: How the job was called, for messages.
         about: Its docstring, of which the help shows the first line.
         own: The options of the job beside `OutputOptions`.
         required: Names of options that must be given.
@@ -82,7 +82,7 @@ def read_options(
     """
     named = " ".join(f"--{name} {name.upper()}" for name in required)
     parser: Any = ArgumentParser(  # Beam's type for it is private.
-        usage=f"python -m {job} {named} [options] [any Beam option]",
+        usage=f"{program} {named} [options] [any Beam option]",
         description=(about or "").partition("\n")[0],
         epilog=BEAM_HELP,
         allow_abbrev=False,
@@ -92,7 +92,7 @@ def read_options(
     given = parser.parse_known_args(arguments)[0]
     for name in required:
         if getattr(given, name) is None:
-            raise UsageError(f"--{name} is missing; see `python -m {job} --help`")
+            raise UsageError(f"--{name} is missing; see `{program} --help`")
     return PipelineOptions(arguments)
 
 

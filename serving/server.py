@@ -372,8 +372,12 @@ def _without_value(argument: str) -> str:
     return argument.partition("=")[0] if argument in _ON else argument
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None, program: str = "python -m serving.server") -> int:
     """Runs the command line.
+
+    Args:
+        argv: Its words; None: those of the process.
+        program: How it was called, for messages.
 
     Returns:
         0: stopped by a signal; 1: failed; 2: misused.
@@ -382,7 +386,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         _APP(
             args=[_without_value(one) for one in given if one not in _OFF],
-            prog_name="python -m serving.server",
+            prog_name=program,
         )
     except SystemExit as stop:
         return int(stop.code or 0)

@@ -61,7 +61,7 @@ def check_report(report: Summary, job: Job, max_rejected_share: float) -> None:
         raise UserError(
             f"{num_rejected} of {read} records of the {kind} ({num_rejected / read:.1%}) were "
             f"rejected, most as `{reason}`{cure}\nSee {where} for each; ",
-            Parameter("max_rejected_share", option="--max_rejected_share"),
+            Parameter("max_rejected_share"),
             f" ({max_rejected_share:g}) is the share that may be.",
         )
     if not report["examples"]["train"]["positives"]:

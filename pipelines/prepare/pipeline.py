@@ -175,12 +175,17 @@ def prepare(
     return manifest
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the job as the command line says; returns the exit code."""
+def main(argv: Sequence[str] | None = None, program: str = "python -m pipelines.prepare") -> int:
+    """Runs the job as the command line says; returns the exit code.
+
+    Args:
+        argv: The command line; None: that of the process.
+        program: How it was called, for messages.
+    """
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
         required = ("config", "dataset", "output")
-        options = read_options(arguments, "pipelines.prepare", __doc__, PrepareOptions, required)
+        options = read_options(arguments, program, __doc__, PrepareOptions, required)
         own, written = options.view_as(PrepareOptions), options.view_as(OutputOptions)
         manifest = prepare(
             load_config(own.config),
@@ -194,5 +199,5 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(error.as_command_line(), file=sys.stderr)
         return error.exit_code
-    Console().print(closing_table(manifest))
+    Console(markup=False).print(closing_table(manifest))
     return 0

@@ -172,12 +172,17 @@ def _write_table(element: tuple[str, bytes], output: str, staging: str) -> None:
     write_parquet(join(output, f"{EMBEDDING}s-{key}.parquet"), from_ipc(data), staging)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the job as the command line says; returns the exit code."""
+def main(argv: Sequence[str] | None = None, program: str = "python -m pipelines.embed") -> int:
+    """Runs the job as the command line says; returns the exit code.
+
+    Args:
+        argv: The command line; None: that of the process.
+        program: How it was called, for messages.
+    """
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
         required = ("model", "data", "output")
-        options = read_options(arguments, "pipelines.embed", __doc__, EmbedOptions, required)
+        options = read_options(arguments, program, __doc__, EmbedOptions, required)
         own, written = options.view_as(EmbedOptions), options.view_as(OutputOptions)
         num_rows = embed(
             own.model,

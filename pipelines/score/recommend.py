@@ -284,15 +284,18 @@ def _write_report(counts: tuple[int, int], staging: str) -> None:
     filesystem.write_bytes(join(staging, REPORT), json.dumps(counts).encode(), staging)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the job as the command line says; returns the exit code."""
+def main(argv: Sequence[str] | None = None, program: str = "python -m pipelines.recommend") -> int:
+    """Runs the job as the command line says; returns the exit code.
+
+    Args:
+        argv: The command line; None: that of the process.
+        program: How it was called, for messages.
+    """
     arguments = list(sys.argv[1:] if argv is None else argv)
     started = time.monotonic()
     try:
         required = ("models", "queries", "output")
-        options = read_options(
-            arguments, "pipelines.recommend", __doc__, RecommendOptions, required
-        )
+        options = read_options(arguments, program, __doc__, RecommendOptions, required)
         own, to = options.view_as(RecommendOptions), options.view_as(OutputOptions)
         manifest = recommend(
             own.models,
@@ -310,7 +313,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(error.as_command_line(), file=sys.stderr)
         return error.exit_code
-    Console().print(_closing_table(manifest, seconds, to.output))
+    Console(markup=False, emoji=False).print(_closing_table(manifest, seconds, to.output))
     return 0
 
 

@@ -77,7 +77,7 @@ def show_queries(
         shown = [answers[query_id], *(value[::-1] for value in had.values())]
         for row in zip_longest(*(value[:NUM_SHOWN] for value in shown), fillvalue=""):
             table.add_row(*(titles.get(value, value) for value in row))
-        Console().print(table)
+        Console(markup=False, emoji=False).print(table)
 
 
 def _is_texts(value: object) -> bool:

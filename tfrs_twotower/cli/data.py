@@ -1,34 +1,47 @@
-"""Commands before there is a model: data sets, a config for a log of one's own."""
+"""Commands about data and the config: sample data sets, a first config, the prepared folder."""
 
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tfrs_twotower.cli.display import print_table, warn
 from tfrs_twotower.cli.options import (
+    PASSED_ON,
     JsonFlag,
     OutputOption,
     OverwriteOption,
-    print_json,
+    examples,
 )
+from tfrs_twotower.cli.output import print_json, print_table, warn
+
+if TYPE_CHECKING:
+    from tfrs_twotower.datasets.inspect import Inspection
 
 app = typer.Typer()
 MEANING_OF_LABEL = {1: "positive", 0: "negative", None: "rejected"}
 
 
-@app.command()
+@app.command(
+    epilog=examples(
+        "twotower dataset sample --output demo/dataset",
+        "twotower dataset movielens-100k --source ml-100k/ --output ml/dataset",
+    )
+)
 def dataset(
-    name: Annotated[str, typer.Argument(help="sample, movielens-100k, movielens-1m, ngcf, ...")],
+    name: Annotated[
+        str,
+        typer.Argument(help="sample, movielens-100k, movielens-1m, ngcf, sasrec or ncf."),
+    ],
     output: OutputOption,
     source: Annotated[
-        Path | None, typer.Option(help="Folder of the original files, plain or .gz.")
+        Path | None,
+        typer.Option(help="Folder of the original files, plain or .gz; the sample needs none."),
     ] = None,
     overwrite: OverwriteOption = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """Writes a data set as a dataset folder: a log, its candidates, a config."""
+    """Write a sample or public data set as a dataset folder: log, candidates, config."""
     from tfrs_twotower.datasets import write_dataset
 
     counts = write_dataset(name, output, source, overwrite=overwrite)
@@ -38,53 +51,69 @@ def dataset(
         print_table(f"{name} in {output}", ["", "count"], list(counts.items()))
 
 
-@app.command()
+@app.command(epilog=examples("twotower init shop/"))
 def init(
-    folder: Annotated[Path, typer.Argument(help="Holds interactions*, candidates*, queries*.")],
-    overwrite: OverwriteOption = False,
+    folder: Annotated[
+        Path,
+        typer.Argument(
+            metavar="DIR", help="Holds interactions*, optionally candidates*, queries*."
+        ),
+    ],
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace the twotower.yaml that is there.")
+    ] = False,
 ) -> None:
-    """Looks at a log, writes a commented twotower.yaml, previews labels and split."""
+    """Inspect a log, write a commented twotower.yaml, preview the labels and the split."""
     from tfrs_twotower.datasets.inspect import inspect_dataset, write_config
 
-    seen = inspect_dataset(folder)
-    path = write_config(folder, seen, overwrite=overwrite)
-    part = "" if seen.is_whole_log else f"the first {seen.num_rows:,} rows of "
+    found = inspect_dataset(folder)
+    path = write_config(folder, found, overwrite=overwrite)
+    _print_inspection(found)
+    for warning in found.warnings:
+        warn(warning)
+    print(f"{path} written: read it, correct it, then\n  twotower run {folder}")
+
+
+@app.command(**PASSED_ON)
+def prepare(context: typer.Context) -> None:
+    """Turn a dataset folder into training data, with Apache Beam."""
+    from pipelines import prepare as job
+
+    raise typer.Exit(job.main(context.args, "twotower prepare"))
+
+
+@app.command()
+def config() -> None:
+    """Print every key of twotower.yaml with its default and its meaning."""
+    from tfrs_twotower.schema.reference import reference
+
+    print(reference(), end="")
+
+
+def _print_inspection(found: "Inspection") -> None:
+    part = "" if found.is_whole_log else f"the first {found.num_rows:,} rows of "
     print_table(
-        f"Looked at {part}{', '.join(seen.files['interactions'])}",
+        f"Looked at {part}{', '.join(found.files['interactions'])}",
         ["column", "taken for", "file"],
-        [[guess.column, guess.meaning, guess.file] for guess in seen.columns],
+        [[guess.column, guess.meaning, guess.file] for guess in found.columns],
     )
-    if seen.first_rows:
-        names = list(seen.first_rows[0])
-        print_table("First rows", names, [list(row.values()) for row in seen.first_rows])
+    if found.first_rows:
+        names = list(found.first_rows[0])
+        print_table("First rows", names, [list(row.values()) for row in found.first_rows])
     print_table(
         "Labels",
         ["value", "rows", "becomes", "weight"],
         [
             [f"{label.column or ''} {label.value}", label.rows, MEANING_OF_LABEL[label.label]]
             + [label.weight]
-            for label in seen.labels
+            for label in found.labels
         ],
     )
     print_table(
         "Split",
         ["split", "rows", "from", "to"],
-        [[part.split, part.rows, _day(part.first_s), _day(part.last_s)] for part in seen.splits],
+        [[part.split, part.rows, _day(part.first_s), _day(part.last_s)] for part in found.splits],
     )
-    for warning in seen.warnings:
-        warn(warning)
-    print(
-        f"{path} written: read it, correct it, then\n  python -m pipelines.prepare "
-        f"--config {path} --dataset {folder} --output prepared"
-    )
-
-
-@app.command()
-def config() -> None:
-    """Prints every key of twotower.yaml with its default and what it says."""
-    from tfrs_twotower.schema.reference import reference
-
-    print(reference(), end="")
 
 
 def _day(second: int | None) -> str | None:

@@ -16,7 +16,8 @@ import pandas as pd
 import pyarrow.dataset as ds
 from rich.console import Console
 
-from tfrs_twotower.cli.display import print_metrics, print_table
+from tfrs_twotower.cli.evaluation_tables import print_metrics
+from tfrs_twotower.cli.output import print_table
 from tfrs_twotower.datasets import DATASETS
 from tfrs_twotower.models.run_folder import EVALUATION
 from tfrs_twotower.publishing.models_folder import (

@@ -1,12 +1,12 @@
-"""Commands that judge a run."""
+"""Commands that evaluate, compare and explain runs."""
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from tfrs_twotower.cli.display import (
+from tfrs_twotower.cli.evaluation_tables import (
     print_attribution,
     print_comparison,
     print_metrics,
@@ -14,69 +14,81 @@ from tfrs_twotower.cli.display import (
     print_operations,
     print_slices,
     print_users,
+    warn_if_below_popularity,
 )
 from tfrs_twotower.cli.options import (
     DataOption,
+    EvaluationOption,
     JsonFlag,
     ModelsOption,
     OutputOption,
     OverwriteOption,
+    QueryOption,
     RunOption,
-    print_json,
-    warn_if_below_popularity,
+    SplitOption,
+    examples,
 )
+from tfrs_twotower.cli.output import print_json
 from tfrs_twotower.schema import UsageError, UserError
 from tfrs_twotower.schema.requests import json_object
 
 app = typer.Typer()
 
 
-@app.command()
+@app.command(
+    epilog=examples(
+        "twotower evaluate --run demo/run --data demo/prepared",
+        "twotower evaluate --run demo/run --data demo/prepared --protocol sampled:100 --unit event",
+    )
+)
 def evaluate(
     run: RunOption,
     data: DataOption,
-    split: Annotated[str, typer.Option(help="train, validation or test.")] = "test",
+    split: SplitOption = "test",
     protocol: Annotated[
         str,
         typer.Option(
-            help="full: the whole corpus; sampled:N or popular:N: among N others at random or by "
-            "popularity; given:FILE: among the lists of a Parquet file."
+            help="full: rank the whole corpus; sampled:N or popular:N: among N negatives drawn "
+            "uniformly or by popularity; given:FILE: among the lists of a Parquet file."
         ),
     ] = "full",
     unit: Annotated[
-        str, typer.Option(help="user: each query once; event: each positive event.")
+        str, typer.Option(help="user: each query once; event: each positive event by itself.")
     ] = "user",
     relevant_from: Annotated[
-        float, typer.Option("--relevant_from", help="Only positives of this weight or more count.")
+        float, typer.Option("--relevant_from", help="Count only positives of this weight or more.")
     ] = 0.0,
     baseline: Annotated[
         list[str] | None,
         typer.Option(
             metavar="NAME=FILE",
-            help="Ranked lists beside the model: Parquet with query_id and candidate_ids.",
+            help="Ranked lists to evaluate beside the model: Parquet with query_id and "
+            "candidate_ids; repeat for more.",
         ),
     ] = None,
     user: Annotated[
-        list[str] | None, typer.Option(help="A user to look at closely; repeat for more.")
+        list[str] | None, typer.Option(help="A query id to show in detail; repeat for more.")
     ] = None,
     models: Annotated[
         Path | None,
-        typer.Option(help="The models exported from the run: what they answer, who misses what."),
+        typer.Option(
+            help="The models folder exported from the run: also evaluate its answers, and what is "
+            "missed by the model, the index and the rules."
+        ),
     ] = None,
     rules: Annotated[
         str,
-        typer.Option(help="JSON: optional inputs of `recommend` for all users; with --models."),
+        typer.Option(help="JSON: optional inputs of `recommend` for all queries; with --models."),
     ] = "{}",
     json_file: Annotated[
         Path | None, typer.Option("--json", metavar="FILE", help="Also write JSON; - is stdout.")
     ] = None,
 ) -> None:
-    """Ranks the corpus, beside popularity, neighbours and chance."""
+    """Rank the candidates for every query; metrics beside popularity, item-kNN and chance."""
     from tfrs_twotower import api
 
     if unit not in ("user", "event"):
         raise UsageError(f"--unit {unit}: expected user or event")
-    is_stdout = json_file == Path("-")
     if json_file and (json_file.is_dir() or not json_file.parent.is_dir()):
         raise UsageError(f"--json {json_file}: expected a file in a folder that exists")
     evaluation = api.evaluate(
@@ -92,50 +104,38 @@ def evaluate(
         rules=json_object("--rules", rules),
     )
     report = {**evaluation.as_dict(), "operations": evaluation.operations}
-    if is_stdout:
+    if json_file == Path("-"):
         print_json(report)
     else:
-        print_metrics(report)
-        print_slices(report)
-        if "attribution" in report:
-            print_attribution(report)
-        if user:
-            print_users(report["users"])
-        print_moments(report["morning_and_evening"])
-        print_operations(report["operations"])
-    if json_file and not is_stdout:
-        try:
-            json_file.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-        except OSError as error:
-            raise UserError(f"cannot write {json_file}: {error.strerror}") from error
-    warn_if_below_popularity(evaluation)
+        _print_evaluation(report, bool(user))
+        if json_file:
+            _write_json(json_file, report)
+    warn_if_below_popularity(evaluation.is_below_popularity)
 
 
-@app.command()
+@app.command(epilog=examples("twotower report --run demo/run --output report.html"))
 def report(
     run: RunOption,
     output: Annotated[Path, typer.Option(help="The HTML file to write.")],
-    models: Annotated[Path | None, typer.Option(help="The models exported from the run.")] = None,
-    evaluation: Annotated[
-        str, typer.Option(help="Which evaluation of the run, as its files are named.")
-    ] = "test-full",
+    models: Annotated[
+        Path | None, typer.Option(help="The models folder exported from the run.")
+    ] = None,
+    evaluation: EvaluationOption = "test-full",
 ) -> None:
-    """Writes an evaluated run as one HTML page that opens without a network."""
+    """Write an evaluated run as one HTML page that needs no network."""
     from tfrs_twotower import api
 
     api.report(run, output, models=models, evaluation=evaluation)
     print(f"report in {output}")
 
 
-@app.command()
+@app.command(epilog=examples("twotower compare run-a run-b"))
 def compare(
     runs: Annotated[list[Path], typer.Argument(help="Evaluated runs, two or more.")],
-    evaluation: Annotated[
-        str, typer.Option(help="Which evaluation of the runs, as its files are named.")
-    ] = "test-full",
+    evaluation: EvaluationOption = "test-full",
     as_json: JsonFlag = False,
 ) -> None:
-    """Compares runs on the same queries: metrics, significance, configs, lists."""
+    """Compare runs on the same queries: metrics, significance, configs, lists."""
     from tfrs_twotower import api
 
     comparison = api.compare(runs, evaluation=evaluation)
@@ -145,39 +145,49 @@ def compare(
         print_comparison(comparison.as_dict())
 
 
-@app.command()
+@app.command(
+    epilog=examples("twotower embeddings --run demo/run --data demo/prepared --output store")
+)
 def embeddings(
     run: RunOption,
     data: DataOption,
     output: OutputOption,
     overwrite: OverwriteOption = False,
 ) -> None:
-    """Writes the candidates' embeddings as Parquet and for TensorBoard's projector."""
+    """Write the candidate embeddings of a run as Parquet and for TensorBoard's projector."""
     from tfrs_twotower import api
 
     written = api.embeddings(run, data, output, overwrite=overwrite)
     print(f"{written.num_candidates:,} embeddings of {written.embedding_dim} in {output}")
 
 
-@app.command("user-embeddings")
+@app.command(
+    "user-embeddings",
+    epilog=examples("twotower user-embeddings --models demo/models --output users"),
+)
 def user_embeddings(
     models: ModelsOption, output: OutputOption, overwrite: OverwriteOption = False
 ) -> None:
-    """Writes user embeddings computed ahead, where the context mode allows it."""
+    """Precompute the embeddings of all known users, where the context mode allows it."""
     from tfrs_twotower import api
 
     print(f"{api.user_embeddings(models, output, overwrite=overwrite):,} embeddings in {output}")
 
 
-@app.command()
+@app.command(
+    epilog=examples(
+        "twotower explain --run demo/run --data demo/prepared --candidate i0007 --query "
+        """'{"user_id": "u0042"}'"""
+    )
+)
 def explain(
     run: RunOption,
     data: DataOption,
-    query: Annotated[str, typer.Option(help="""JSON, for example '{"user_id": "42"}'.""")],
+    query: QueryOption,
     candidate: Annotated[str, typer.Option(help="The id of the candidate to explain.")],
     as_json: JsonFlag = False,
 ) -> None:
-    """Says why a candidate is recommended: the nearest of the history, what each feature adds."""
+    """Explain a score: the nearest of the history, the contribution of each feature."""
     from tfrs_twotower import api
 
     explanation = api.explain(run, data, json_object("--query", query), candidate)
@@ -193,7 +203,12 @@ def explain(
         print("\n".join(explanation.in_words()))
 
 
-@app.command()
+@app.command(
+    epilog=examples(
+        "twotower sensitivity --run demo/run --data demo/prepared --context "
+        """'{"clock": 1717000000}'"""
+    )
+)
 def sensitivity(
     run: RunOption,
     data: DataOption,
@@ -202,12 +217,12 @@ def sensitivity(
         typer.Option(help="""JSON of context features, '{"at": 1709712000}'; default: 08:00."""),
     ] = None,
     versus: Annotated[
-        str | None, typer.Option(help="Another moment, likewise; default: 20:00 of that day.")
+        str | None, typer.Option(help="Of another moment, likewise; default: 20:00 of that day.")
     ] = None,
-    split: Annotated[str, typer.Option(help="train, validation or test.")] = "test",
+    split: SplitOption = "test",
     as_json: JsonFlag = False,
 ) -> None:
-    """Compares what is recommended in two moments: how alike the ten best are."""
+    """Compare the recommendations of two moments: the overlap of the ten best."""
     from tfrs_twotower import api
 
     moments = {
@@ -223,6 +238,24 @@ def sensitivity(
         f"{json.dumps(found.second)}, over {found.num_queries:,} users (context mode: "
         f"{found.context_mode or 'no context'})"
     )
+
+
+def _print_evaluation(report: dict[str, Any], with_users: bool) -> None:
+    print_metrics(report)
+    print_slices(report)
+    if "attribution" in report:
+        print_attribution(report)
+    if with_users:
+        print_users(report["users"])
+    print_moments(report["morning_and_evening"])
+    print_operations(report["operations"])
+
+
+def _write_json(path: Path, report: dict[str, Any]) -> None:
+    try:
+        path.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror}") from error
 
 
 def _named_file(text: str) -> tuple[str, str]:

@@ -1,15 +1,9 @@
-"""What several commands share: options, JSON in and out, a warning."""
+"""Options that several commands share, and how examples stand in their help."""
 
-import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, Any
 
 import typer
-
-from tfrs_twotower.cli.display import warn
-
-if TYPE_CHECKING:
-    from tfrs_twotower.evaluation.evaluate import Evaluation
 
 ConfigOption = Annotated[Path, typer.Option("--config", help="The config, twotower.yaml.")]
 DataOption = Annotated[Path, typer.Option("--data", help="The prepared folder.")]
@@ -19,18 +13,28 @@ OutputOption = Annotated[Path, typer.Option("--output", help="The folder to writ
 OverwriteOption = Annotated[
     bool, typer.Option("--overwrite", help="Replace a finished output folder.")
 ]
+OverridesOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="PATH=VALUE", help="Override a key of the config; repeat for more."
+    ),
+]
+SplitOption = Annotated[str, typer.Option("--split", help="train, validation or test.")]
+EvaluationOption = Annotated[
+    str, typer.Option("--evaluation", help="Which evaluation, as its files in the run are named.")
+]
+QueryOption = Annotated[
+    str, typer.Option("--query", help="""JSON, for example '{"user_id": "42"}'.""")
+]
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")]
 
+# Of commands that hand their whole command line, `--help` included, to a module of their own.
+PASSED_ON: dict[str, Any] = {
+    "context_settings": {"allow_extra_args": True, "ignore_unknown_options": True},
+    "add_help_option": False,
+}
 
-def print_json(value: object) -> None:
-    """Prints a result for machines."""
-    print(json.dumps(value, indent=2, default=lambda other: other.tolist()))
 
-
-def warn_if_below_popularity(evaluation: "Evaluation") -> None:
-    """Says so where everybody would be served better with what is popular."""
-    if evaluation.is_below_popularity:
-        warn(
-            "the model is below popularity: train longer, change the learning rate or the "
-            "features, and do not serve it as it is"
-        )
+def examples(*commands: str) -> str:
+    """The end of a command's help: lines to copy."""
+    return "\n\n".join(["Examples:" if len(commands) > 1 else "Example:", *commands])

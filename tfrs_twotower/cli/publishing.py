@@ -1,4 +1,4 @@
-"""Commands that publish models, and look after what is published."""
+"""Commands that publish models, and manage what is published."""
 
 import dataclasses
 from pathlib import Path
@@ -6,21 +6,26 @@ from typing import Annotated, Any
 
 import typer
 
-from tfrs_twotower.cli.display import print_table
 from tfrs_twotower.cli.options import (
     DataOption,
     JsonFlag,
     ModelsOption,
     OutputOption,
     RunOption,
-    print_json,
+    examples,
 )
+from tfrs_twotower.cli.output import print_json, print_table
 from tfrs_twotower.schema.models import asked
 
 app = typer.Typer()
 
 
-@app.command()
+@app.command(
+    epilog=examples(
+        "twotower export --run demo/run --data demo/prepared --output demo/models",
+        "twotower export ... --target_recall 0.95 --at 100",
+    )
+)
 def export(
     run: RunOption,
     data: DataOption,
@@ -28,22 +33,25 @@ def export(
     target_recall: Annotated[
         float | None,
         typer.Option(
-            "--target-recall",
-            help="Share of the exact answer that the index must find; fails where it cannot.",
+            "--target_recall",
+            help="Share (0 to 1) of the exact answer that the index must find; fails where no "
+            "setting does. Default: `index.target_recall` of the config.",
         ),
     ] = None,
     at: Annotated[
-        int | None, typer.Option(help="For the best how many that holds; default: 100.")
+        int | None,
+        typer.Option(help="For how many best candidates that holds; default: `index.at`."),
     ] = None,
     config_base_path: Annotated[
         str | None,
         typer.Option(
-            "--config_base_path", help="Where the server will see the folder; default: here."
+            "--config_base_path",
+            help="Where the server will see the folder; default: where it is now.",
         ),
     ] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Publishes the next version of every SavedModel, and the server's configs."""
+    """Publish the next version of every SavedModel, and the server's configs."""
     publish(
         run,
         data,
@@ -55,11 +63,11 @@ def export(
     )
 
 
-@app.command()
+@app.command(epilog=examples("twotower refresh --models demo/models --candidates candidates.csv"))
 def refresh(
     models: ModelsOption,
     candidates: Annotated[
-        list[Path], typer.Option(help="A file of the whole new corpus; repeat for more.")
+        list[Path], typer.Option(help="A file of the new corpus, all of it; repeat for more.")
     ],
     version: Annotated[
         int | None,
@@ -67,7 +75,7 @@ def refresh(
     ] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Publishes a version with new, changed and removed candidates; trains nothing."""
+    """Publish a version with new, changed and removed candidates, without training."""
     from tfrs_twotower import api
 
     api.quiet_native_log()
@@ -91,9 +99,9 @@ def refresh(
     _print_index(manifest)
 
 
-@app.command()
+@app.command(epilog=examples("twotower versions --models demo/models"))
 def versions(models: ModelsOption, as_json: JsonFlag = False) -> None:
-    """Lists the versions of a models folder and their labels."""
+    """List the versions of a models folder and their labels."""
     from tfrs_twotower.publishing.versions import list_versions
 
     found = list_versions(models)
@@ -118,7 +126,7 @@ def versions(models: ModelsOption, as_json: JsonFlag = False) -> None:
     )
 
 
-@app.command()
+@app.command(epilog=examples("twotower signatures --models demo/models --model retrieval"))
 def signatures(
     models: ModelsOption,
     model: Annotated[
@@ -127,7 +135,7 @@ def signatures(
     version: Annotated[int | None, typer.Option(help="Default: the newest.")] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Prints what the models can be asked, as Markdown: inputs, outputs, examples."""
+    """Print the signatures of the models as Markdown: inputs, outputs, examples."""
     from tfrs_twotower.publishing import signature_reference
 
     found = signature_reference.signatures(models, model, version)
@@ -137,15 +145,17 @@ def signatures(
         print(signature_reference.as_markdown(found))
 
 
-@app.command()
+@app.command(epilog=examples("twotower promote --models demo/models --version 2 --label canary"))
 def promote(
     models: ModelsOption,
     version: Annotated[int | None, typer.Option(help="Default: the newest.")] = None,
     label: Annotated[str, typer.Option(help="stable or canary.")] = "stable",
-    force: Annotated[bool, typer.Option("--force", help="Also where the gate says no-go.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Also where the gate finds a no-go.")
+    ] = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """Compares a version with the stable one and, if nothing speaks against it, labels it."""
+    """Label a version that passes the release gate, which compares it with the stable one."""
     from tfrs_twotower import api
 
     gate = api.promote(models, version, label=label, force=force)
@@ -159,9 +169,9 @@ def promote(
     )
 
 
-@app.command()
+@app.command(epilog=examples("twotower rollback --models demo/models"))
 def rollback(models: ModelsOption, as_json: JsonFlag = False) -> None:
-    """Makes the version stable that was so before."""
+    """Make the previous stable version the stable one again."""
     from tfrs_twotower.publishing import versions
 
     version = versions.rollback(models)
@@ -171,17 +181,26 @@ def rollback(models: ModelsOption, as_json: JsonFlag = False) -> None:
         print(f"version {version} is stable again")
 
 
-@app.command()
+@app.command(
+    epilog=examples(
+        "twotower doctor demo/models",
+        "twotower doctor demo/models --target tensorflow/serving:2.20.0",
+    )
+)
 def doctor(
     export: Annotated[
-        Path | None, typer.Argument(help="A models folder, or a version of a model in it.")
+        Path | None,
+        typer.Argument(
+            help="A models folder, or a version of a model in it; without: this machine's packages."
+        ),
     ] = None,
     target: Annotated[
-        str, typer.Option(help="embedded, or an image such as tensorflow/serving:2.20.0.")
+        str,
+        typer.Option(help="The server: embedded, or an image such as tensorflow/serving:2.20.0."),
     ] = "embedded",
     as_json: JsonFlag = False,
 ) -> None:
-    """Finds what would go wrong with an export before a server meets it; exit 1 if anything."""
+    """Check an export before a server loads it; exit code 1 where something would fail."""
     from tfrs_twotower.publishing.doctor import examine
 
     findings = examine(export, target)

@@ -1,56 +1,64 @@
-"""Commands that train."""
+"""Commands that train, and search for better settings."""
 
 import dataclasses
 import math
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tfrs_twotower.cli.display import print_metrics, print_table, warn
+from tfrs_twotower.cli.evaluation_tables import print_metrics, warn_if_below_popularity
 from tfrs_twotower.cli.options import (
     ConfigOption,
     DataOption,
     JsonFlag,
     OutputOption,
+    OverridesOption,
     OverwriteOption,
-    print_json,
-    warn_if_below_popularity,
+    examples,
 )
+from tfrs_twotower.cli.output import print_json, print_table, warn
 from tfrs_twotower.cli.publishing import publish
 from tfrs_twotower.schema import Config, load_config
+
+if TYPE_CHECKING:
+    from tfrs_twotower.training.train import Training
 
 app = typer.Typer()
 
 
-@app.command()
+@app.command(
+    epilog=examples(
+        "twotower train --config twotower.yaml --data demo/prepared --output demo/run",
+        "twotower train ... --set training.epochs=20 --set towers.embedding_dim=64",
+        "twotower train ... --resume",
+    )
+)
 def train(
     config: ConfigOption,
     data: DataOption,
     output: OutputOption,
-    overrides: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="PATH=VALUE", help="Overrides a key: path.to.key=value."),
-    ] = None,
+    overrides: OverridesOption = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with a training that was stopped.")
+        bool, typer.Option("--resume", help="Continue a training that was interrupted.")
     ] = False,
     warm_start: Annotated[
         Path | None,
         typer.Option(
-            "--warm_start", metavar="RUN", help="Begin with the weights of a run on earlier data."
+            "--warm_start", metavar="RUN", help="Start from the weights of a run on earlier data."
         ),
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry_run", help="Show the model and its memory; train nothing.")
+        bool, typer.Option("--dry_run", help="Show the model and its memory, do not train.")
     ] = False,
     export_to: Annotated[
-        Path | None, typer.Option("--export", metavar="MODELS", help="Export to MODELS at the end.")
+        Path | None,
+        typer.Option("--export", metavar="MODELS", help="Export to MODELS after training."),
     ] = None,
     overwrite: OverwriteOption = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """Trains the two towers and keeps the best epoch."""
+    """Train the two towers and keep the best epoch."""
     from tfrs_twotower import api
 
     checked = load_config(config, overrides or ())
@@ -65,51 +73,35 @@ def train(
     trained = api.train(
         checked, data, output, overwrite=overwrite, resume=resume, warm_start=warm_start
     )
-    if trained.moved and not as_json:
-        print_table(
-            f"Carried over from {warm_start}",
-            ["vocabulary", "kept", "new", "dropped"],
-            [[name, *moved] for name, moved in trained.moved.items()],
-        )
-    report = trained.validation.as_dict() if trained.validation else None
     if as_json:
-        moved = {name: counts._asdict() for name, counts in trained.moved.items()}
-        print_json({"best_epoch": trained.best_epoch + 1, "moved": moved, "validation": report})
-    elif trained.validation and report:
-        print_metrics(report)
-        print(f"best epoch {trained.best_epoch + 1} of {len(trained.epochs)}; run in {output}")
+        print_json(_as_json(trained))
     else:
-        warn("the validation split is empty: the last epoch was kept")
-    if checked.ranks_alike_for_all:
-        warn(
-            "a linear `towers.context_mode: scoring_layer` ranks the candidates alike for every "
-            "user and moment: give it a hidden layer, such as `towers.scoring_hidden_units: [64]`"
-        )
-    elif trained.validation:
-        warn_if_below_popularity(trained.validation)
+        _print_training(trained, warm_start)
+    _warn_of_result(checked, trained)
     if export_to is not None:
         publish(output, data, export_to, as_json)
 
 
-@app.command()
+@app.command(
+    epilog=examples(
+        "twotower tune --config twotower.yaml --data demo/prepared --output search --trials 30"
+    )
+)
 def tune(
     config: ConfigOption,
     data: DataOption,
     output: OutputOption,
     trials: Annotated[
-        int, typer.Option(min=1, help="How many trainings, those before a --resume included.")
+        int, typer.Option(min=1, help="How many trainings, including those before a --resume.")
     ] = 20,
-    overrides: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="PATH=VALUE", help="Overrides a key: path.to.key=value."),
-    ] = None,
+    overrides: OverridesOption = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with a search, stopped or finished.")
+        bool, typer.Option("--resume", help="Continue a search, interrupted or finished.")
     ] = False,
     overwrite: OverwriteOption = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """Searches for better settings with Optuna; `search` in the config says which."""
+    """Search for better settings with Optuna; `search` in the config names their ranges."""
     from tfrs_twotower import api
 
     checked = load_config(config, overrides or ())
@@ -129,6 +121,39 @@ def tune(
     )
     settings = " ".join(f"--set {override}" for override in found[0].as_overrides())
     print(f"the best run is {found[0].folder}; to train it again: {settings}")
+
+
+def _as_json(trained: "Training") -> dict[str, Any]:
+    return {
+        "best_epoch": trained.best_epoch + 1,
+        "moved": {name: counts._asdict() for name, counts in trained.moved.items()},
+        "validation": trained.validation.as_dict() if trained.validation else None,
+    }
+
+
+def _print_training(trained: "Training", warm_start: Path | None) -> None:
+    if trained.moved:
+        print_table(
+            f"Carried over from {warm_start}",
+            ["vocabulary", "kept", "new", "dropped"],
+            [[name, *moved] for name, moved in trained.moved.items()],
+        )
+    if trained.validation:
+        print_metrics(trained.validation.as_dict())
+        epoch, num_epochs = trained.best_epoch + 1, len(trained.epochs)
+        print(f"best epoch {epoch} of {num_epochs}; run in {trained.folder}")
+
+
+def _warn_of_result(config: Config, trained: "Training") -> None:
+    if trained.validation is None:
+        warn("the validation split is empty: the last epoch was kept")
+    if config.ranks_alike_for_all:
+        warn(
+            "a linear `towers.context_mode: scoring_layer` ranks the candidates alike for every "
+            "user and moment: give it a hidden layer, such as `towers.scoring_hidden_units: [64]`"
+        )
+    elif trained.validation:
+        warn_if_below_popularity(trained.validation.is_below_popularity)
 
 
 def _print_plan(config: Config, data: Path, warm_start: Path | None, as_json: bool) -> None:

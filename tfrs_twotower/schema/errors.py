@@ -11,12 +11,10 @@ class Parameter:
     Attributes:
         name: As Python spells it.
         value: What to set it to; None: the message names the parameter alone.
-        option: As the command line spells it, where that is not the name with dashes.
     """
 
     name: str
     value: object = None
-    option: str = ""
 
     def __str__(self) -> str:
         """As Python spells it."""
@@ -24,7 +22,7 @@ class Parameter:
 
     def as_option(self) -> str:
         """As the command line spells it; a flag has no value."""
-        option = self.option or "--" + self.name.replace("_", "-")
+        option = f"--{self.name}"
         return option if self.value in (None, True) else f"{option} {self.value}"
 
 

@@ -1,11 +1,23 @@
 """The command line: exit codes, one or two lines for a mistake, JSON for machines."""
 
 import json
+import types
 
 import pytest
+import typer
 
+import pipelines
+import serving
 from tests import tiny_world
-from tfrs_twotower.cli import main
+from tfrs_twotower import __version__
+from tfrs_twotower.cli import PANELS, app, main
+
+PASSED_ON = {
+    "prepare": (pipelines, "prepare"),
+    "score": (pipelines, "recommend"),
+    "embed": (pipelines, "embed"),
+    "serve": (serving, "server"),
+}
 
 
 @pytest.fixture(scope="module")
@@ -167,3 +179,82 @@ def test_a_demo_of_a_folder_without_config_says_how_to_get_one(tmp_path, capsys)
 
 def test_a_missing_option_is_misuse():
     assert main(["train"]) == 2
+
+
+def test_the_version_is_printed(capsys):
+    assert main(["--version"]) == 0
+
+    assert capsys.readouterr().out == f"twotower {__version__}\n"
+
+
+def test_the_shell_completes_commands_and_options(capsys, monkeypatch):
+    monkeypatch.setenv("_TWOTOWER_COMPLETE", "complete_bash")
+    for typed, completed in (
+        ("twotower e", {"evaluate", "explain", "export", "embed", "embeddings"}),
+        ("twotower train --wa", {"--warm_start"}),
+    ):
+        monkeypatch.setenv("COMP_WORDS", typed)
+        monkeypatch.setenv("COMP_CWORD", str(typed.count(" ")))
+
+        assert main([]) == 0
+        assert set(capsys.readouterr().out.split()) == completed
+
+
+def test_the_help_groups_all_commands(capsys):
+    assert main(["--help"]) == 0
+
+    shown = capsys.readouterr().out
+    for text in (*PANELS, *typer.main.get_command(app).commands):
+        assert text in shown
+
+
+@pytest.mark.parametrize("name", sorted(typer.main.get_command(app).commands.keys() - PASSED_ON))
+def test_the_help_of_a_command_has_an_example_with_options_that_exist(name, capsys):
+    command = typer.main.get_command(app).commands[name]
+    if not command.params:
+        return
+    example = command.epilog
+    assert f"twotower {name}" in example
+    options = {option for parameter in command.params for option in parameter.opts}
+    assert {word for word in example.split() if word.startswith("--")} <= options
+
+
+def test_flags_of_ours_have_underscores_as_those_of_beam_and_tf_serving():
+    commands = typer.main.get_command(app).commands.values()
+    options = {option for command in commands for p in command.params for option in p.opts}
+
+    assert [option for option in options if "-" in option.removeprefix("--")] == []
+
+
+def test_a_flag_with_hyphens_is_the_flag_with_underscores(tmp_path, capsys):
+    words = ["export", "--run", f"{tmp_path}/none", "--data", "d", "--output", "o"]
+
+    assert main([*words, "--target-recall", "0.9", "--config-base-path", "/m"]) == 1
+    assert_said(capsys, "none", "twotower train")
+
+
+@pytest.mark.parametrize("name", PASSED_ON)
+def test_what_a_module_reads_itself_reaches_it_unchanged(name, monkeypatch):
+    """Its own options, those of Beam or TF Serving, `--help` too."""
+    package, module = PASSED_ON[name]
+    called = []
+    fake = types.SimpleNamespace(main=lambda *arguments: called.append(arguments) or 7)
+    monkeypatch.setattr(package, module, fake, raising=False)
+    words = ["--help", "--config", "c.yaml", "--runner=X", "--no-such", "-1", "--k", "3", "last"]
+
+    assert main([name, *words]) == 7
+
+    assert called == [(words, f"twotower {name}")]
+
+
+@pytest.mark.parametrize(("message", "line"), [("", "interrupted"), ("step 2", "step 2")])
+def test_an_interrupted_command_ends_with_a_line_and_exit_130(
+    message, line, tmp_path, capsys, monkeypatch
+):
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt(message)
+
+    monkeypatch.setattr("tfrs_twotower.datasets.write_dataset", interrupted)
+
+    assert main(["dataset", "sample", "--output", str(tmp_path / "out")]) == 130
+    assert capsys.readouterr().err == f"{line}\n"

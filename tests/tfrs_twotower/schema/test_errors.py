@@ -11,9 +11,8 @@ from tfrs_twotower.schema import Parameter, TrainingDiverged, UsageError, UserEr
     ("parameter", "in_python", "as_option"),
     [
         (Parameter("overwrite", True), "`overwrite=True`", "--overwrite"),
-        (Parameter("target_recall", 0.9), "`target_recall=0.9`", "--target-recall 0.9"),
-        (Parameter("relevant_from"), "`relevant_from`", "--relevant-from"),
-        (Parameter("share", option="--max_share"), "`share`", "--max_share"),
+        (Parameter("target_recall", 0.9), "`target_recall=0.9`", "--target_recall 0.9"),
+        (Parameter("relevant_from"), "`relevant_from`", "--relevant_from"),
     ],
 )
 def test_a_parameter_is_spelled_for_python_and_for_the_command_line(

@@ -1,34 +1,16 @@
-"""Results as tables in the terminal."""
+"""Evaluations and comparisons of runs as tables in the terminal."""
 
 import itertools
-import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
+from tfrs_twotower.cli.output import print_table, warn
 
-from tfrs_twotower.schema import UserError
-
-# Tables in a log file are as wide as they need to be.
-LOG_WIDTH = 120
 SHOWN_METRICS = (
     *("recall_at_10", "recall_at_100", "hit_rate_at_10", "ndcg_at_10", "mrr"),
     "coverage_at_10",
 )
 ATTRIBUTED = ("found", "missed_by_model", "missed_by_index", "missed_by_rule")
-
-
-def print_table(
-    title: str, columns: Sequence[str], rows: Iterable[Sequence[object]], left: int = 1
-) -> None:
-    """Prints a table to stdout; the first `left` columns are text, numbers stand to the right."""
-    table = Table(title=title, title_justify="left", highlight=False)
-    for position, column in enumerate(columns):
-        table.add_column(column, justify="left" if position < left else "right", no_wrap=True)
-    for row in rows:
-        table.add_row(*(_cell(value) for value in row))
-    Console(width=None if sys.stdout.isatty() else LOG_WIDTH).print(table)
 
 
 def print_metrics(report: dict[str, Any]) -> None:
@@ -77,7 +59,9 @@ def print_attribution(report: dict[str, Any]) -> None:
         [f"first {row['k']}", *(row[name] for name in ATTRIBUTED)]
         for row in report.get("attribution", ())
     ]
-    print_table("where the loss is", ["", *(name.replace("_", " ") for name in ATTRIBUTED)], rows)
+    print_table(
+        "where recall is lost", ["", *(name.replace("_", " ") for name in ATTRIBUTED)], rows
+    )
 
 
 def print_moments(overlap: dict[str, Any] | None) -> None:
@@ -138,7 +122,7 @@ def print_comparison(comparison: dict[str, Any]) -> None:
 
 
 def print_users(users: Sequence[dict[str, Any]]) -> None:
-    """Prints, for a handful of users, what they got beside what they had and what they chose.
+    """Prints, for a few users, what was recommended beside their history and what they chose.
 
     Args:
         users: Each with `query_id` and lists `history`, `recommended` and, where it is known,
@@ -160,27 +144,23 @@ def print_users(users: Sequence[dict[str, Any]]) -> None:
         print_table(f"user {user['query_id']}", columns, rows, left=len(columns))
 
 
-def warn(message: str) -> None:
-    """Prints a warning to stderr."""
-    Console(stderr=True).print(f"[bold yellow]warning:[/] {message}", highlight=False)
-
-
-def print_error(error: UserError) -> None:
-    """Prints a user's error to stderr, as it is."""
-    Console(stderr=True).print("[bold red]error:[/]", end=" ")
-    Console(stderr=True, markup=False, highlight=False, soft_wrap=True).print(
-        error.as_command_line()
-    )
+def warn_if_below_popularity(is_below_popularity: bool) -> None:
+    """Warns of a model that is worse than recommending what is popular to everybody."""
+    if is_below_popularity:
+        warn(
+            "the model is below popularity: train longer, change the learning rate or the "
+            "features, and do not serve it as it is"
+        )
 
 
 def _terms(report: dict[str, Any]) -> str:
-    """What a title must say of an evaluation that is not over the corpus and all positives."""
-    said = ""
+    """What the title adds where an evaluation is not over the corpus and all positives."""
+    terms = ""
     if not report["is_full_ranking"]:
-        said += f"; among the candidates of {report['protocol']} only, not the corpus"
+        terms += f"; among the candidates of {report['protocol']} only, not the corpus"
     if report["relevant_from"]:
-        said += f"; relevant from a weight of {report['relevant_from']:g}"
-    return said
+        terms += f"; relevant from a weight of {report['relevant_from']:g}"
+    return terms
 
 
 def _heading(metric: str) -> str:
@@ -193,11 +173,3 @@ def _interval(bounds: Sequence[float] | None) -> str:
 
 def _name(entry: dict[str, Any]) -> str:
     return str(entry["title"] or entry["candidate_id"])
-
-
-def _cell(value: object) -> str:
-    if value is None:
-        return "-"
-    if isinstance(value, float):
-        return f"{value:.4f}"
-    return f"{value:,}" if isinstance(value, int) else str(value)

@@ -1,0 +1,70 @@
+"""How commands print: results to stdout, warnings and errors to stderr.
+
+What is printed comes from users' data, paths and messages: brackets in it are not rich's markup,
+and `:x:` is not an emoji. All printing goes through `console`, which says so.
+"""
+
+import json
+import sys
+from collections.abc import Iterable, Sequence
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from tfrs_twotower.schema import UserError
+
+# Tables in a log file are as wide as they need to be.
+LOG_WIDTH = 120
+
+
+def console(*, stderr: bool = False) -> Console:
+    """A console that prints text as it is."""
+    is_terminal = (sys.stderr if stderr else sys.stdout).isatty()
+    width = None if is_terminal else LOG_WIDTH
+    return Console(stderr=stderr, markup=False, emoji=False, highlight=False, width=width)
+
+
+def print_table(
+    title: str, columns: Sequence[str], rows: Iterable[Sequence[object]], left: int = 1
+) -> None:
+    """Prints a table to stdout; the first `left` columns are text, numbers stand to the right."""
+    table = Table(title=title, title_justify="left", highlight=False)
+    for position, column in enumerate(columns):
+        table.add_column(column, justify="left" if position < left else "right", no_wrap=True)
+    for row in rows:
+        table.add_row(*(_cell(value) for value in row))
+    console().print(table)
+
+
+def print_json(value: object) -> None:
+    """Prints a result for machines."""
+    print(json.dumps(value, indent=2, default=lambda other: other.tolist()))
+
+
+def print_progress(message: str) -> None:
+    """Prints to stderr what is being done."""
+    console(stderr=True).print(message, soft_wrap=True)
+
+
+def warn(message: str) -> None:
+    """Prints a warning to stderr."""
+    _print_marked("warning:", "bold yellow", message)
+
+
+def print_error(error: UserError) -> None:
+    """Prints a user's error to stderr."""
+    _print_marked("error:", "bold red", error.as_command_line())
+
+
+def _print_marked(mark: str, style: str, message: str) -> None:
+    text = Text.assemble((mark, style), f" {message}")
+    console(stderr=True).print(text, soft_wrap=True)
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, float):
+        return f"{value:.4f}"
+    return f"{value:,}" if isinstance(value, int) else str(value)

@@ -1,0 +1,94 @@
+"""Commands that serve models, and ask them for recommendations and embeddings."""
+
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tfrs_twotower.cli.options import PASSED_ON, JsonFlag, QueryOption, examples
+from tfrs_twotower.cli.output import print_json, print_table, warn
+from tfrs_twotower.schema.requests import json_object
+
+if TYPE_CHECKING:
+    from serving.client import Recommendations
+
+app = typer.Typer()
+
+
+@app.command(**PASSED_ON)
+def serve(context: typer.Context) -> None:
+    """Serve a models folder over gRPC and REST, with TF Serving's flags."""
+    from serving import server
+
+    raise typer.Exit(server.main(context.args, "twotower serve"))
+
+
+@app.command(
+    epilog=examples(
+        """twotower recommend --models demo/models --query '{"user_id": "u0042"}' --k 5""",
+        """twotower recommend --target localhost:8500 --query '{"user_id": "u0042"}'""",
+    )
+)
+def recommend(
+    query: QueryOption,
+    models: Annotated[
+        Path | None,
+        typer.Option(
+            help="The models folder; its stable version answers, else the newest. Beside --target "
+            "it adds titles, and what is known of the query."
+        ),
+    ] = None,
+    target: Annotated[str | None, typer.Option(help="host:port of a running server.")] = None,
+    k: Annotated[int, typer.Option(help="How many candidates.")] = 10,
+    exclude: Annotated[
+        list[str] | None, typer.Option(help="A candidate not to recommend; repeat for more.")
+    ] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Recommend candidates for a query, from a running server or a models folder."""
+    from tfrs_twotower import api
+
+    values = json_object("--query", query)
+    api.quiet_native_log()
+    with warnings.catch_warnings(record=True) as notes:
+        warnings.simplefilter("always", UserWarning)
+        answer = api.recommend(models, values, target=target, k=k, exclude_ids=exclude or ())
+    for note in notes:
+        if note.category is UserWarning:
+            warn(str(note.message))
+    if as_json:
+        print_json(answer._asdict())
+    else:
+        _print_answer(answer, api.titles(models) if models else {})
+
+
+@app.command(**PASSED_ON)
+def score(context: typer.Context) -> None:
+    """Recommend for a file of queries, with Apache Beam."""
+    from pipelines import recommend as job
+
+    raise typer.Exit(job.main(context.args, "twotower score"))
+
+
+@app.command(**PASSED_ON)
+def embed(context: typer.Context) -> None:
+    """Embed candidates or queries with an exported tower, with Apache Beam."""
+    from pipelines import embed as job
+
+    raise typer.Exit(job.main(context.args, "twotower embed"))
+
+
+def _print_answer(answer: "Recommendations", titles: Mapping[str, str]) -> None:
+    shown = ["title"] if titles else []
+    print_table(
+        f"model version {answer.model_version}",
+        ["", "candidate", *shown, "score"],
+        [
+            [str(rank), candidate_id, *(titles.get(candidate_id, "") for _ in shown), score]
+            for rank, (candidate_id, score) in enumerate(
+                zip(answer.candidate_ids, answer.scores, strict=True), 1
+            )
+        ],
+    )
