@@ -24,7 +24,7 @@ lint: $(INSTALLED)  ## format, lint, types
 
 check: lint test  ## what should pass before every commit
 
-fix: $(INSTALLED)  ## formats, and mends what ruff can
+fix: $(INSTALLED)  ## formats, and fixes what ruff can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 

@@ -14,7 +14,7 @@ import typer
 from typer.core import TyperGroup
 
 from tfrs_twotower import __version__
-from tfrs_twotower.cli import data, evaluation, publishing, serving, training
+from tfrs_twotower.cli import data, evaluation, publishing, serving, training, workflow
 from tfrs_twotower.cli.output import print_error
 from tfrs_twotower.schema import UserError
 
@@ -27,6 +27,7 @@ INTERRUPTED = 130  # As shells have it: 128 + SIGINT.
 
 # The commands as the help groups them.
 PANELS = {
+    "All steps": workflow,
     "Data": data,
     "Train": training,
     "Evaluate": evaluation,

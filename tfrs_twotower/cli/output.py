@@ -1,7 +1,7 @@
 """How commands print: results to stdout, warnings and errors to stderr.
 
 What is printed comes from users' data, paths and messages: brackets in it are not rich's markup,
-and `:x:` is not an emoji. All printing goes through `console`, which says so.
+and `:x:` is not an emoji. Hence `console`, which turns both off, and not rich's own default.
 """
 
 import json

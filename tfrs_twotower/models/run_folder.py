@@ -1,16 +1,6 @@
-"""The run folder: what training leaves behind, and the model read back from it.
+"""Reads and writes the run folder, whose layout is in `tfrs_twotower.schema.runs`.
 
-    config.yaml      the config as resolved
-    inputs.json      which data it is trained on, and from which run it began
-    vocabularies/    those of the data: what the rows of the weights mean
-    best.weights.*   weights of the best epoch
-    checkpoints/     the state after the last whole epoch
-    metrics.json     per epoch, and the closing comparison with popularity
-    tensorboard/     event files, and the candidates for the embedding projector
-    evaluation/      written by `twotower evaluate`
-    manifest.json    written last
-
-`tfrs_twotower.training.train` writes it; evaluation and export read it.
+`tfrs_twotower.training.train` writes it; evaluation and export read the model back from it.
 """
 
 import json
@@ -32,13 +22,15 @@ from tfrs_twotower.schema import (
     load_config,
 )
 from tfrs_twotower.schema.folders import read_manifest, write_json
+from tfrs_twotower.schema.runs import BEST_WEIGHTS as BEST_WEIGHTS
+from tfrs_twotower.schema.runs import CHECKPOINTS as CHECKPOINTS
+from tfrs_twotower.schema.runs import CONFIG_FILE as CONFIG_FILE
+from tfrs_twotower.schema.runs import EVALUATION as EVALUATION
+from tfrs_twotower.schema.runs import INPUTS_FILE as INPUTS_FILE
+from tfrs_twotower.schema.runs import METRICS_FILE as METRICS_FILE
+from tfrs_twotower.schema.runs import TENSORBOARD as TENSORBOARD
+from tfrs_twotower.schema.runs import VOCABULARIES as VOCABULARIES
 
-CONFIG_FILE = "config.yaml"
-INPUTS_FILE = "inputs.json"
-METRICS_FILE = "metrics.json"
-VOCABULARIES = "vocabularies"
-BEST_WEIGHTS = "best.weights"
-CHECKPOINTS, TENSORBOARD, EVALUATION = "checkpoints", "tensorboard", "evaluation"
 MADE_BY = "twotower train"
 
 
