@@ -39,7 +39,7 @@ from serving.loading import load
 from tfrs_twotower.index.candidate_index import CandidateIndex
 from tfrs_twotower.index.exact import ExactIndex
 from tfrs_twotower.index.tuning import tune
-from tfrs_twotower.schema.config import Index
+from tfrs_twotower.schema.index import Index
 
 SIZES, TARGETS = (100_000, 1_000_000), (0.90, 0.95, 0.99)
 QUICK_SIZES, QUICK_TARGETS = (100_000,), (0.95,)

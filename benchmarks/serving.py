@@ -36,7 +36,7 @@ from serving.loading import load
 from serving.tensors import to_proto
 from tfrs_twotower.index.scann import Measures, ScannIndex
 from tfrs_twotower.index.tuning import tune
-from tfrs_twotower.schema.config import Index
+from tfrs_twotower.schema.index import Index
 
 SIZE, QUICK_SIZE, TARGET_RECALL = 1_000_000, 100_000, 0.95
 MODEL, SIGNATURE = "retrieval", "recommend"

@@ -14,7 +14,7 @@ from pipelines.io.tables import column
 from pipelines.prepare.histories import groups
 from pipelines.prepare.partitions import QUERY
 from pipelines.prepare.validate import CANDIDATE_ROW, LABEL, TIMESTAMP_S, WINDOW_S
-from tfrs_twotower.schema.config import Filters
+from tfrs_twotower.schema.filters import Filters
 
 CONTRADICTED, DUPLICATE = "negative_beside_positive", "duplicate"
 RARE_CANDIDATE, RARE_QUERY = "rare_candidate", "rare_query"

@@ -10,7 +10,7 @@ import numpy as np
 from pipelines.io.tables import mix, share
 from pipelines.prepare.histories import groups
 from tfrs_twotower.schema import SPLITS
-from tfrs_twotower.schema.config import Split
+from tfrs_twotower.schema.split import Split
 
 TRAIN, VALIDATION, TEST = range(len(SPLITS))
 NEVER = np.iinfo(np.int64).max

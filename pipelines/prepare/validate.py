@@ -23,8 +23,8 @@ from pipelines.prepare.columns import (
 )
 from pipelines.prepare.parsing import INVALID_UTF8, MALFORMED_LINE
 from tfrs_twotower.schema import SPLITS, Config
-from tfrs_twotower.schema.config import Labels
 from tfrs_twotower.schema.features import Feature, History, Id, is_aggregate
+from tfrs_twotower.schema.labels import Labels
 
 MISSING_ID = "missing_id"
 BAD_TIMESTAMP, TIMESTAMP_NOT_SECONDS = "bad_timestamp", "timestamp_not_seconds"

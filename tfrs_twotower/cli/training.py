@@ -65,7 +65,7 @@ def train(
     if dry_run:
         _print_plan(checked, data, warm_start, as_json)
         return
-    if checked.tells_target_by_its_absence:
+    if checked.history_leaks_target:
         warn(
             "data without times and a query with an id and a history: the id learns all positives, "
             "and which of them the history lacks is the answer. Leave one of the two features out"
@@ -147,7 +147,7 @@ def _print_training(trained: "Training", warm_start: Path | None) -> None:
 def _warn_of_result(config: Config, trained: "Training") -> None:
     if trained.validation is None:
         warn("the validation split is empty: the last epoch was kept")
-    if config.ranks_alike_for_all:
+    if config.ranking_is_query_independent:
         warn(
             "a linear `towers.context_mode: scoring_layer` ranks the candidates alike for every "
             "user and moment: give it a hidden layer, such as `towers.scoring_hidden_units: [64]`"

@@ -10,7 +10,7 @@ import yaml
 
 from tfrs_twotower.datasets.guessing import Content
 from tfrs_twotower.datasets.roles import Contents, Roles
-from tfrs_twotower.schema.config import RESERVED_NAMES
+from tfrs_twotower.schema.sides import RESERVED_NAMES
 
 # Event types by what they say; other types are plain positives.
 WEAK_EVENTS = frozenset(("view", "pageview", "detailview", "open", "visit"))

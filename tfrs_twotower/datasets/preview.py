@@ -7,7 +7,7 @@ import pandas as pd
 
 from tfrs_twotower.datasets.guessing import Unit, to_seconds
 from tfrs_twotower.schema import SPLITS, Config
-from tfrs_twotower.schema.config import Label
+from tfrs_twotower.schema.labels import Label
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from tfrs_twotower.datasets.sample_world import (
     make_world,
     oracle,
 )
-from tfrs_twotower.schema.config import Split
+from tfrs_twotower.schema.split import Split
 
 ORACLE_LENGTH = 200
 MALFORMED_SHARE = 0.005

@@ -20,7 +20,7 @@ from tfrs_twotower.publishing.models_folder import (
     read_model_manifest,
 )
 from tfrs_twotower.schema import UserError
-from tfrs_twotower.schema.config import Index as IndexConfig
+from tfrs_twotower.schema.index import Index as IndexConfig
 from tfrs_twotower.schema.models import RETRIEVAL
 
 Ints = npt.NDArray[np.int64]

@@ -203,7 +203,7 @@ def _answered(
     answers = Answers(
         index,
         run.data.corpus().candidate_ids,
-        CandidateAttributes(run.config.rules_of_corpus, run.data.candidate_table()),
+        CandidateAttributes(run.config.resolved_rules, run.data.candidate_table()),
         width=queries.shape[1],
         max_k=max(ATTRIBUTED_AT),
     )

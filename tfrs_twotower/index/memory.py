@@ -5,7 +5,7 @@ from pathlib import Path
 
 from tfrs_twotower.index.scann import DEFAULT_DIMENSIONS_PER_BLOCK, has_tree
 from tfrs_twotower.schema import UserError
-from tfrs_twotower.schema.config import Index as IndexConfig
+from tfrs_twotower.schema.index import Index as IndexConfig
 
 CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
 CGROUP_USAGE = Path("/sys/fs/cgroup/memory.current")

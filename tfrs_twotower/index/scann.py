@@ -12,7 +12,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from tfrs_twotower.index.candidate_index import CandidateIndex, rarely
-from tfrs_twotower.schema.config import Index as IndexConfig
+from tfrs_twotower.schema.index import Index as IndexConfig
 
 # Below this many candidates a tree has nothing to save (and ScaNN's hashing needs 16 of them).
 SMALLEST_TREE = 256

@@ -20,7 +20,7 @@ import tensorflow as tf
 
 from tfrs_twotower.index.scann import Measures, ScannIndex, measures_of
 from tfrs_twotower.schema import UserError
-from tfrs_twotower.schema.config import Index as IndexConfig
+from tfrs_twotower.schema.index import Index as IndexConfig
 
 Floats = npt.NDArray[np.float32]
 

@@ -6,9 +6,9 @@ from tfrs_twotower.features.dense import DenseFeatures, embedding_table
 from tfrs_twotower.features.dropout import ResumableDropout
 from tfrs_twotower.keras import keras, tf, tfrs
 from tfrs_twotower.schema import Config
-from tfrs_twotower.schema.config import Tower as TowerConfig
 from tfrs_twotower.schema.features import WITH_VOCABULARY, Feature, Text
 from tfrs_twotower.schema.prepared import NumberStatistics
+from tfrs_twotower.schema.towers import Tower as TowerConfig
 
 Tables = Mapping[str, keras.layers.Embedding]
 

@@ -66,7 +66,7 @@ def write_indexes(
     ids = candidates.column(CANDIDATE_ID).to_pylist()
 
     def write(name: str, index: CandidateIndex, found: Mapping[str, Any]) -> dict[str, Any]:
-        attributes = CandidateAttributes(config.rules_of_corpus, candidates)
+        attributes = CandidateAttributes(config.resolved_rules, candidates)
         retriever = Retriever(
             query_tower,
             index,

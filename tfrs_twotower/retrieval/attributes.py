@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from tfrs_twotower.retrieval.string_table import NO_ROW, Texts
 from tfrs_twotower.schema import UserError
-from tfrs_twotower.schema.config import Rules as RulesConfig
+from tfrs_twotower.schema.rules import Rules as RulesConfig
 
 # Stands in for a missing value; unlike `NO_ROW` no request can ask for it.
 NO_VALUE = -2

@@ -13,11 +13,12 @@ Rows are pinned: row 0 is missing/padding, then come the out-of-vocabulary bucke
 vocabulary (or, for hashed text, the buckets).
 """
 
-from typing import Annotated, ClassVar, Generic, Literal, NamedTuple, Self, TypeVar
+from collections.abc import Iterator
+from typing import Annotated, ClassVar, Generic, Literal, NamedTuple, TypeVar
 
-from pydantic import Field, PositiveInt, field_validator, model_validator
+from pydantic import Field, PositiveInt, field_validator
 
-from tfrs_twotower.schema.strict import Strict
+from tfrs_twotower.schema.strict import Problem, Strict
 
 MAX_DAYS = 36_525  # A century; moments end with the year 2099.
 
@@ -44,13 +45,12 @@ class _Feature(Strict):
     # What stands in for a missing value must be one.
     fill_type: ClassVar[tuple[type, str]] = (str, "text in quotes")
 
-    @model_validator(mode="after")
-    def _fill_is_a_value(self) -> Self:
+    def problems(self) -> Iterator[Problem]:
+        """A fill that the feature could not have."""
         missing = getattr(self, "missing", None)
         fill_type, expected = self.fill_type
         if isinstance(missing, Fill) and not isinstance(missing.fill, fill_type):
-            raise ValueError(f"`missing.fill` must be {expected}, got {missing.fill!r}")
-        return self
+            yield "missing.fill", f"must be {expected}, got {missing.fill!r}"
 
 
 class _Embedded(_Feature):
@@ -150,11 +150,11 @@ class Number(_Feature):
     tower_only: ClassVar[frozenset[str]] = frozenset({"normalize"})
     fill_type: ClassVar[tuple[type, str]] = (float, "a number")
 
-    @model_validator(mode="after")
-    def _of_a_column_or_of_the_log(self) -> Self:
+    def problems(self) -> Iterator[Problem]:
+        """Two sources of the number."""
+        yield from super().problems()
         if self.aggregate is not None and self.column is not None:
-            raise ValueError("`aggregate` is found in the log, not in a `column`: keep one")
-        return self
+            yield "aggregate", "is found in the log, not in a `column`: keep one"
 
 
 class Boolean(_Feature):
@@ -243,25 +243,16 @@ class History(_Embedded):
         """Whether the encoder reads the order of the candidates."""
         return self.encoder != "mean"
 
-    @model_validator(mode="after")
-    def _has_no_column(self) -> Self:
+    def problems(self) -> Iterator[Problem]:
+        """A column, and settings of another encoder."""
+        yield from super().problems()
         if self.column is not None:
-            raise ValueError("a history is made of the interactions: it has no `column`")
-        return self
-
-    @model_validator(mode="after")
-    def _settings_of_the_encoder(self) -> Self:
-        if self.encoder != "attention":
-            for name in ("blocks", "heads"):
-                if getattr(self, name) is not None:
-                    raise ValueError(
-                        f"`{name}` is a setting of `encoder: attention`, not of {self.encoder}"
-                    )
+            yield "column", "a history is made from the interactions: it has no column"
+        for name in ("blocks", "heads"):
+            if getattr(self, name) is not None and self.encoder != "attention":
+                yield name, f"is a setting of `encoder: attention`, not of {self.encoder}"
         if self.dropout and not self.is_ordered:
-            raise ValueError(
-                "`dropout` is a setting of `encoder: gru` and `attention`, not of mean"
-            )
-        return self
+            yield "dropout", "is a setting of `encoder: gru` and `attention`, not of mean"
 
 
 Feature = (

@@ -91,21 +91,21 @@ def _apply(data: dict[str, Any], override: str) -> None:
         raise UsageError(f"--set {override}: the value is not YAML") from error
 
 
-def _explained(error: ValidationError, data: dict[str, Any]) -> list[str]:
+def _explained(error: ValidationError, data: dict[str, Any]) -> Iterator[str]:
     """Every mistake in a line, in the order of the file."""
-    found = list(_mistakes(error))
-    paths = {path for path, _ in found}
-    return [
-        ": ".join(filter(None, (".".join(path), message)))
-        for path, message in sorted(found, key=lambda mistake: _place(mistake[0], data))
-        # Of the forms that a value may have, the one with a mistake further down was meant.
-        if not any(other[: len(path)] == path for other in paths - {path})
-    ]
+    for path, message in sorted(_mistakes(error), key=lambda found: _place(found[0], data)):
+        yield ": ".join(filter(None, (".".join(path), message)))
 
 
 def _mistakes(error: ValidationError) -> Iterator[tuple[KeyPath, str]]:
-    by_path = itertools.groupby(error.errors(include_url=False), key=_path)
-    for path, [item, *other_forms] in by_path:
+    by_path = {
+        path: list(items)
+        for path, items in itertools.groupby(error.errors(include_url=False), key=_path)
+    }
+    for path, [item, *other_forms] in by_path.items():
+        # Of the forms that a value may have, the one with a mistake further down was meant.
+        if any(other[: len(path)] == path for other in by_path.keys() - {path}):
+            continue
         impossible = item.get("ctx", {}).get("error")
         if isinstance(impossible, ImpossibleSettings):
             for key, message in impossible.problems:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from tfrs_twotower.features.dense import PLACES
 from tfrs_twotower.keras import tf
 from tfrs_twotower.schema import Parameter, UsageError, UserError
-from tfrs_twotower.schema.config import Training
+from tfrs_twotower.schema.training import Training
 
 TF_CONFIG = "TF_CONFIG"
 EXAMPLE = (

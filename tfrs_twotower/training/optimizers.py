@@ -1,7 +1,7 @@
 """Optimizers whose step costs what the batch touches, not what the vocabulary holds."""
 
 from tfrs_twotower.keras import keras, tf
-from tfrs_twotower.schema.config import Training
+from tfrs_twotower.schema.training import Training
 
 
 class RowSparseAdam(keras.optimizers.Optimizer):

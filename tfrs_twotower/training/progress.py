@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from tfrs_twotower.keras import keras
-from tfrs_twotower.schema.config import Training
+from tfrs_twotower.schema.training import Training
 
 
 class EpochProgress(keras.callbacks.Callback):

@@ -25,8 +25,8 @@ from tfrs_twotower.schema import (
     dump_config,
     parse_config,
 )
-from tfrs_twotower.schema.config import Range
 from tfrs_twotower.schema.folders import MANIFEST, MARKER, output_folder, write_json
+from tfrs_twotower.schema.search import Range
 from tfrs_twotower.training.train import train
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ from pipelines.prepare.filters import (
 )
 from pipelines.prepare.partitions import sort_events
 from tests.pipelines.reference import core
-from tfrs_twotower.schema.config import Filters
+from tfrs_twotower.schema.filters import Filters
 
 
 def test_a_negative_gives_way_to_a_positive_of_its_pair_within_its_window_on_either_side():

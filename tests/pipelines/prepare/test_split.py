@@ -17,7 +17,7 @@ from pipelines.prepare.split import (
     histogram,
     merge_histograms,
 )
-from tfrs_twotower.schema.config import Split
+from tfrs_twotower.schema.split import Split
 
 
 def assign(rule, queries, timestamps=None, given=None, cutoffs=(NEVER, NEVER)):

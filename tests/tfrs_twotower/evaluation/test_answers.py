@@ -9,7 +9,7 @@ from tfrs_twotower.evaluation.ranking import Pairs
 from tfrs_twotower.index.exact import ExactIndex
 from tfrs_twotower.retrieval.attributes import CandidateAttributes
 from tfrs_twotower.schema import UserError
-from tfrs_twotower.schema.config import Rules
+from tfrs_twotower.schema.rules import Rules
 
 NOTHING = Pairs(*np.zeros([2, 0], np.int64))
 IDS = np.array(["Äpfel", "Ökonomie", "Über", "海"])  # In the order of their bytes.

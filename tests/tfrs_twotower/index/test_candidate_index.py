@@ -10,7 +10,7 @@ from tfrs_twotower.index import candidate_index as index_module
 from tfrs_twotower.index.candidate_index import CandidateIndex
 from tfrs_twotower.index.exact import ExactIndex
 from tfrs_twotower.index.scann import ScannIndex
-from tfrs_twotower.schema.config import Index
+from tfrs_twotower.schema.index import Index
 
 TREE = Index(brute_force_below=0)
 NARROW_TREE = Index(brute_force_below=0, num_leaves=20, leaves_to_search=1, reorder=1)

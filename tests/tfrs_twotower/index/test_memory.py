@@ -4,7 +4,7 @@ import pytest
 
 from tfrs_twotower.index import memory
 from tfrs_twotower.schema import UserError
-from tfrs_twotower.schema.config import Index
+from tfrs_twotower.schema.index import Index
 
 
 def test_an_index_by_brute_force_takes_three_copies():

@@ -16,7 +16,7 @@ from tfrs_twotower.index.tuning import (
     tune,
 )
 from tfrs_twotower.schema import UserError
-from tfrs_twotower.schema.config import Index
+from tfrs_twotower.schema.index import Index
 
 SIZE, DIMENSION, AT = 3000, 16, 20
 

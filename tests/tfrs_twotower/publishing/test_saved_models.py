@@ -21,8 +21,9 @@ from tfrs_twotower.keras import keras, tf
 from tfrs_twotower.publishing.saved_models import custom_ops, graph_ops, save
 from tfrs_twotower.retrieval.attributes import CandidateAttributes
 from tfrs_twotower.retrieval.retriever import Retriever, ServedTower
-from tfrs_twotower.schema.config import Index, Rules
 from tfrs_twotower.schema.features import History, Id, Number, Timestamp, Vector
+from tfrs_twotower.schema.index import Index
+from tfrs_twotower.schema.rules import Rules
 
 NUM_CANDIDATES = 300
 SCANN_OPS = ["Scann>ScannSearchBatched", "Scann>TensorsToScann"]

@@ -7,7 +7,7 @@ import pytest
 from tfrs_twotower.keras import tf
 from tfrs_twotower.retrieval.attributes import CandidateAttributes, FilterAttribute
 from tfrs_twotower.schema import UsageError, UserError, parse_config
-from tfrs_twotower.schema.config import Rules
+from tfrs_twotower.schema.rules import Rules
 
 
 def having(column: pa.Array, *texts: str) -> list[bool]:
@@ -124,8 +124,8 @@ def test_rules_need_no_new_preparation():
 
 
 def test_the_moment_a_candidate_appears_is_its_time_unless_another_is_named():
-    assert config_of("{}").rules_of_corpus.timestamp is None
-    assert config_of("{}", ", available_from: born").rules_of_corpus.timestamp == "available_from"
+    assert config_of("{}").resolved_rules.timestamp is None
+    assert config_of("{}", ", available_from: born").resolved_rules.timestamp == "available_from"
 
 
 @pytest.mark.parametrize(

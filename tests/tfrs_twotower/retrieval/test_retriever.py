@@ -15,8 +15,8 @@ from tfrs_twotower.index.scann import ScannIndex
 from tfrs_twotower.keras import keras, tf
 from tfrs_twotower.retrieval.retriever import CandidateIds, Retriever, ServedTower, Signature
 from tfrs_twotower.schema import UserError
-from tfrs_twotower.schema.config import Index
 from tfrs_twotower.schema.features import History, Id, Number, Vector
+from tfrs_twotower.schema.index import Index
 
 DIMENSION = 4
 MAX_K = 50

@@ -16,8 +16,9 @@ from tfrs_twotower.index.scann import ScannIndex
 from tfrs_twotower.keras import tf
 from tfrs_twotower.retrieval.attributes import CandidateAttributes
 from tfrs_twotower.retrieval.retriever import Retriever, ServedTower
-from tfrs_twotower.schema.config import Index, Rules
 from tfrs_twotower.schema.features import Vector
+from tfrs_twotower.schema.index import Index
+from tfrs_twotower.schema.rules import Rules
 
 DIMENSION = 4
 MAX_K = 40

@@ -42,23 +42,23 @@ def test_aggregates_are_known_by_side_and_belong_to_the_event():
     [
         pytest.param(
             {"context": "x: {kind: number, column: y, aggregate: {what: count}}"},
-            "features.context.x: `aggregate` is found in the log, not in a `column`: keep one",
+            "features.context.x.aggregate: is found in the log, not in a `column`: keep one",
             id="a-column",
         ),
         pytest.param(
             {"query": f"x: {COUNT}"},
-            "`features.query.x`: an `aggregate` is of the moment, not of the profile: put it under "
-            "`features.context`",
+            "features.query.x.aggregate: is of the moment, not of the profile: put the feature "
+            "under `features.context`",
             id="of-the-profile",
         ),
         pytest.param(
             {"columns": "{order: n}\nsplit: {by: leave_last_out}", "context": f"x: {COUNT}"},
-            "the `aggregate` of `x` needs `columns.timestamp`",
+            "features.context.x.aggregate: needs `columns.timestamp`",
             id="no-times",
         ),
         pytest.param(
             {"columns": "{timestamp: t}", "candidate": f"x: {MEAN}"},
-            "the `aggregate` of `x`, a mean, needs `columns.value`",
+            "features.candidate.x.aggregate: a mean needs `columns.value`",
             id="no-values",
         ),
         pytest.param(
@@ -100,9 +100,8 @@ def test_negatives_of_the_corpus_know_more_than_the_example_and_are_refused(loss
     message = refusal(candidate=f"liked: {MEAN}", loss=loss)
 
     assert message == (
-        f"`loss.{drawn}` are drawn from the corpus, whose aggregates (`features.candidate.liked`) "
-        f"are of the end of train, later than the example: set `loss.{drawn}: 0`, or take the "
-        "`aggregate` out"
+        f"loss.{drawn}: are drawn from the corpus, whose aggregates (`features.candidate.liked`) "
+        "are of the end of train, later than the example: set it to 0, or remove the `aggregate`"
     )
     assert config(context=f"liked: {MEAN}", loss=loss).loss.draws_from_corpus == drawn
 

@@ -89,7 +89,7 @@ def test_a_column_whose_name_can_be_no_input_of_a_model_gives_a_feature_of_anoth
 
 
 def test_an_empty_file_asks_for_what_the_default_split_needs():
-    assert refusal("") == "here.yaml: `split.by: time` needs `columns.timestamp`"
+    assert refusal("") == "here.yaml: split.by: time needs `columns.timestamp`"
 
 
 @pytest.mark.parametrize(
@@ -97,17 +97,17 @@ def test_an_empty_file_asks_for_what_the_default_split_needs():
     [
         pytest.param(
             "split: {by: dates, validation_from: 2024-01-01, test_from: 2024-02-01}",
-            "`split.by: dates` needs `columns.timestamp`",
+            "split.by: dates needs `columns.timestamp`",
             id="dates-without-times",
         ),
         pytest.param(
             "columns: {timestamp: ts}\nsplit: {by: dates, test_from: 2024-02-01}",
-            "split: `by: dates` needs `validation_from` and `test_from`",
+            "split.by: dates needs `validation_from` and `test_from`",
             id="dates-without-a-date",
         ),
         pytest.param(
             "split: {by: dates, validation_from: 2024-03-01, test_from: 2024-02-01}",
-            "split: `validation_from` must not come after `test_from`",
+            "split.validation_from: must not be later than `test_from`",
             id="dates-reversed",
         ),
         pytest.param(
@@ -117,95 +117,95 @@ def test_an_empty_file_asks_for_what_the_default_split_needs():
         ),
         pytest.param(
             "split: {by: leave_last_out}",
-            "`split.by: leave_last_out` needs `columns.timestamp` or `columns.order`",
+            "split.by: leave_last_out needs `columns.timestamp` or `columns.order`",
             id="last-without-an-order",
         ),
         pytest.param(
             "split: {by: temporal_user}",
-            "`split.by: temporal_user` needs `columns.timestamp` or `columns.order`",
+            "split.by: temporal_user needs `columns.timestamp` or `columns.order`",
             id="last-share-without-an-order",
         ),
         pytest.param(
             "columns: {split: part}\nsplit: {by: column}\nfilters: {duplicates: first}",
-            "`filters.duplicates: first` needs `columns.timestamp` or `columns.order`",
+            "filters.duplicates: first needs `columns.timestamp` or `columns.order`",
             id="first-without-an-order",
         ),
         pytest.param(
             "columns: {timestamp: ts}\nfilters: {k_core: true}",
-            "filters: `k_core` needs `min_per_query` or `min_per_candidate`",
+            "filters.k_core: needs `min_per_query` or `min_per_candidate`",
             id="core-of-nothing",
         ),
         pytest.param(
             "columns: {timestamp: ts, event: e}\n"
             "labels: {events: {shown: {unless_positive_within_s: 60}}}",
-            "labels.events.shown: `unless_positive_within_s` is for `label: 0`",
+            "labels.events.shown.unless_positive_within_s: is for `label: 0`",
             id="a-positive-that-gives-way",
         ),
         pytest.param(
             "columns: {timestamp: ts, value: v}\n"
             "labels: {values: {0: {label: 0, unless_positive_within_s: 60}}}",
-            "labels: `unless_positive_within_s` is for `events`, not for `values`",
+            "labels.values: `unless_positive_within_s` is for `events`, not for `values`",
             id="a-value-that-gives-way",
         ),
         pytest.param(
             "columns: {order: n, event: e}\nsplit: {by: leave_last_out}\n"
             "labels: {events: {shown: {label: 0, unless_positive_within_s: 60}}}",
-            "`unless_positive_within_s` of `labels.events` needs `columns.timestamp`",
+            "labels.events: `unless_positive_within_s` needs `columns.timestamp`",
             id="a-window-without-times",
         ),
         pytest.param(
-            "split: {by: column}", "`split.by: column` needs `columns.split`", id="no-split-column"
+            "split: {by: column}", "split.by: column needs `columns.split`", id="no-split-column"
         ),
         pytest.param(
             "columns: {timestamp: ts}\nlabels: {events: {click: {}}}",
-            "`labels.events` needs `columns.event`",
+            "labels.events: needs `columns.event`",
             id="no-event-column",
         ),
         pytest.param(
             "columns: {timestamp: ts}\nlabels: {positive_from: 4}",
-            "`labels.values` and `labels.positive_from` need `columns.value`",
+            "labels.positive_from: needs `columns.value`",
             id="no-value-column",
         ),
         pytest.param(
             "columns: {timestamp: ts, value: v}\nlabels: {positive_from: 4, values: {1: {}}}",
-            "labels: `values` and `positive_from` both rule the value column: keep one",
+            "labels.positive_from: `values` rules the value column already: keep one of the two",
             id="two-rules-for-values",
         ),
         pytest.param(
             "columns: {timestamp: ts, query_id: id, candidate_id: id}\n"
             "features: {query: {u: {kind: id}}, candidate: {i: {kind: id}}}",
-            "`columns.query_id` and `columns.candidate_id` are the same column",
+            "columns.candidate_id: is the same column as `query_id`",
             id="one-column-for-both-ids",
         ),
         pytest.param(
             "columns: {timestamp: ts}\nexport: {default_k: 50, max_k: 20}",
-            "export: `default_k` (50) is above `max_k` (20)",
+            "export.default_k: 50 is above `max_k` (20)",
             id="default-above-largest-k",
         ),
         pytest.param(
             with_features("{query: {u: {kind: id}}}"),
-            "`features.candidate` is empty: a tower needs at least one feature",
+            "features.candidate: is empty: a tower needs at least one feature",
             id="no-candidate-feature",
         ),
         pytest.param(
             with_features("{query: {h: {kind: history}}, candidate: {c: {kind: categorical}}}"),
-            "a history needs an `id` feature on the candidate side to refer to",
+            "features.query.h: a history needs an `id` feature on the candidate side to refer to",
             id="history-of-nothing",
         ),
         pytest.param(
             with_features("{query: {u: {kind: id}, v: {kind: id}}, candidate: {i: {kind: id}}}"),
-            "`features.query` has more than one id",
+            "features.query: has more than one id",
             id="two-ids",
         ),
         pytest.param(
             with_features("{query: {x: {kind: id}}, candidate: {x: {kind: id}}}"),
-            "`x` is a query and a candidate feature: rename one and name the data's column as its "
-            "`column`",
+            "features.candidate.x: is also a query feature: rename one and give the data's name as "
+            "its `column`",
             id="one-name-on-two-sides",
         ),
         pytest.param(
             with_features("{query: {u: {kind: id}}, candidate: {h: {kind: history}}}"),
-            "`features.candidate.h`: kind history is not for this side; expected one of id, "
+            "features.candidate.h.kind: history is not for this side; expected one of id, "
             "categorical, multi_categorical, text, number, boolean, vector, timestamp",
             id="history-of-a-candidate",
         ),
@@ -229,13 +229,59 @@ def test_an_empty_file_asks_for_what_the_default_split_needs():
             with_features(
                 "{query: {past: {kind: history, column: bought}}, candidate: {i: {kind: id}}}"
             ),
-            "features.query.past: a history is made of the interactions: it has no `column`",
+            "features.query.past.column: a history is made from the interactions: it has no column",
             id="a-history-in-a-column",
         ),
     ],
 )
 def test_an_impossible_combination_is_refused_with_what_is_missing(text, expected):
     assert refusal(text) == f"here.yaml: {expected}"
+
+
+def test_every_impossible_combination_is_told_in_the_order_of_the_file():
+    text = """\
+split: {by: dates, validation_from: 2024-01-01, test_from: 2024-02-01}
+labels: {events: {click: {}}, positive_from: 4}
+rules: {filters: [genre], category: shop}
+loss: {hard_negatives: 64, mined_negatives: 1}
+training: {batch_size: 64, distribution: mirrored}
+features:
+  candidate: {i: {kind: id}, price: {kind: number, aggregate: {what: mean}}}
+  query: {h: {kind: history, encoder: attention, heads: 5}}
+"""
+
+    found = [line.removeprefix("here.yaml: ") for line in refusal(text).splitlines()]
+
+    assert [line.split(": ")[0] for line in found] == [
+        "split.by",
+        "labels.events",
+        "labels.positive_from",
+        "rules.filters",
+        "rules.category",
+        "loss.hard_negatives",
+        "loss.mined_negatives",
+        "training.distribution",
+        "features.candidate.price.aggregate",
+        "features.candidate.price.aggregate",
+        "features.query.h.encoder",
+        "features.query.h.heads",
+    ]
+
+
+def test_every_mistake_within_the_features_is_told():
+    text = with_features(
+        "{query: {label: {kind: id}, v: {kind: id}}, context: {v: {kind: id}}, candidate: {}}"
+    )
+
+    found = [line.removeprefix("here.yaml: ") for line in refusal(text).splitlines()]
+
+    assert [line.split(": ")[0] for line in found] == [
+        "features.query",
+        "features.query.label",
+        "features.context.v",
+        "features.context.v.kind",
+        "features.candidate",
+    ]
 
 
 @pytest.mark.parametrize("name", ["label", "k", "filter_genre_any", "two words", "1st"])
@@ -246,7 +292,7 @@ def test_a_feature_name_that_the_served_model_cannot_have_is_refused(name):
     message = refusal(
         with_features(f"{{query: {{{name}: {{kind: id}}}}, candidate: {{i: {{kind: id}}}}}}")
     )
-    assert f"`features.query.{name}`: a feature's name is an input of the served model" in message
+    assert f"features.query.{name}: a feature's name is an input of the served model" in message
     assert message.endswith("give the data's name as `column`")
 
 
@@ -270,7 +316,7 @@ def test_a_fill_value_must_be_one_that_the_feature_could_have(kind, fill, expect
         )
     )
 
-    assert message.startswith(f"here.yaml: features.query.u: `missing.fill` must be {expected}")
+    assert message.startswith(f"here.yaml: features.query.u.missing.fill: must be {expected}")
 
 
 def test_a_context_may_stand_in_for_a_query_side_without_features():

@@ -5,7 +5,7 @@ from datetime import date
 import pytest
 
 from tfrs_twotower.schema import UsageError, dump_config, load_config, parse_config
-from tfrs_twotower.schema.config import Label
+from tfrs_twotower.schema.labels import Label
 
 WITH_TIMES = "columns: {timestamp: ts}\n"
 
@@ -117,7 +117,7 @@ colums: {}
         "shop.yaml: training.epoch: unknown key; did you mean `epochs`?",
         "shop.yaml: training.batch_size: Input should be greater than or equal to 2, got 1",
         "shop.yaml: training.seed: Input should be greater than or equal to 0, got -1",
-        "shop.yaml: export: `default_k` (50) is above `max_k` (20)",
+        "shop.yaml: export.default_k: 50 is above `max_k` (20)",
         "shop.yaml: towers.query.hidden_units.1: Input should be a valid integer, got 'x'",
         "shop.yaml: colums: unknown key; did you mean `columns`?",
     ]

@@ -15,7 +15,7 @@ from tfrs_twotower.schema import UsageError, dump_config, parse_config
         ("loss: {hard_negatives: -1}", "loss.hard_negatives"),
         (
             "loss: {hard_negatives: 64}\ntraining: {batch_size: 64}",
-            "`loss.hard_negatives` (64) is above the 63 negatives that a query has in a batch",
+            "loss.hard_negatives: 64 is above the 63 negatives that a query has in a batch",
         ),
         (
             "loss: {kind: margin, implicit_negatives: 0, explicit_negatives: 0}",

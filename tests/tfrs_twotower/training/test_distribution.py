@@ -14,8 +14,8 @@ import pytest
 from tests import distributed_training, every_kind
 from tfrs_twotower.keras import tf
 from tfrs_twotower.schema import UsageError
-from tfrs_twotower.schema.config import Training
 from tfrs_twotower.schema.folders import MANIFEST
+from tfrs_twotower.schema.training import Training
 from tfrs_twotower.training.distribution import in_shares, make_strategy
 from tfrs_twotower.training.train import train
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tfrs_twotower.keras import keras, tf
-from tfrs_twotower.schema.config import Training
+from tfrs_twotower.schema.training import Training
 from tfrs_twotower.training.optimizers import RowSparseAdam, make_optimizer
 
 RATE = 0.1
