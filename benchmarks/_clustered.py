@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tfrs_twotower.features.encoding import Encoder
-from tfrs_twotower.index.candidate_index import CandidateIndex
+from tfrs_twotower.index import CandidateIndex
 from tfrs_twotower.publishing.saved_models import save
 from tfrs_twotower.retrieval.retriever import Retriever, ServedTower
 from tfrs_twotower.schema.features import Vector

@@ -36,10 +36,7 @@ from _clustered import (
 from _harness import Measurement, alternate, benchmark
 
 from serving.loading import load
-from tfrs_twotower.index.candidate_index import CandidateIndex
-from tfrs_twotower.index.exact import ExactIndex
-from tfrs_twotower.index.tuning import tune
-from tfrs_twotower.schema.index import Index
+from tfrs_twotower.index import CandidateIndex, ExactIndex, tune
 
 SIZES, TARGETS = (100_000, 1_000_000), (0.90, 0.95, 0.99)
 QUICK_SIZES, QUICK_TARGETS = (100_000,), (0.95,)
@@ -85,7 +82,7 @@ def exact_saved_model(candidates: Floats) -> Contestant:
 
 def scann_saved_model(candidates: Floats, tuning: Floats, target: float) -> Contestant:
     started = time.perf_counter()
-    index, _ = tune(candidates, tuning, Index(target_recall=target, at=K, brute_force_below=0))
+    index, _ = tune(candidates, tuning, target_recall=target, at=K)
     return saved_model(OURS, index, started)
 
 

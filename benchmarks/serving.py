@@ -34,9 +34,7 @@ from tensorflow_serving.apis import get_model_status_pb2, model_service_pb2_grpc
 
 from serving.loading import load
 from serving.tensors import to_proto
-from tfrs_twotower.index.scann import Measures, ScannIndex
-from tfrs_twotower.index.tuning import tune
-from tfrs_twotower.schema.index import Index
+from tfrs_twotower.index import ScannIndex, tune
 
 SIZE, QUICK_SIZE, TARGET_RECALL = 1_000_000, 100_000, 0.95
 MODEL, SIGNATURE = "retrieval", "recommend"
@@ -108,11 +106,9 @@ def main(quick: bool, minutes: float) -> list[Measurement]:
 
 def write_versions(candidates: Floats, tuning: Floats, first: Path, second: Path) -> None:
     """Exports the corpus, and as another version the opposite vectors in an index alike."""
-    config = Index(target_recall=TARGET_RECALL, at=K, brute_force_below=0)
-    index, _ = tune(candidates, tuning, config)
+    index, _ = tune(candidates, tuning, target_recall=TARGET_RECALL, at=K)
     export(index, first)
-    measures = Measures(**{name: index.parameters[name] for name in Measures._fields})
-    export(ScannIndex(-candidates, config, measures), second)
+    export(ScannIndex(-candidates, index.parameters), second)
 
 
 def answers(folder: Path, queries: Floats) -> list[list[bytes]]:

@@ -4,7 +4,6 @@ Runs the graph in a TensorFlow session, as TF Serving does: a call costs a fract
 `tf.function` costs, and closing gives the memory back.
 """
 
-import importlib.util
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -17,6 +16,8 @@ from tensorflow.python.saved_model import loader_impl
 
 from serving.errors import LoadError, from_status
 from serving.tensors import Array, Signature
+from tfrs_twotower.schema import UserError
+from tfrs_twotower.schema.scann_ops import register_scann_ops
 
 SAVED_MODEL_FILE = "saved_model.pb"
 SCANN_OPS = "Scann>"
@@ -115,7 +116,10 @@ def load(path: str | Path, name: str, version: int) -> Servable:
     if not serve:
         raise LoadError(f"{path} has no graph with the tag `serve`: export it for serving")
     if any(op.startswith(SCANN_OPS) for op in _ops(serve[0].graph_def)):
-        register_scann_ops()
+        try:
+            register_scann_ops()
+        except UserError as error:
+            raise LoadError(f"the model needs ScaNN's ops: {error}") from error
     # A GPU, where there is one, is shared with other processes.
     gpu = config_pb2.GPUOptions(allow_growth=True)
     session = tf.compat.v1.Session(graph=tf.Graph(), config=config_pb2.ConfigProto(gpu_options=gpu))
@@ -127,25 +131,6 @@ def load(path: str | Path, name: str, version: int) -> Servable:
         session.close()
         reason = _first_line(error) if isinstance(error, tf.errors.OpError) else error
         raise LoadError(f"cannot load {path}: {reason}") from error
-
-
-def register_scann_ops() -> None:
-    """Makes ScaNN's ops known to TensorFlow, without the rest of the package.
-
-    Raises:
-        LoadError: If ScaNN is missing or was built for another TensorFlow.
-    """
-    package = importlib.util.find_spec("scann")
-    if package is None or not package.submodule_search_locations:
-        raise LoadError("the model needs ScaNN's ops: pip install 'scann[tf]==1.4.2'")
-    library = Path(package.submodule_search_locations[0], "scann_ops", "cc", "_scann_ops.so")
-    try:
-        tf.load_op_library(str(library))
-    except (tf.errors.OpError, OSError) as error:
-        raise LoadError(
-            f"ScaNN's ops do not load in TensorFlow {tf.__version__}: install the matched pair, "
-            "pip install 'scann[tf]==1.4.2' 'tensorflow==2.20.*'"
-        ) from error
 
 
 def _ops(graph_def: Any) -> Iterable[str]:

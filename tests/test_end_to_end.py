@@ -14,11 +14,11 @@ from serving.server import ModelServer
 from tests import cc_loader
 from tfrs_twotower import api
 from tfrs_twotower.evaluation.protocols import evaluation_set
-from tfrs_twotower.index.scann import scann_op_library
 from tfrs_twotower.models.embed import embed
 from tfrs_twotower.models.run_folder import load_run
 from tfrs_twotower.publishing.models_folder import complete_query
 from tfrs_twotower.schema import UserError, load_config
+from tfrs_twotower.schema.scann_ops import scann_op_library
 
 NUM_USERS, NUM_ITEMS, EVENTS_OF_USER = 40, 30, 8
 HISTORY = 4

@@ -201,7 +201,7 @@ def test_the_doctor_finds_nothing_wrong(made, said, image):
     findings = json.loads(said("doctor", made.models, "--target", image, "--json"))
 
     assert {finding["level"] for finding in findings} == {"ok"}
-    scores = [f["where"] for f in findings if "score as the towers say" in f["what"]]
+    scores = [f["where"] for f in findings if "have the scores of the towers" in f["what"]]
     # What a layer scores is no product of vectors.
     assert scores == (["retrieval_exact/1"] if made.scores_by == "dot_product" else [])
 

@@ -24,7 +24,7 @@ from serving.batching import BatchingOptions
 from serving.model_config import ModelConfig
 from serving.server import ModelServer, ServerOptions
 from tests.serving import toy_models
-from tfrs_twotower.index.scann import scann_op_library
+from tfrs_twotower.schema.scann_ops import scann_op_library
 
 TF_MODEL_SERVER = os.environ.get("TF_MODEL_SERVER")
 MODELS = ("retrieval", "query_tower")

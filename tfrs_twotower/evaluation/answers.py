@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tfrs_twotower.evaluation.ranking import Pairs
-from tfrs_twotower.index.candidate_index import CandidateIndex
+from tfrs_twotower.index.base import CandidateIndex
 from tfrs_twotower.keras import tf
 from tfrs_twotower.retrieval.attributes import CandidateAttributes
 from tfrs_twotower.retrieval.retriever import Retriever

@@ -9,8 +9,9 @@ import numpy.typing as npt
 from tfrs_twotower.evaluation.answers import NO_ANSWER
 from tfrs_twotower.evaluation.protocols import EvaluationSet
 from tfrs_twotower.evaluation.ranking import Pairs, Ranking
-from tfrs_twotower.index.candidate_index import CandidateIndex
-from tfrs_twotower.index.scann import Measures, ScannIndex
+from tfrs_twotower.index.base import CandidateIndex
+from tfrs_twotower.index.parameters import IndexParameters
+from tfrs_twotower.index.scann import ScannIndex
 from tfrs_twotower.index.scoring_layer import exact_index
 from tfrs_twotower.models.context_modes import ScoringLayer
 from tfrs_twotower.publishing.models_folder import (
@@ -20,7 +21,6 @@ from tfrs_twotower.publishing.models_folder import (
     read_model_manifest,
 )
 from tfrs_twotower.schema import UserError
-from tfrs_twotower.schema.index import Index as IndexConfig
 from tfrs_twotower.schema.models import RETRIEVAL
 
 Ints = npt.NDArray[np.int64]
@@ -80,7 +80,6 @@ def _is_among(answers: Ints, positives: Pairs) -> npt.NDArray[np.bool_]:
 def exported_index(
     models: Path,
     embeddings: npt.NDArray[np.float32],
-    config: IndexConfig,
     scorer: ScoringLayer | None = None,
 ) -> CandidateIndex:
     """The index that the newest version answers by, built again: the same, bit for bit.
@@ -88,7 +87,6 @@ def exported_index(
     Args:
         models: The models folder.
         embeddings: `[corpus_size, embedding_dim]` of the run, by row.
-        config: `index` of the run's config.
         scorer: The layer of the run that scores pairs; None: the dot product.
 
     Raises:
@@ -104,8 +102,5 @@ def exported_index(
     model = asked_model(models, version)
     if model != RETRIEVAL:
         return exact_index(embeddings, scorer)
-    parameters = read_model_manifest(models, model, version)["index"]
-    measures = None
-    if set(Measures._fields) <= parameters.keys():
-        measures = Measures(**{name: parameters[name] for name in Measures._fields})
-    return ScannIndex(embeddings, config, measures)
+    description = read_model_manifest(models, model, version)["index"]
+    return ScannIndex(embeddings, IndexParameters.from_description(description))

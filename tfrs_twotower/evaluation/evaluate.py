@@ -198,7 +198,7 @@ def _answered(
     models: Path, run: Run, asked: EvaluationSet, candidates: Floats, rules: Mapping[str, Any]
 ) -> list[_Answered]:
     """The answers at each of `ATTRIBUTED_AT`."""
-    index = exported_index(models, candidates, run.config.index, getattr(run.model, "scorer", None))
+    index = exported_index(models, candidates, getattr(run.model, "scorer", None))
     queries = embed(run.model.query_tower, asked.features)
     answers = Answers(
         index,

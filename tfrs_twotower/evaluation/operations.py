@@ -16,11 +16,11 @@ import numpy.typing as npt
 
 from tfrs_twotower.evaluation.protocols import EvaluationSet
 from tfrs_twotower.evaluation.ranking import Pairs, rank
-from tfrs_twotower.index.scann import register_scann_ops
 from tfrs_twotower.keras import tf
 from tfrs_twotower.models.run_folder import Run
 from tfrs_twotower.publishing.models_folder import latest_version, models_of
 from tfrs_twotower.schema.models import RETRIEVAL
+from tfrs_twotower.schema.scann_ops import register_scann_ops
 
 ROUNDS = 20
 BATCH = 256

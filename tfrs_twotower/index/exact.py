@@ -1,17 +1,17 @@
-"""Exact search with stock TensorFlow ops."""
+"""Exact search by the dot product, with stock TensorFlow ops."""
 
 from typing import Any
 
 import tensorflow as tf
 
-from tfrs_twotower.index.candidate_index import CandidateIndex
+from tfrs_twotower.index.base import CandidateIndex
 
 
 class ExactIndex(CandidateIndex):
-    """Matrix product and top-k: stock TensorFlow ops only."""
+    """Matrix product and top-k: stock TensorFlow ops only, so any server can load it."""
 
     @property
-    def parameters(self) -> dict[str, Any]:
+    def description(self) -> dict[str, Any]:
         """See `CandidateIndex`."""
         return {"kind": "exact"}
 

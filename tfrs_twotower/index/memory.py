@@ -1,9 +1,9 @@
-"""How much memory an index takes, said before it is built, and how much there is."""
+"""How much memory building an index takes, forecast before it is built, and how much is free."""
 
 import math
 from pathlib import Path
 
-from tfrs_twotower.index.scann import DEFAULT_DIMENSIONS_PER_BLOCK, has_tree
+from tfrs_twotower.index.parameters import DEFAULT_DIMENSIONS_PER_BLOCK, has_tree
 from tfrs_twotower.schema import UserError
 from tfrs_twotower.schema.index import Index as IndexConfig
 
@@ -25,7 +25,7 @@ def build_bytes(num_candidates: int, embedding_dim: int, config: IndexConfig) ->
     Args:
         num_candidates: Of the corpus.
         embedding_dim: Width of an embedding.
-        config: Says whether there is a tree.
+        config: Decides whether there is a tree.
     """
     embeddings = 4 * num_candidates * embedding_dim
     if not has_tree(config, num_candidates):
@@ -37,7 +37,7 @@ def build_bytes(num_candidates: int, embedding_dim: int, config: IndexConfig) ->
 
 
 def available_bytes() -> int | None:
-    """Memory that this process may still take; None where the system does not tell."""
+    """Memory that this process may still take; None where the system does not expose it."""
     found = []
     try:
         lines = MEMINFO.read_text(encoding="ascii").splitlines()

@@ -1,4 +1,4 @@
-"""Exact search by a scoring layer, for scores that are no dot products."""
+"""Exact search by a scoring layer, for scores that are not dot products."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from tfrs_twotower.index.candidate_index import in_chunks
+from tfrs_twotower.index.control_flow import in_chunks
 from tfrs_twotower.index.exact import ExactIndex
 from tfrs_twotower.models.context_modes import CHUNK_ELEMENTS, ScoringLayer
 
@@ -45,7 +45,7 @@ class ScoredIndex(ExactIndex):
         self._width = scorer.width
 
     @property
-    def parameters(self) -> dict[str, Any]:
+    def description(self) -> dict[str, Any]:
         """See `CandidateIndex`."""
         return {"kind": "exact", "score": "scoring_layer"}
 

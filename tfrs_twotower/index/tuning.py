@@ -1,31 +1,41 @@
-"""Recall as an input: the cheapest way to search that finds a wanted share of the exact answer.
+"""Recall as an input: the cheapest parameters that find a wanted share of the exact answer.
 
-Tried are trees of several numbers of leaves and widths of code, searched in more and less leaves,
-rescoring more and fewer candidates, on held-out queries: they lie elsewhere than candidates, so
-candidates in their place would promise too much.
+Trees of several numbers of leaves and widths of code are tried, searched in more and less leaves,
+rescoring more and fewer candidates, on held-out queries: queries are distributed differently from
+candidates, so candidates in their place would promise too much.
 
 What a setting costs is counted, not timed: bytes of memory that a query reads, weighed by how they
 are read. The same data so give the same index on every machine, busy or not. Times are measured
 beside it, for people.
+
+The cheapest of many settings owes its recall on these queries in part to chance. What it finds for
+others, `promised_recall` finds out.
 """
 
+import dataclasses
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import tensorflow as tf
 
-from tfrs_twotower.index.scann import Measures, ScannIndex, measures_of
+from tfrs_twotower.index.parameters import (
+    DEFAULT_ANISOTROPIC_THRESHOLD,
+    DEFAULT_AT,
+    IndexParameters,
+    most_leaves,
+)
+from tfrs_twotower.index.recall import (
+    CONFIDENCE,
+    Floats,
+    exact_scores,
+    found_share,
+    recall_lower_bound,
+)
+from tfrs_twotower.index.scann import ScannIndex
 from tfrs_twotower.schema import UserError
-from tfrs_twotower.schema.index import Index as IndexConfig
-
-Floats = npt.NDArray[np.float32]
-
-CONFIDENCE = 0.95
-Z = 1.6449  # Of the normal distribution, one-sided.
 
 # Relative to the square root of the corpus.
 LEAF_FACTORS = (2, 4)
@@ -33,218 +43,257 @@ CODE_WIDTHS = (1, 2)
 # Relative to the k that is wanted.
 REORDER_FACTORS = (1.0, 1.5, 2.0, 3.0, 5.0, 10.0)
 LEAF_STEP = 1.25
+# The last costs almost five times as much as the first.
+NUM_RUNGS = 8
 NUM_TIMED = 20
-
-# What a byte costs beside one of the codes, which are read in order: measured on 1 M candidates of
-# 64 dimensions. Leaf centres are read in order as well, once for all queries of a batch; rescored
-# candidates lie anywhere in memory.
-CENTRE_WEIGHT, RESCORED_WEIGHT = 0.5, 6
-
-
-class Recall(NamedTuple):
-    """The share of the exact answer that was found, over held-out queries."""
-
-    mean: float
-    at_least: float  # With 95 % confidence.
-    at: int
-    num_queries: int
 
 
 class Trial(NamedTuple):
-    """One setting that was tried."""
+    """One setting that was tried.
 
-    measures: Measures
+    Attributes:
+        parameters: Of the index.
+        recall: Mean over the queries that it was tried on.
+        lower_bound: Of the recall; true of a setting that is looked at alone, not of the best.
+        cost_bytes: See `IndexParameters.cost_bytes`.
+        latency_ms: Median of single queries, called from Python.
+    """
+
+    parameters: IndexParameters
     recall: float
-    at_least: float
-    cost_bytes: int  # See `cost_bytes`.
-    latency_ms: float  # Median of single queries, called from Python.
+    lower_bound: float
+    cost_bytes: int
+    latency_ms: float
 
     def as_dict(self) -> dict[str, Any]:
-        """As JSON holds it."""
-        values = self._asdict()
-        return {**values.pop("measures")._asdict(), **values}
+        """As a manifest holds it, where the lower bound is `at_least`."""
+        return {
+            **self.parameters.as_dict(),
+            "recall": self.recall,
+            "at_least": self.lower_bound,
+            "cost_bytes": self.cost_bytes,
+            "latency_ms": self.latency_ms,
+        }
 
 
 class Tuning(NamedTuple):
-    """What was tried, in the order of cost, and what was chosen."""
+    """What was tried and what was chosen.
+
+    Attributes:
+        target_recall: That the lower bound of `chosen` reaches.
+        at: For the best how many.
+        num_queries: On how many it was tried.
+        chosen: The cheapest that reached the target.
+        trials: All of them, in the order of cost.
+        ladder: Settings of the same tree, `chosen` and then dearer and dearer ones, for queries
+            on which `chosen` does not reach the target.
+    """
 
     target_recall: float
     at: int
     num_queries: int
     chosen: Trial
     trials: list[Trial]
+    ladder: list[IndexParameters]
 
     def as_dict(self) -> dict[str, Any]:
-        """As JSON holds it."""
-        trials = [trial.as_dict() for trial in self.trials]
-        return {**self._asdict(), "chosen": self.chosen.as_dict(), "trials": trials}
+        """As a manifest holds it."""
+        return {
+            "target_recall": self.target_recall,
+            "at": self.at,
+            "num_queries": self.num_queries,
+            "chosen": self.chosen.as_dict(),
+            "trials": [trial.as_dict() for trial in self.trials],
+        }
 
 
-def tune(embeddings: Floats, queries: Floats, config: IndexConfig) -> tuple[ScannIndex, Tuning]:
-    """Builds the index that meets `config.target_recall` at the lowest cost.
+def tune(
+    embeddings: Floats,
+    queries: Floats,
+    *,
+    target_recall: float,
+    at: int = DEFAULT_AT,
+    num_leaves: int | None = None,
+    dimensions_per_block: int | None = None,
+    leaves_to_search: int | None = None,
+    reorder: int | None = None,
+    anisotropic_threshold: float = DEFAULT_ANISOTROPIC_THRESHOLD,
+) -> tuple[ScannIndex, Tuning]:
+    """Builds the index that reaches a recall on some queries at the lowest cost.
+
+    What the recall is for other queries, `promise_recall` and `measure_recall` find out.
 
     Args:
-        embeddings: `[num_candidates, embedding_dim]`, enough for a tree (see `index.has_tree`).
+        embeddings: `[num_candidates, embedding_dim]`, at least 256.
         queries: `[num_queries, embedding_dim]` held-out query embeddings.
-        config: With a target; measures that it gives are not searched.
+        target_recall: Share of the exact answer that must be found with 95 % confidence, between
+            0 and 1.
+        at: How many of the best are wanted; of a smaller corpus, all.
+        num_leaves: See `IndexParameters`; None: searched, and so with the next three.
+        dimensions_per_block: Likewise.
+        leaves_to_search: Likewise.
+        reorder: Likewise.
+        anisotropic_threshold: See `IndexParameters`; not searched.
 
     Returns:
         The index, and how it was found.
 
     Raises:
-        UserError: If no setting meets the target.
+        UserError: If no setting reaches the target.
     """
-    target = config.target_recall
-    if target is None:
-        raise ValueError("`config.target_recall` must be given.")
-    at = min(config.at, len(embeddings))
+    size, dim = embeddings.shape
+    at = min(at, size)
+    base = IndexParameters.for_corpus(
+        size,
+        num_leaves=num_leaves,
+        dimensions_per_block=dimensions_per_block,
+        leaves_to_search=leaves_to_search,
+        reorder=reorder,
+        anisotropic_threshold=anisotropic_threshold,
+        at=at,
+    )
+    leaf_factors = (1,) if num_leaves else LEAF_FACTORS
+    code_widths = (dimensions_per_block,) if dimensions_per_block else CODE_WIDTHS
     trials: list[Trial] = []
-    best: tuple[ScannIndex, Trial] | None = None
+    chosen: Trial | None = None
+    best: ScannIndex | None = None
     worst_scores: Floats | None = None
-    for measures in _trees(config, len(embeddings)):
-        index = ScannIndex(embeddings, config, measures)
+    for tree in _trees(base, size, leaf_factors, code_widths):
+        index = ScannIndex(embeddings, tree)
         if worst_scores is None:
             worst_scores = exact_scores(index, queries, at)
-        trial = _cheapest(index, queries, worst_scores, at, measures, config, best, trials)
-        if trial is not None:
-            index.search_with(trial.measures)
-            best = index, trial
-    trials.sort(key=lambda trial: (trial.cost_bytes, trial.measures))
-    if best is None:
-        raise UserError(_unmet(target, at, len(queries), trials))
-    return best[0], Tuning(target, at, len(queries), best[1], trials)
+        for trial in cheapest_by_halving(
+            _settings(
+                tree,
+                _leaf_counts(tree.num_leaves, leaves_to_search),
+                [reorder] if reorder else _reorders(at, size),
+            ),
+            _Trier(index, queries, worst_scores),
+            lambda parameters: parameters.cost_bytes(size, dim),
+            target_recall,
+            math.inf if chosen is None else chosen.cost_bytes,
+        ):
+            trials.append(trial)
+            if trial.lower_bound >= target_recall:
+                best, chosen = index, trial
+    trials.sort(key=lambda trial: (trial.cost_bytes, trial.parameters))
+    if best is None or chosen is None:
+        raise UserError(_unmet(target_recall, at, len(queries), trials))
+    best.search_with(chosen.parameters)
+    ladder = _ladder(
+        chosen.parameters, size, widens=leaves_to_search is None, deepens=reorder is None
+    )
+    return best, Tuning(target_recall, at, len(queries), chosen, trials, ladder)
 
 
-def measured_recall(index: ScannIndex, queries: Floats, at: int) -> Recall:
-    """The recall of an index as it is.
+def cheapest_by_halving(
+    settings: Iterable[Sequence[IndexParameters]],
+    measure: Callable[[IndexParameters], Trial],
+    cost_bytes: Callable[[IndexParameters], int],
+    target_recall: float,
+    limit: float = math.inf,
+) -> Iterator[Trial]:
+    """Tries settings until the cheapest that reaches a recall is known.
 
     Args:
-        index: As it will be served.
-        queries: `[num_queries, embedding_dim]` held-out query embeddings, at least one.
-        at: How many of the best are wanted.
+        settings: Rows of settings; in a row each costs and finds more than the one before.
+        measure: Tries one.
+        cost_bytes: What one costs.
+        target_recall: What the lower bound must reach.
+        limit: Only settings that cost less are tried.
+
+    Yields:
+        Every trial. One that reaches the target costs less than all before that reached it.
     """
-    at = min(at, index.num_candidates)
-    search = _compiled(index.search, index.embedding_dim, 1)
-    _, scores = search(queries, at)
-    found = found_share(scores.numpy(), exact_scores(index, queries, at))
-    return Recall(float(found.mean()), at_least(found), at, len(queries))
-
-
-def exact_scores(index: ScannIndex, queries: Floats, at: int) -> Floats:
-    """`[num_queries]` the score of the last candidate of each exact answer."""
-    _, scores = _compiled(index.search_exactly, index.embedding_dim, 1)(queries, at)
-    return np.asarray(scores.numpy()[:, -1], np.float32)
-
-
-def found_share(scores: Floats, worst_scores: Floats) -> npt.NDArray[np.float64]:
-    """Which share of each answer belongs to the exact one; one as good as its last belongs, too.
-
-    Args:
-        scores: `[num_queries, at]` of the candidates found.
-        worst_scores: See `exact_scores`.
-    """
-    return (scores >= worst_scores[:, np.newaxis]).mean(axis=1)
-
-
-def at_least(shares: npt.NDArray[np.float64]) -> float:
-    """The lower bound of the mean of shares between 0 and 1, with 95 % confidence.
-
-    The normal bound, with one more, imaginary query for which nothing is found: a handful of
-    queries that all go well prove little.
-    """
-    seen = np.append(shares, 0.0)
-    return float(max(seen.mean() - Z * seen.std(ddof=1) / math.sqrt(len(seen)), 0.0))
-
-
-def cost_bytes(measures: Measures, num_candidates: int, embedding_dim: int) -> int:
-    """Bytes that a query reads: all leaf centres, the codes of the leaves searched, rescored rows.
-
-    They count as much as as many bytes of codes would. Leaves are taken to be of one size.
-    """
-    row = 4 * embedding_dim
-    code = math.ceil(embedding_dim / measures.dimensions_per_block) / 2
-    scanned = num_candidates * measures.leaves_to_search / measures.num_leaves
-    centres = CENTRE_WEIGHT * measures.num_leaves * row
-    return int(centres + scanned * code + RESCORED_WEIGHT * measures.reorder * row)
-
-
-def _trees(config: IndexConfig, num_candidates: int) -> Iterator[Measures]:
-    """What to build; measures that the config gives stay as they are."""
-    base = measures_of(config, num_candidates)
-    given = config.dimensions_per_block
-    widths = (given,) if given else CODE_WIDTHS
-    factors = (1,) if config.num_leaves else LEAF_FACTORS
-    most = max(num_candidates // 16, 1)
-    for num_leaves in sorted({min(base.num_leaves * factor, most) for factor in factors}):
-        for width in widths:
-            yield base._replace(num_leaves=num_leaves, dimensions_per_block=width)
-
-
-def _cheapest(
-    index: ScannIndex,
-    queries: Floats,
-    worst_scores: Floats,
-    at: int,
-    tree: Measures,
-    config: IndexConfig,
-    best: tuple[ScannIndex, Trial] | None,
-    trials: list[Trial],
-) -> Trial | None:
-    """The cheapest setting of a tree that meets the target for less than the best so far."""
-    search = _compiled(index.search_trial, index.embedding_dim, 3)
-    size, dim = index.num_candidates, index.embedding_dim
-
-    def cost(measures: Measures) -> int:
-        return cost_bytes(measures, size, dim)
-
-    def tried(measures: Measures) -> Trial:
-        scores = search(queries, at, measures.leaves_to_search, measures.reorder)[1].numpy()
-        found = found_share(scores, worst_scores)
-        latency_ms = _latency_ms(
-            lambda query: search(query, at, measures.leaves_to_search, measures.reorder), queries
-        )
-        trial = Trial(measures, float(found.mean()), at_least(found), cost(measures), latency_ms)
-        trials.append(trial)
-        return trial
-
-    met: Trial | None = best[1] if best else None
-    before = met
-    for reorder in _reorders(config, at, size):
-        leaves = [
-            tree._replace(leaves_to_search=count, reorder=reorder)
-            for count in _leaf_counts(config, tree.num_leaves)
-        ]
-        if met is not None:
-            leaves = [measures for measures in leaves if cost(measures) < met.cost_bytes]
-        # More leaves find more: the first that are enough are found by halving.
-        first, last = 0, len(leaves)
+    for row in settings:
+        cheaper = [parameters for parameters in row if cost_bytes(parameters) < limit]
+        first, last = 0, len(cheaper)
         while first < last:
             middle = (first + last) // 2
-            trial = tried(leaves[middle])
-            if trial.at_least >= (config.target_recall or 0.0):
-                met, last = trial, middle
+            trial = measure(cheaper[middle])
+            yield trial
+            if trial.lower_bound >= target_recall:
+                limit, last = trial.cost_bytes, middle
             else:
                 first = middle + 1
-    return met if met is not before else None
 
 
-def _reorders(config: IndexConfig, at: int, num_candidates: int) -> list[int]:
-    if config.reorder:
-        return [config.reorder]
+class _Trier:
+    """Tries settings of one tree on the same queries."""
+
+    def __init__(self, index: ScannIndex, queries: Floats, worst_scores: Floats) -> None:
+        self._index, self._queries, self._worst_scores = index, queries, worst_scores
+        specs = [tf.TensorSpec([None, index.embedding_dim], tf.float32)]
+        specs += [tf.TensorSpec([], tf.int32)] * 3
+        self._search = tf.function(index.search_trial, specs)
+
+    def __call__(self, parameters: IndexParameters) -> Trial:
+        def search(queries: Floats) -> Floats:
+            _, scores = self._search(
+                queries, parameters.at, parameters.leaves_to_search, parameters.reorder
+            )
+            return np.asarray(scores.numpy(), np.float32)
+
+        found = found_share(search(self._queries), self._worst_scores)
+        return Trial(
+            parameters,
+            float(found.mean()),
+            recall_lower_bound(found),
+            parameters.cost_bytes(self._index.num_candidates, self._index.embedding_dim),
+            _latency_ms(search, self._queries),
+        )
+
+
+def _trees(
+    base: IndexParameters,
+    num_candidates: int,
+    leaf_factors: Sequence[int],
+    code_widths: Sequence[int],
+) -> Iterator[IndexParameters]:
+    """What to build; how it is searched is of no account yet."""
+    most = most_leaves(num_candidates)
+    for num_leaves in sorted({min(base.num_leaves * factor, most) for factor in leaf_factors}):
+        for width in code_widths:
+            yield dataclasses.replace(base, num_leaves=num_leaves, dimensions_per_block=width)
+
+
+def _settings(
+    tree: IndexParameters, leaf_counts: Sequence[int], reorders: Sequence[int]
+) -> Iterator[list[IndexParameters]]:
+    """For each number of rescored candidates the numbers of leaves to search, ascending."""
+    for reorder in reorders:
+        yield [
+            dataclasses.replace(tree, leaves_to_search=leaves, reorder=reorder)
+            for leaves in leaf_counts
+        ]
+
+
+def _reorders(at: int, num_candidates: int) -> list[int]:
     return sorted({min(math.ceil(at * factor), num_candidates) for factor in REORDER_FACTORS})
 
 
-def _leaf_counts(config: IndexConfig, num_leaves: int) -> list[int]:
-    if config.leaves_to_search:
-        return [min(config.leaves_to_search, num_leaves)]
+def _leaf_counts(num_leaves: int, given: int | None) -> list[int]:
+    if given:
+        return [min(given, num_leaves)]
     steps = math.ceil(math.log(max(num_leaves, 2), LEAF_STEP)) + 1
     return sorted({min(math.ceil(LEAF_STEP**step), num_leaves) for step in range(steps)})
 
 
-def _compiled(function: Callable[..., Any], embedding_dim: int, num_counts: int) -> Any:
-    """A search as a graph: queries, then as many int32 scalars."""
-    specs = [tf.TensorSpec([None, embedding_dim], tf.float32)]
-    return tf.function(function, specs + [tf.TensorSpec([], tf.int32)] * num_counts)
+def _ladder(
+    chosen: IndexParameters, num_candidates: int, *, widens: bool, deepens: bool
+) -> list[IndexParameters]:
+    """Each rung searches a quarter more leaves and rescores a quarter more than the one below."""
+    rungs = [
+        dataclasses.replace(
+            chosen,
+            leaves_to_search=min(
+                math.ceil(chosen.leaves_to_search * (factor if widens else 1.0)), chosen.num_leaves
+            ),
+            reorder=min(math.ceil(chosen.reorder * (factor if deepens else 1.0)), num_candidates),
+        )
+        for factor in (LEAF_STEP**rung for rung in range(NUM_RUNGS))
+    ]
+    return list(dict.fromkeys(rungs))
 
 
 def _latency_ms(search: Callable[[Floats], Any], queries: Floats) -> float:
@@ -257,13 +306,12 @@ def _latency_ms(search: Callable[[Floats], Any], queries: Floats) -> float:
 
 
 def _unmet(target: float, at: int, num_queries: int, trials: list[Trial]) -> str:
-    if not trials:
-        return f"recall {target} at {at}: no setting could be tried, `index` fixes all of them"
-    best = max(trials, key=lambda trial: trial.at_least)
-    setting = ", ".join(f"{name} {value}" for name, value in best.measures._asdict().items())
+    best = max(trials, key=lambda trial: trial.lower_bound)
+    names = ("num_leaves", "dimensions_per_block", "leaves_to_search", "reorder")
+    setting = ", ".join(f"{name} {getattr(best.parameters, name)}" for name in names)
     return (
         f"recall {target} at {at} cannot be met: the best that was reached is {best.recall:.4f}, "
-        f"at least {best.at_least:.4f} with {CONFIDENCE:.0%} confidence on {num_queries} held-out "
-        f"queries ({setting})\nLower the target recall, take out what `index` of the config fixes, "
-        "or raise `index.brute_force_below` above the corpus, which is exact."
+        f"at least {best.lower_bound:.4f} with {CONFIDENCE:.0%} confidence on {num_queries} "
+        f"held-out queries ({setting})\nLower the target recall, take out what `index` of the "
+        "config fixes, or raise `index.brute_force_below` above the corpus, which is exact."
     )

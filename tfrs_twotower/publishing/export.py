@@ -13,11 +13,12 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from tfrs_twotower.keras import keras
+from tfrs_twotower.models.context_modes import TrilinearQueryTower
 from tfrs_twotower.models.embed import embed
 from tfrs_twotower.models.run_folder import METRICS_FILE, Run, load_run
 from tfrs_twotower.publishing import server_config
 from tfrs_twotower.publishing.halves import JoinedTower
-from tfrs_twotower.publishing.indexes import write_indexes
+from tfrs_twotower.publishing.indexes import Corpus, QuerySide, write_indexes
 from tfrs_twotower.publishing.models_folder import PART, QUERY_EMBEDDING, publish, staging_folder
 from tfrs_twotower.publishing.saved_models import save
 from tfrs_twotower.retrieval.retriever import ServedTower
@@ -33,7 +34,7 @@ from tfrs_twotower.schema.models import (
     TWOTOWER_CONFIG,
 )
 
-# Enough for a confidence bound of about half a percent.
+# Half of them are enough for a confidence bound within one percent of the mean.
 MAX_HELD_OUT = 1000
 
 
@@ -64,8 +65,8 @@ def export(
         run: What `twotower train` wrote.
         data: The prepared folder it was trained on.
         output: The models folder; made where missing.
-        target_recall: Share of the exact answer that `retrieval` must find; default: as
-            `index.target_recall` of the config says.
+        target_recall: Share of the exact answer that `retrieval` must find; default:
+            by `index.target_recall` of the config.
         at: For the best how many that holds; default: `index.at`.
         config_base_path: Where the server will see the models folder; absolute. Default: where it
             is now.
@@ -119,7 +120,7 @@ def _write_version(loaded: Run, config: Config, staging: Path) -> dict[str, dict
         "origin": "export",
     }
     joined_tower = None
-    if config.context_mode == "trilinear":
+    if isinstance(model.query_tower, TrilinearQueryTower):
         joined_tower = JoinedTower(encoder, model.query_tower, config)
         query_tower.joined_tower = joined_tower  # Saved with it.
     halves = joined_tower.signatures() if joined_tower else {}
@@ -134,21 +135,18 @@ def _write_version(loaded: Run, config: Config, staging: Path) -> dict[str, dict
     metrics = json.loads((loaded.folder / METRICS_FILE).read_text(encoding="utf-8"))
     manifests |= write_indexes(
         staging,
-        query_tower,
-        data.candidate_table(),
-        embed(model.candidate_tower, data.corpus().features),
+        QuerySide(query_tower, joined_tower, getattr(model, "scorer", None)),
+        Corpus(data.candidate_table(), embed(model.candidate_tower, data.corpus().features)),
         _held_out(loaded),
         config,
         {**facts, "metrics": metrics["validation"]},
-        scorer=getattr(model, "scorer", None),
-        joined_tower=joined_tower,
     )
     _write_queries(loaded, staging / QUERIES)
     return manifests
 
 
 def _held_out(loaded: Run) -> npt.NDArray[np.float32]:
-    """Embeddings of queries that no weight has seen, `[num_queries, embedding_dim]`.
+    """Embeddings of queries that were not trained on, `[num_queries, embedding_dim]`.
 
     Of the validation split, each query once; where it is empty, of the test or else train split.
     """

@@ -4,6 +4,7 @@ What an export and a refresh have in common.
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +13,21 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tfrs_twotower.index.candidate_index import CandidateIndex
+from tfrs_twotower.index.base import CandidateIndex
 from tfrs_twotower.index.memory import check_build
-from tfrs_twotower.index.scann import ScannIndex, has_tree
+from tfrs_twotower.index.parameters import IndexParameters, has_tree
+from tfrs_twotower.index.promised_recall import promise_recall, split_queries
+from tfrs_twotower.index.recall import measure_recall
+from tfrs_twotower.index.scann import ScannIndex
 from tfrs_twotower.index.scoring_layer import exact_index
-from tfrs_twotower.index.tuning import measured_recall, tune
+from tfrs_twotower.index.tuning import tune
 from tfrs_twotower.models.context_modes import ScoringLayer
 from tfrs_twotower.publishing.models_folder import HELD_OUT_QUERIES, PART, QUERY_EMBEDDING
 from tfrs_twotower.publishing.saved_models import save
 from tfrs_twotower.retrieval.attributes import CandidateAttributes
 from tfrs_twotower.retrieval.retriever import QueryTower, Retriever
-from tfrs_twotower.schema import Config, UserError
+from tfrs_twotower.schema import Config
+from tfrs_twotower.schema.index import Index as IndexConfig
 from tfrs_twotower.schema.models import CANDIDATES, EXTRA_ASSETS, RETRIEVAL, RETRIEVAL_EXACT
 from tfrs_twotower.schema.prepared import CANDIDATE_ID
 
@@ -30,31 +35,52 @@ Floats = npt.NDArray[np.float32]
 EMBEDDING = "embedding"
 
 
+@dataclass(frozen=True)
+class QuerySide:
+    """What answers a query.
+
+    Attributes:
+        tower: Raw query features -> query embedding.
+        joined_tower: See `Retriever`; None where user embeddings cannot be computed ahead.
+        scorer: What scores pairs of embeddings; None: the dot product.
+    """
+
+    tower: QueryTower
+    joined_tower: QueryTower | None = None
+    scorer: ScoringLayer | None = None
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """What is searched.
+
+    Attributes:
+        candidates: One row a candidate, by candidate id (UTF-8 bytes): id, title, attributes and
+            raw features.
+        embeddings: `[num_candidates, embedding_dim]` in the same order.
+    """
+
+    candidates: pa.Table
+    embeddings: Floats
+
+
 def write_indexes(
     staging: Path,
-    query_tower: QueryTower,
-    candidates: pa.Table,
-    embeddings: Floats,
+    query_side: QuerySide,
+    corpus: Corpus,
     held_out: Floats,
     config: Config,
     facts: Mapping[str, Any],
-    *,
-    scorer: ScoringLayer | None = None,
-    joined_tower: QueryTower | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Writes the three folders of a version that depend on the corpus.
 
     Args:
         staging: Where.
-        query_tower: Of both retrieval models.
-        candidates: One row a candidate, by candidate id (UTF-8 bytes): id, title, attributes and
-            raw features.
-        embeddings: `[num_candidates, embedding_dim]` in the same order.
-        held_out: `[num_queries, embedding_dim]` query embeddings to measure recall on.
+        query_side: Of both retrieval models.
+        corpus: Of both.
+        held_out: `[num_queries, embedding_dim]` query embeddings to tune and measure recall on.
         config: Index, rules, export.
         facts: For the manifests; see `saved_models.save`.
-        scorer: What scores pairs in place of the dot product.
-        joined_tower: See `Retriever`.
 
     Returns:
         Manifests by model; without `retrieval` where the config wants none.
@@ -62,45 +88,65 @@ def write_indexes(
     Raises:
         UserError: If there is too little memory, or the target recall cannot be met.
     """
+    candidates, embeddings = corpus.candidates, corpus.embeddings
     forecast = check_build(len(embeddings), embeddings.shape[1], config.index)
-    ids = candidates.column(CANDIDATE_ID).to_pylist()
-
-    def write(name: str, index: CandidateIndex, found: Mapping[str, Any]) -> dict[str, Any]:
-        attributes = CandidateAttributes(config.resolved_rules, candidates)
-        retriever = Retriever(
-            query_tower,
-            index,
-            ids,
-            default_k=config.export.default_k,
-            max_k=config.export.max_k,
-            attributes=attributes,
-            joined_tower=joined_tower,
-        )
-        return save(
-            retriever,
-            retriever.signatures(),
-            staging / name,
-            model_name=name,
-            facts={
-                **facts,
-                **found,
-                "corpus_size": len(ids),
-                "index": index.parameters,
-                "build_memory_forecast_bytes": forecast,
-            },
-            searcher_bytes=index.searcher_bytes,
-        )
-
+    facts = {**facts, "corpus_size": len(candidates), "build_memory_forecast_bytes": forecast}
     # One index after the other, so that only one is in memory beside the embeddings.
-    manifests = {RETRIEVAL_EXACT: write(RETRIEVAL_EXACT, exact_index(embeddings, scorer), {})}
+    exact = exact_index(embeddings, query_side.scorer)
+    manifests = {
+        RETRIEVAL_EXACT: _write(staging, RETRIEVAL_EXACT, exact, query_side, corpus, config, facts)
+    }
+    del exact
     if config.export.retrieval:
-        manifests[RETRIEVAL] = write(RETRIEVAL, *_scann(embeddings, held_out, config))
+        index, found = scann_index(embeddings, held_out, config.index)
+        manifests[RETRIEVAL] = _write(
+            staging, RETRIEVAL, index, query_side, corpus, config, {**facts, **found}
+        )
         queries = pa.table({QUERY_EMBEDDING: vectors(held_out)})
         pq.write_table(queries, staging / RETRIEVAL / EXTRA_ASSETS / HELD_OUT_QUERIES)
     (staging / CANDIDATES).mkdir()
     stored = candidates.add_column(1, EMBEDDING, vectors(embeddings))
     pq.write_table(stored, staging / CANDIDATES / PART)
     return manifests
+
+
+def scann_index(
+    embeddings: Floats, held_out: Floats, config: IndexConfig
+) -> tuple[ScannIndex, dict[str, Any]]:
+    """The ScaNN index that a config describes, and what the manifest holds of its recall.
+
+    Args:
+        embeddings: `[num_candidates, embedding_dim]`.
+        held_out: `[num_queries, embedding_dim]`: with a target recall one half is tuned on and
+            the other confirms the recall; without one nothing is tuned, and recall is measured on
+            all of them.
+        config: Brute force or a tree, its parameters, the target recall.
+
+    Returns:
+        The index, and `recall` and `tuning` as far as there are any.
+
+    Raises:
+        UserError: If the target recall cannot be met, or not be confirmed.
+    """
+    if config.target_recall is None or not has_tree(config, len(embeddings)):
+        index = ScannIndex(embeddings, IndexParameters.from_config(config, len(embeddings)))
+        if not len(held_out):
+            return index, {}
+        return index, {"recall": measure_recall(index, held_out, config.at).as_dict()}
+    tuning_queries, other_queries = split_queries(held_out, config.target_recall)
+    index, tuning = tune(
+        embeddings,
+        tuning_queries,
+        target_recall=config.target_recall,
+        at=config.at,
+        num_leaves=config.num_leaves,
+        dimensions_per_block=config.dimensions_per_block,
+        leaves_to_search=config.leaves_to_search,
+        reorder=config.reorder,
+        anisotropic_threshold=config.anisotropic_threshold,
+    )
+    recall = promise_recall(index, tuning, other_queries)
+    return index, {"recall": recall.as_dict(), "tuning": tuning.as_dict()}
 
 
 def vectors(matrix: Floats) -> pa.FixedSizeListArray:
@@ -115,20 +161,30 @@ def matrix(table: pa.Table, name: str) -> Floats:
     return np.asarray(flat, np.float32).reshape(len(column), -1)
 
 
-def _scann(
-    embeddings: Floats, held_out: Floats, config: Config
-) -> tuple[ScannIndex, dict[str, Any]]:
-    """The ScaNN index, and what is to be said of its recall."""
-    wants_tuning = config.index.target_recall and has_tree(config.index, len(embeddings))
-    if wants_tuning and not len(held_out):
-        raise UserError(
-            "a target recall needs held-out queries: validate on a part of the data (`split`)"
-        )
-    if wants_tuning:
-        index, tuning = tune(embeddings, held_out, config.index)
-        found: dict[str, Any] = {"tuning": tuning.as_dict()}
-    else:
-        index, found = ScannIndex(embeddings, config.index), {}
-    if len(held_out):
-        found["recall"] = measured_recall(index, held_out, config.index.at)._asdict()
-    return index, found
+def _write(
+    staging: Path,
+    name: str,
+    index: CandidateIndex,
+    query_side: QuerySide,
+    corpus: Corpus,
+    config: Config,
+    facts: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Writes one retrieval model."""
+    retriever = Retriever(
+        query_side.tower,
+        index,
+        corpus.candidates.column(CANDIDATE_ID).to_pylist(),
+        default_k=config.export.default_k,
+        max_k=config.export.max_k,
+        attributes=CandidateAttributes(config.resolved_rules, corpus.candidates),
+        joined_tower=query_side.joined_tower,
+    )
+    return save(
+        retriever,
+        retriever.signatures(),
+        staging / name,
+        model_name=name,
+        facts={**facts, "index": index.description},
+        searcher_bytes=index.searcher_bytes,
+    )

@@ -10,9 +10,9 @@ import pyarrow as pa
 import tensorflow as tf
 
 from tfrs_twotower.features.raw_inputs import candidate_inputs
-from tfrs_twotower.index.scann import register_scann_ops
 from tfrs_twotower.publishing.models_folder import QUERY_EMBEDDING
 from tfrs_twotower.schema.features import Feature
+from tfrs_twotower.schema.scann_ops import register_scann_ops
 
 # Of one size, so that a candidate's vector does not depend on how many others there are.
 EMBED_BATCH = 4096

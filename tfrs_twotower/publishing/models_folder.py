@@ -192,7 +192,7 @@ def is_known_query(models: Path, version: int, query: Mapping[str, Any]) -> bool
 
 
 def complete_query(models: Path, version: int, query: Mapping[str, Any]) -> dict[str, Any]:
-    """Adds what the models folder knows of a query: profile and history.
+    """Adds what the models folder holds of a query: profile and history.
 
     Args:
         models: The models folder.

@@ -19,7 +19,13 @@ import pyarrow.parquet as pq
 from tfrs_twotower.index.memory import check_build
 from tfrs_twotower.publishing import server_config
 from tfrs_twotower.publishing.halves import JOIN
-from tfrs_twotower.publishing.indexes import EMBEDDING, matrix, write_indexes
+from tfrs_twotower.publishing.indexes import (
+    EMBEDDING,
+    Corpus,
+    QuerySide,
+    matrix,
+    write_indexes,
+)
 from tfrs_twotower.publishing.loaded_models import LoadedModel, LoadedQueryTower, embed_candidates
 from tfrs_twotower.publishing.models_folder import (
     HELD_OUT_QUERIES,
@@ -110,13 +116,11 @@ def refresh(
             shutil.copytree(models / name / str(base), staging / name)
         manifests = write_indexes(
             staging,
-            query_tower,
-            table,
-            embeddings,
+            QuerySide(query_tower, joined_tower),
+            Corpus(table, embeddings),
             held_out,
             config,
             {**facts, "origin": "refresh", "base_version": base},
-            joined_tower=joined_tower,
         )
         published = publish(models, staging)
     server_config.write(models, server_config.read_labels(models))

@@ -118,8 +118,8 @@ def _metrics(models: Path, version: int, served: int | None, limits: Limits) -> 
     """Of the validation split; after a refresh those in the manifest are of the version before."""
     manifest = _manifest(models, version)
     if manifest.get("origin") == "refresh":
-        said = f"not measured: refreshed from version {manifest['base_version']}"
-        yield Check(METRIC, "", said, "")
+        reason = f"not measured: refreshed from version {manifest['base_version']}"
+        yield Check(METRIC, "", reason, "")
         return
     new = _measured(models, version)
     old = _measured(models, served) if served is not None else {}
@@ -220,7 +220,7 @@ class _Answers:
 
 
 def _parts(models: Path, version: int, queries: pa.Table) -> dict[str, npt.NDArray[np.bool_]]:
-    """All queries and, where a history tells them apart, those with and without one."""
+    """All queries and, for models with a history, those with and without one."""
     parts = {"": np.ones(len(queries), np.bool_)}
     config = read_config(models, version)
     if config.history is not None:

@@ -1,7 +1,6 @@
 """Writes the SavedModels of an export: signatures, warm-up requests, manifest."""
 
 import importlib.metadata
-import inspect
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from tensorflow.core.protobuf import saved_model_pb2
 from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
 
 from tfrs_twotower import __version__
+from tfrs_twotower.publishing._named_defaults import with_named_defaults
 from tfrs_twotower.retrieval.retriever import Signature
 from tfrs_twotower.schema.folders import MANIFEST, write_json
 from tfrs_twotower.schema.models import EXTRA_ASSETS
@@ -35,8 +35,8 @@ def save(
         module: Holds every variable and table that the signatures read.
         signatures: By name; one is `serving_default`.
         folder: Version folder to write; must not exist.
-        model_name: The name that TF Serving will know the model by.
-        facts: What the caller knows for the manifest: `schema_fingerprint`, `towers_digest`, ...
+        model_name: The name under which TF Serving serves the model.
+        facts: What the caller adds to the manifest: `schema_fingerprint`, `towers_digest`, ...
         searcher_bytes: See `CandidateIndex.searcher_bytes`.
 
     Returns:
@@ -46,7 +46,10 @@ def save(
     tf.saved_model.save(
         module,
         str(folder),
-        signatures={name: _as_function(signature) for name, signature in signatures.items()},
+        signatures={
+            name: with_named_defaults(one.function, one.inputs, one.defaults)
+            for name, one in signatures.items()
+        },
         options=tf.saved_model.SaveOptions(namespace_whitelist=[SCANN_NAMESPACE]),
     )
     extra = folder / EXTRA_ASSETS
@@ -119,37 +122,6 @@ def graph_ops(folder: str | Path) -> list[str]:
 def custom_ops(ops: list[str]) -> list[str]:
     """Those of the ops that TensorFlow itself does not have: a server must be given them."""
     return [op for op in ops if not hasattr(tf.raw_ops, op)]
-
-
-def _as_function(signature: Signature) -> tf.types.experimental.PolymorphicFunction:
-    """A function whose defaults survive saving.
-
-    Only the positional defaults of a `tf.function` with an `input_signature` become
-    `SignatureDef.defaults`; those of a concrete function are lost in silence. The names of the
-    inputs are known only now, hence the signature made by hand.
-    """
-    names = sorted(signature.inputs, key=lambda name: name in signature.defaults)
-
-    def call(*tensors: tf.Tensor) -> dict[str, tf.Tensor]:
-        return signature.function(dict(zip(names, tensors, strict=True)))
-
-    parameters = [
-        inspect.Parameter(
-            name,
-            inspect.Parameter.POSITIONAL_OR_KEYWORD,
-            default=signature.defaults.get(name, inspect.Parameter.empty),
-        )
-        for name in names
-    ]
-    call.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    specs = [signature.inputs[name] for name in names]
-    return tf.function(
-        call,
-        input_signature=[
-            tf.TensorSpec(spec.shape, spec.dtype, name)
-            for name, spec in zip(names, specs, strict=True)
-        ],
-    )
 
 
 def _warmup_value(spec: tf.TensorSpec, default: tf.Tensor | None, batch_size: int) -> tf.Tensor:

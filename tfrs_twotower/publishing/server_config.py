@@ -46,7 +46,7 @@ def write(models: Path, labels: Mapping[str, int], base_path: str | None = None)
     Args:
         models: The models folder.
         labels: Version by label; empty: the newest is served.
-        base_path: Where the server sees the folder; default: as the present configs say, and where
+        base_path: Where the server sees the folder; default: by the present configs, and where
             there are none, where it is.
     """
     base_path = base_path or _written_base_path(models) or str(models.resolve())
@@ -60,7 +60,7 @@ def write(models: Path, labels: Mapping[str, int], base_path: str | None = None)
 
 
 def read_labels(models: Path) -> dict[str, int]:
-    """Version by label, as the config says; empty without config.
+    """Version by label, by the config; empty without one.
 
     Raises:
         UserError: If the config is damaged.

@@ -1,7 +1,7 @@
-"""What the models of an export can be asked: a reference, read from the SavedModels themselves.
+"""How the models of an export are called: a reference, read from the SavedModels themselves.
 
 Names, types, shapes and defaults are those of the graphs that were written; what a feature means is
-what the config says that came with them.
+what the config that came with them describes.
 """
 
 import json
@@ -26,7 +26,7 @@ from tfrs_twotower.schema.features import (
 from tfrs_twotower.schema.models import CANDIDATE_TOWER, QUERY_TOWER, RETRIEVAL, RETRIEVAL_EXACT
 
 ASKED = (RETRIEVAL, RETRIEVAL_EXACT)
-INTERNAL = "__saved_model_"  # Begins the names of signatures that nobody asks.
+INTERNAL = "__saved_model_"  # Begins the names of signatures that TensorFlow adds.
 
 KINDS = {
     "id": "an id",
@@ -44,7 +44,7 @@ RULES = {
     "exclude_ids": 'candidates never to answer with; "" and unknown ids are ignored',
     "allow_ids": 'the only candidates to answer with; all "": no restriction',
     "half_life_s": "seconds in which a candidate's distance to the lowest score halves; 0: never",
-    "now_s": "the moment for `half_life_s`, Unix seconds",
+    "now_s": "the time for `half_life_s`, Unix seconds",
     "max_per_category": "most candidates of one category; 0: no limit",
     "mmr_lambda": "weight of the score against variety, 0 to 1; 1: the score alone",
     "min_score": "candidates that score less are left out",
@@ -61,7 +61,7 @@ ANSWERS = {
     "valid_count": "how many of the answers count",
     "query_embedding": "of length 1, or zero where nothing is known",
     "candidate_embedding": "of length 1, or zero where nothing is known",
-    "user_embedding": "to be kept, and joined with the moment later",
+    "user_embedding": "to be kept, and joined with the context later",
 }
 SCORES = {
     "score": "in the order of the candidates; the float32 minimum for unknown ones",
@@ -129,7 +129,7 @@ class Signature:
 def signatures(
     models: str | Path, model: str | None = None, version: int | None = None
 ) -> list[Signature]:
-    """Reads what the models of a version can be asked.
+    """Reads the signatures of the models of a version.
 
     Args:
         models: The models folder.
@@ -162,7 +162,7 @@ def _read(folder: Path, model: str, version: int, config: Config) -> Iterator[Si
     try:
         saved_model = saved_model_pb2.SavedModel.FromString(path.read_bytes())
     except (OSError, DecodeError) as error:
-        raise UserError(f"{path} is missing or damaged: `twotower doctor` tells more") from error
+        raise UserError(f"{path} is missing or damaged: `twotower doctor` has details") from error
     for name, proto in sorted(saved_model.meta_graphs[0].signature_def.items()):
         if not name.startswith(INTERNAL):
             yield _signature(model, version, name, proto, config)

@@ -1,4 +1,4 @@
-"""Versions of a models folder and the labels that decide who is served by which.
+"""Versions of a models folder and the labels that decide which one is served.
 
     MODELS/models.config    the labels; see `server_config`
     MODELS/releases.json    every version that was stable, in order: where a rollback goes back to

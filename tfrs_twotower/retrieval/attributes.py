@@ -1,4 +1,4 @@
-"""What the rules of a request know of each candidate: filter values, category, time."""
+"""What the rules of a request read of each candidate: filter values, category, time."""
 
 import numpy as np
 import numpy.typing as npt
@@ -6,7 +6,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import tensorflow as tf
 
-from tfrs_twotower.retrieval.string_table import NO_ROW, Texts
+from tfrs_twotower.retrieval.string_table import NO_ROW, StringTable
 from tfrs_twotower.schema import UserError
 from tfrs_twotower.schema.rules import Rules as RulesConfig
 
@@ -32,7 +32,9 @@ class FilterAttribute(tf.Module):
         owners, values = _values(name, column)
         distinct, rows, counts = np.unique(values, return_inverse=True, return_counts=True)
         # A corpus without any value still needs a table to ask.
-        self._texts = Texts([text.encode() for text in distinct] or [b"-"], f"values of {name}")
+        self._table = StringTable(
+            [text.encode() for text in distinct] or [b"-"], f"values of {name}"
+        )
         self._shares = tf.Variable(
             np.append(counts / len(column), 0.0).astype(np.float32), trainable=False, name="shares"
         )
@@ -42,7 +44,7 @@ class FilterAttribute(tf.Module):
 
     def rows(self, texts: tf.Tensor) -> tf.Tensor:
         """Rows, int64, of values of any shape; -1 where no candidate has the value."""
-        rows = self._texts.rows(texts)
+        rows = self._table.rows(texts)
         # Without any value in the corpus the stand-in is no value either.
         return tf.where(rows < self._shares.shape[0] - 1, rows, tf.constant(NO_ROW, tf.int64))
 

@@ -13,7 +13,8 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from tfrs_twotower.features.encoding import Encoder
-from tfrs_twotower.index.candidate_index import CandidateIndex, rarely
+from tfrs_twotower.index.base import CandidateIndex
+from tfrs_twotower.index.control_flow import rarely
 from tfrs_twotower.retrieval.attributes import CandidateAttributes
 from tfrs_twotower.retrieval.rules import (
     NO_ID,
@@ -22,10 +23,10 @@ from tfrs_twotower.retrieval.rules import (
     Ranked,
     Request,
     Rules,
-    choose_for_variety,
     for_each_query,
+    rerank_mmr,
 )
-from tfrs_twotower.retrieval.string_table import NO_ROW, Texts
+from tfrs_twotower.retrieval.string_table import NO_ROW, StringTable
 from tfrs_twotower.schema import UserError
 
 Tensors = Mapping[str, tf.Tensor]
@@ -93,15 +94,13 @@ class ServedTower(tf.Module):
         """Embeds a batch.
 
         Args:
-            raw: At least the features of this tower, shaped as `inputs` say.
+            raw: At least the features of this tower, with the shapes of `inputs`.
 
         Returns:
             `[batch, embedding_dim]` float32, finite: features that overflow (an infinite number)
             give the vector of a query of which nothing is known, zero.
         """
-        embeddings = self._embed(self._encoder(raw))
-        is_finite = tf.reduce_all(tf.math.is_finite(embeddings), axis=1, keepdims=True)
-        return tf.where(is_finite, embeddings, tf.zeros_like(embeddings))
+        return finite_or_zero(self._embed(self._encoder(raw)))
 
     def signatures(self, output: str) -> dict[str, Signature]:
         """The signatures of a tower that is served alone.
@@ -112,7 +111,7 @@ class ServedTower(tf.Module):
         return {"serving_default": Signature(lambda raw: {output: self(raw)}, self.inputs)}
 
 
-class CandidateIds(Texts):
+class CandidateIds(StringTable):
     """The ids of the corpus, in the order of candidate rows, and the way back from id to row."""
 
     def __init__(self, candidate_ids: Sequence[str]) -> None:
@@ -168,7 +167,7 @@ class Retriever(tf.Module):
         self._default_k = default_k
 
     def signatures(self) -> dict[str, Signature]:
-        """`serving_default`, `recommend` and `score`; `recommend_joined` where it can be."""
+        """`serving_default`, `recommend` and `score`; with a joined tower `recommend_joined`."""
         features = self._query_tower.inputs
         candidate_ids = tf.TensorSpec([None, None], tf.string, "candidate_ids")
         joined = {}
@@ -237,7 +236,7 @@ class Retriever(tf.Module):
         k = self._rules.read_k(inputs, num_queries)
         # Of the input: an answer to no query has a width as well.
         width = _largest(inputs["k"])
-        # Rules that nobody uses would cost as much as the search.
+        # Without the branch, rules that a request does not use would cost as much as the search.
         return tf.cond(
             self._rules.are_neutral(inputs, num_queries),
             lambda: self._best(queries, k, width),
@@ -274,7 +273,7 @@ class Retriever(tf.Module):
         )
         rows, scores = tf.cond(
             tf.reduce_any(request.mmr_lambda < 1.0),
-            rarely(lambda: choose_for_variety(self._index, request, ranked, num_needed, width)),
+            rarely(lambda: rerank_mmr(self._index, request, ranked, num_needed, width)),
             lambda: (ranked.candidate_rows[:, :width], ranked.scores[:, :width]),
         )
         return self._answer(rows, scores, tf.minimum(request.k, ranked.count))
@@ -375,6 +374,15 @@ class Retriever(tf.Module):
         }
 
 
+def finite_or_zero(embeddings: tf.Tensor) -> tf.Tensor:
+    """Embeddings `[batch, embedding_dim]`, those that are not finite replaced by zero.
+
+    A NaN would spoil every score of its query, and JSON cannot hold one.
+    """
+    is_finite = tf.reduce_all(tf.math.is_finite(embeddings), axis=1, keepdims=True)
+    return tf.where(is_finite, embeddings, tf.zeros_like(embeddings))
+
+
 def _largest(counts: tf.Tensor) -> tf.Tensor:
     """The largest of `[batch]` int32, at least 1; the batch may be empty."""
     return tf.reduce_max(tf.concat([counts, [1]], axis=0))
@@ -388,7 +396,10 @@ def _check_ids(ids: npt.NDArray[np.object_]) -> None:
         repeated = ids[1:][is_repeated][0].decode()
         raise UserError(f"candidate id {repeated!r} occurs twice: ids must be distinct")
     if (ids[1:] < ids[:-1]).any():
-        raise ValueError("`candidate_ids` must be sorted by their UTF-8 bytes.")
+        raise ValueError(
+            "`candidate_ids` must be sorted by their UTF-8 bytes: sort them, and the embeddings "
+            "alike, before the index is built."
+        )
 
 
 def _no_candidates(queries: tf.Tensor) -> Pool:

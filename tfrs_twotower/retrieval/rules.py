@@ -1,30 +1,31 @@
-"""The rules of a request: who is eligible, and how time and diversity change the order.
+"""The rules of a request: which candidates are eligible, and how time and variety reorder them.
 
 They apply one after the other:
 
-1. eligible is who is not excluded, is on the allow-list (where there is one), and has one of the
-   wanted and none of the unwanted values of each filtered attribute;
+1. a candidate is eligible if it is not excluded, is on the allow-list (where there is one), and
+   has one of the wanted and none of the unwanted values of each filtered attribute;
 2. with a half-life h, the score s of a candidate of age a becomes (1 + s) * 2 ** (-a / h) - 1: its
    distance to the lowest cosine halves every h seconds;
-3. candidates below the minimum score leave;
+3. candidates below the minimum score are dropped;
 4. the rest are ordered by score, equal ones by id;
 5. of each category only the first `max_per_category` stay; candidates without one all stay;
-6. with `mmr_lambda` below 1, maximal marginal relevance chooses among the first 10 k of them (at
-   most 1,000, at least k): again and again the one with the largest
+6. with `mmr_lambda` below 1, maximal marginal relevance (Carbonell & Goldstein 1998) chooses among
+   the first 10 k of them (at most 1,000, at least k): again and again the one with the largest
    lambda * score - (1 - lambda) * (largest cosine with a candidate already chosen).
 
 This module reads a request and ranks pools of scored candidates; `retrieval.retriever` finds the
 pools.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from tfrs_twotower.index.candidate_index import CandidateIndex, in_chunks, rarely
-from tfrs_twotower.retrieval.attributes import CandidateAttributes, is_among
-from tfrs_twotower.retrieval.string_table import NO_ROW, Texts
+from tfrs_twotower.index.base import CandidateIndex
+from tfrs_twotower.index.control_flow import in_chunks, rarely
+from tfrs_twotower.retrieval.attributes import CandidateAttributes, FilterAttribute, is_among
+from tfrs_twotower.retrieval.string_table import NO_ROW, StringTable
 
 # Stands where there is no score; REST cannot print an infinity.
 NO_SCORE = tf.float32.min
@@ -33,7 +34,7 @@ NO_ID = ""
 # Among how many candidates, for each one wanted and at most, relevance is weighed against variety.
 MMR_POOL, LARGEST_MMR_POOL = 10, 1000
 
-# How many times more candidates are looked at where a rule will reorder or thin them.
+# How many times more candidates are looked at where a rule will reorder them or cap categories.
 OVERFETCH = 4
 
 # A pool beyond this many candidates costs more than scoring the eligible ones.
@@ -72,19 +73,20 @@ class Pool(NamedTuple):
 
 
 class Ranked(NamedTuple):
-    """The best of a pool in the order of the rules, diversity by relevance left out."""
+    """The best of a pool by rules 2 to 5; rule 6 is yet to come."""
 
     candidate_rows: tf.Tensor  # [batch, width] int64
     scores: tf.Tensor  # [batch, width] float32
-    count: tf.Tensor  # [batch] int32: how many of the pool stay; what comes after them is padding.
-    num_sure: tf.Tensor  # [batch] int32: how many of them no candidate outside the pool can pass.
+    count: tf.Tensor  # [batch] int32: how many of the pool are left; the rest is padding.
+    # [batch] int32: how many of them no candidate outside the pool can overtake.
+    num_sure: tf.Tensor
 
 
 class Rules(tf.Module):
     """The rules that a corpus allows."""
 
     def __init__(
-        self, candidate_ids: Texts, attributes: CandidateAttributes | None, *, max_k: int
+        self, candidate_ids: StringTable, attributes: CandidateAttributes | None, *, max_k: int
     ) -> None:
         """Joins the parts.
 
@@ -127,10 +129,11 @@ class Rules(tf.Module):
 
     def read_k(self, inputs: Mapping[str, tf.Tensor], num_queries: tf.Tensor) -> tf.Tensor:
         """How many candidates each query asks for, `[num_queries]` int32; checked as by `read`."""
-        k = inputs["k"]
-        is_legal = (k >= 1) & (k <= self._max_k)
-        expected = f"between 1 and {self._max_k} (`export.max_k` of the config)"
-        return _checked("k", k, is_legal, expected, num_queries)
+        return _Reader(inputs, num_queries).checked(
+            "k",
+            lambda k: (k >= 1) & (k <= self._max_k),
+            f"between 1 and {self._max_k} (`export.max_k` of the config)",
+        )
 
     def are_neutral(self, inputs: Mapping[str, tf.Tensor], num_queries: tf.Tensor) -> tf.Tensor:
         """Whether a request asks for its best `k` candidates and nothing else.
@@ -160,56 +163,44 @@ class Rules(tf.Module):
             tf.errors.InvalidArgumentError: When run, if a value is out of range or has neither one
                 row nor one a query.
         """
-
-        def each(name: str, values: tf.Tensor) -> tf.Tensor:
-            return for_each_query(name, values, num_queries)
-
-        def checked(name: str, is_legal: tf.Tensor, expected: str) -> tf.Tensor:
-            return _checked(name, inputs[name], is_legal, expected, num_queries)
-
-        def of_list(name: str, texts: Any) -> tuple[tf.Tensor, tf.Tensor]:
-            given = inputs[name]
-            names_any = tf.reduce_any(given != NO_ID, axis=1)
-            return each(name, texts.rows(given)), each(name, names_any)
-
-        def constant(value: float, dtype: tf.DType) -> tf.Tensor:
-            return tf.fill([num_queries], tf.constant(value, dtype))
-
-        weight, least = inputs["mmr_lambda"], inputs["min_score"]
-        allowed, has_allow_list = of_list("allow_ids", self._ids)
-        filters = {}
-        for name, attribute in self._filters.items():
-            any_of, is_restricted = of_list(f"filter_{name}_any", attribute)
-            none_of, _ = of_list(f"filter_{name}_none", attribute)
-            filters[name] = Filter(any_of, none_of, is_restricted)
-        half_life_s, now_s = constant(0, tf.float32), constant(0, tf.int64)
-        if self._timestamps_s is not None:
-            half_life_s = inputs["half_life_s"]
-            is_legal = (half_life_s >= 0) & tf.math.is_finite(half_life_s)
-            half_life_s = checked("half_life_s", is_legal, "0 (off) or seconds")
-            now_s = each("now_s", inputs["now_s"])
-            is_timed = (half_life_s == 0) | (now_s > 0)
-            message = "`now_s` (Unix seconds) must be given with `half_life_s`"
-            with tf.control_dependencies([assert_all(is_timed, [message])]):
-                now_s = tf.identity(now_s)
-        most = constant(0, tf.int32)
-        if self._categories is not None:
-            most = checked("max_per_category", inputs["max_per_category"] >= 0, "0 (off) or more")
+        read = _Reader(inputs, num_queries)
+        allowed, has_allow_list = read.rows("allow_ids", self._ids)
+        half_life_s, now_s = self._read_times(read)
         return Request(
             k=self.read_k(inputs, num_queries),
-            excluded=of_list("exclude_ids", self._ids)[0],
+            excluded=read.rows("exclude_ids", self._ids)[0],
             allowed=allowed,
             has_allow_list=has_allow_list,
-            filters=filters,
+            filters={
+                name: _read_filter(read, name, attribute)
+                for name, attribute in self._filters.items()
+            },
             half_life_s=half_life_s,
             now_s=now_s,
-            max_per_category=most,
-            mmr_lambda=checked("mmr_lambda", (weight >= 0) & (weight <= 1), "between 0 and 1"),
-            min_score=checked("min_score", ~tf.math.is_nan(least), "a number"),
+            max_per_category=read.constant(0, tf.int32)
+            if self._categories is None
+            else read.checked("max_per_category", lambda most: most >= 0, "0 (off) or more"),
+            mmr_lambda=read.checked(
+                "mmr_lambda", lambda weight: (weight >= 0) & (weight <= 1), "between 0 and 1"
+            ),
+            min_score=read.checked("min_score", lambda least: ~tf.math.is_nan(least), "a number"),
         )
 
+    def _read_times(self, read: "_Reader") -> tuple[tf.Tensor, tf.Tensor]:
+        """`half_life_s` and `now_s` of a request; zeros where the corpus has no times."""
+        if self._timestamps_s is None:
+            return read.constant(0, tf.float32), read.constant(0, tf.int64)
+        half_life_s = read.checked(
+            "half_life_s", lambda s: (s >= 0) & tf.math.is_finite(s), "0 (off) or seconds"
+        )
+        now_s = read.each("now_s")
+        is_timed = (half_life_s == 0) | (now_s > 0)
+        message = "`now_s` (Unix seconds) must be given with `half_life_s`"
+        with tf.control_dependencies([assert_all(is_timed, [message])]):
+            return half_life_s, tf.identity(now_s)
+
     def num_needed(self, request: Request) -> tf.Tensor:
-        """How many ranked candidates the answer to each query is made of, `[batch]` int32."""
+        """How many ranked candidates the answer to each query is chosen from, `[batch]` int32."""
         for_variety = tf.maximum(tf.minimum(MMR_POOL * request.k, LARGEST_MMR_POOL), request.k)
         return tf.where(request.mmr_lambda < 1.0, for_variety, request.k)
 
@@ -238,7 +229,7 @@ class Rules(tf.Module):
         return tf.where(is_too_large, 0, tf.cast(tf.math.ceil(tf.minimum(size, 2.0**30)), tf.int32))
 
     def is_eligible(self, request: Request, candidate_rows: tf.Tensor) -> tf.Tensor:
-        """Who passes exclusions and filters.
+        """Which candidates pass exclusions and filters.
 
         Args:
             request: Of `batch` queries.
@@ -282,17 +273,17 @@ class Rules(tf.Module):
         Returns:
             The first `width`.
         """
-        pool, best_outside = self._aged(request, pool, best_outside)
+        pool, best_outside = self._apply_time_decay(request, pool, best_outside)
         is_in = pool.is_eligible & (pool.scores >= request.min_score[:, tf.newaxis])
         pool = pool._replace(is_eligible=is_in)
-        pool = self._thinned(request, pool)
+        pool = self._cap_per_category(request, pool)
         rows, scores = by_score(pool, width)
         count = tf.math.count_nonzero(pool.is_eligible, axis=1, dtype=tf.int32)
         is_sure = pool.is_eligible & (pool.scores > best_outside[:, tf.newaxis])
         # Of equal scores those of the pool come first, unless time has changed them.
         is_sure = tf.where(request.half_life_s[:, tf.newaxis] > 0, is_sure, pool.is_eligible)
         num_sure = tf.math.count_nonzero(is_sure, axis=1, dtype=tf.int32)
-        # Nobody outside is eligible: what was found is all there is.
+        # No candidate outside can be eligible: what was found is all there is.
         is_over = best_outside < tf.maximum(request.min_score, NO_SCORE / 2)
         num_sure = tf.where(is_over, tf.int32.max, num_sure)
         return Ranked(rows, scores, count, num_sure)
@@ -307,31 +298,34 @@ class Rules(tf.Module):
         limited = attributes.num_uncategorised + tf.reduce_sum(sizes, axis=1)
         return tf.where(most > 0, limited, corpus_size)
 
-    def _aged(
+    def _apply_time_decay(
         self, request: Request, pool: Pool, best_outside: tf.Tensor
     ) -> tuple[Pool, tf.Tensor]:
-        """Rule 2; also the bound of those outside, none of whom is newer than the newest."""
+        """Rule 2, of the pool and of the bound on the candidates outside it.
+
+        None of those outside is newer than the newest candidate of the corpus.
+        """
         timestamps_s = self._timestamps_s
         if timestamps_s is None or self._attributes is None:
             return pool, best_outside
         newest_s = tf.constant(self._attributes.newest_s, tf.int64)
         half_life_s, now_s = request.half_life_s, request.now_s
 
-        def aged(
+        def decayed(
             scores: tf.Tensor, born_s: tf.Tensor, half: tf.Tensor, now: tf.Tensor
         ) -> tf.Tensor:
             age_s = tf.cast(tf.maximum(now - born_s, 0), tf.float32)
             # Rounding may leave a cosine a little below -1.
-            decayed = tf.maximum(1.0 + scores, 0.0) * tf.pow(2.0, -age_s / half) - 1.0
-            return tf.where(half > 0, decayed, scores)
+            old = tf.maximum(1.0 + scores, 0.0) * tf.pow(2.0, -age_s / half) - 1.0
+            return tf.where(half > 0, old, scores)
 
         def reordered() -> tuple[Pool, tf.Tensor]:
             # Scores that were different may now be equal.
             order = tf.argsort(pool.candidate_rows, axis=1, stable=True)
             rows, scores, is_eligible = (tf.gather(x, order, batch_dims=1) for x in pool)
             born_s = tf.gather(tf.convert_to_tensor(timestamps_s), rows)
-            scores = aged(scores, born_s, half_life_s[:, tf.newaxis], now_s[:, tf.newaxis])
-            outside = aged(tf.maximum(best_outside, -1.0), newest_s, half_life_s, now_s)
+            scores = decayed(scores, born_s, half_life_s[:, tf.newaxis], now_s[:, tf.newaxis])
+            outside = decayed(tf.maximum(best_outside, -1.0), newest_s, half_life_s, now_s)
             outside = tf.where(best_outside > NO_SCORE / 2, outside, NO_SCORE)
             return Pool(rows, scores, is_eligible), outside
 
@@ -341,14 +335,14 @@ class Rules(tf.Module):
             lambda: (pool, tf.identity(best_outside)),
         )
 
-    def _thinned(self, request: Request, pool: Pool) -> Pool:
+    def _cap_per_category(self, request: Request, pool: Pool) -> Pool:
         """Rule 5."""
         categories = self._categories
         if categories is None:
             return pool
         most = request.max_per_category[:, tf.newaxis]
 
-        def thinned() -> Pool:
+        def capped() -> Pool:
             width = tf.shape(pool.scores)[1]
             rows, scores = by_score(pool, width)
             place = tf.range(width, dtype=tf.int64)
@@ -360,10 +354,10 @@ class Rules(tf.Module):
             stays = (num_before < most) | ~has_category | (most == 0)
             return Pool(rows, scores, is_eligible & stays)
 
-        return tf.cond(tf.reduce_any(most > 0), rarely(thinned), lambda: pool)
+        return tf.cond(tf.reduce_any(most > 0), rarely(capped), lambda: pool)
 
 
-def choose_for_variety(
+def rerank_mmr(
     index: CandidateIndex, request: Request, ranked: Ranked, num_needed: tf.Tensor, width: tf.Tensor
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Rule 6.
@@ -396,7 +390,7 @@ def choose_for_variety(
             place = tf.argmax(value, axis=1, output_type=tf.int32)
             chosen = tf.gather(vectors, place, batch_dims=1)
             cosines = tf.linalg.matvec(vectors, chosen)
-            # To the first, nobody was near yet.
+            # Before the first choice, no candidate was near a chosen one.
             nearest = tf.where(number == 0, cosines, tf.maximum(nearest, cosines))
             is_left &= tf.range(pool_width) != place[:, tf.newaxis]
             return number + 1, places.write(number, place), is_left, nearest
@@ -446,12 +440,43 @@ def assert_all(conditions: tf.Tensor, message: list[Any]) -> tf.Operation:
     return tf.raw_ops.Assert(condition=tf.reduce_all(conditions), data=data)
 
 
-def _checked(
-    name: str, values: tf.Tensor, is_legal: tf.Tensor, expected: str, num_queries: tf.Tensor
-) -> tf.Tensor:
-    message = [f"`{name}` must be {expected}, got", values]
-    with tf.control_dependencies([assert_all(is_legal, message)]):
-        return for_each_query(name, tf.identity(values), num_queries)
+class _Reader(NamedTuple):
+    """Reads the inputs of a request, one row a query."""
+
+    inputs: Mapping[str, tf.Tensor]
+    num_queries: tf.Tensor  # int32 scalar
+
+    def each(self, name: str) -> tf.Tensor:
+        """An input."""
+        return for_each_query(name, self.inputs[name], self.num_queries)
+
+    def checked(
+        self, name: str, is_legal: Callable[[tf.Tensor], tf.Tensor], expected: str
+    ) -> tf.Tensor:
+        """An input whose values must be legal, or the request fails when it is run."""
+        values = self.inputs[name]
+        message = [f"`{name}` must be {expected}, got", values]
+        with tf.control_dependencies([assert_all(is_legal(values), message)]):
+            return for_each_query(name, tf.identity(values), self.num_queries)
+
+    def rows(self, name: str, table: StringTable | FilterAttribute) -> tuple[tf.Tensor, tf.Tensor]:
+        """The rows of a list of texts, `[batch, n]`, and whether it names any, `[batch]` bool."""
+        texts = self.inputs[name]
+        names_any = tf.reduce_any(texts != NO_ID, axis=1)
+        return (
+            for_each_query(name, table.rows(texts), self.num_queries),
+            for_each_query(name, names_any, self.num_queries),
+        )
+
+    def constant(self, value: int, dtype: tf.DType) -> tf.Tensor:
+        """The same value for every query."""
+        return tf.fill([self.num_queries], tf.constant(value, dtype))
+
+
+def _read_filter(read: _Reader, name: str, attribute: FilterAttribute) -> Filter:
+    any_of, is_restricted = read.rows(f"filter_{name}_any", attribute)
+    none_of, _ = read.rows(f"filter_{name}_none", attribute)
+    return Filter(any_of, none_of, is_restricted)
 
 
 def _num_before(labels: tf.Tensor) -> tf.Tensor:

@@ -1,4 +1,4 @@
-"""Distinct texts of a SavedModel and the way from a text to its row."""
+"""Distinct texts of a SavedModel, and the way from a text to its row and back."""
 
 from collections.abc import Sequence
 
@@ -11,11 +11,11 @@ NO_ROW = -1
 NUM_HASHES = 2**63 - 1
 
 
-class Texts(tf.Module):
+class StringTable(tf.Module):
     """Distinct texts, each at its row.
 
-    Texts are found by their 64-bit hashes in a sorted list: variables of 16 bytes a text, where a
-    lookup table of strings would be an order of magnitude larger and slow to load.
+    Texts are found by their 64-bit hashes in a sorted list: variables of 16 bytes a text, where one
+    of TensorFlow's lookup tables would be an order of magnitude larger and slow to load.
     """
 
     def __init__(self, texts: Sequence[bytes], name: str) -> None:

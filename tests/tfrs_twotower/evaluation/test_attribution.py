@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 
-from tests import tiny_world
 from tfrs_twotower.evaluation.attribution import Attribution, attribute, exported_index
 from tfrs_twotower.evaluation.evaluate import evaluate
 from tfrs_twotower.evaluation.protocols import EvaluationSet
@@ -69,4 +68,4 @@ def test_models_of_another_run_are_told(tiny_run, models):
     embeddings = embed(run.model.candidate_tower, run.data.corpus().features)
 
     with pytest.raises(UserError, match="version 1 in .* was not exported from this run"):
-        exported_index(models, -embeddings, tiny_world.config().index)
+        exported_index(models, -embeddings)

@@ -5,11 +5,19 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tfrs_twotower.index import memory
+from tfrs_twotower.index import IndexParameters, memory
 from tfrs_twotower.keras import tf
-from tfrs_twotower.publishing.indexes import matrix, vectors, write_indexes
+from tfrs_twotower.publishing.indexes import (
+    Corpus,
+    QuerySide,
+    matrix,
+    scann_index,
+    vectors,
+    write_indexes,
+)
 from tfrs_twotower.publishing.loaded_models import LoadedModel
 from tfrs_twotower.schema import UserError, parse_config
+from tfrs_twotower.schema.index import Index
 
 CONFIG = """\
 columns: {timestamp: ts}
@@ -45,12 +53,15 @@ CANDIDATES = pa.table(
 )
 
 
+CORPUS = Corpus(CANDIDATES, EMBEDDINGS)
+
+
 @pytest.fixture(scope="module")
 def written(tmp_path_factory):
     folder = tmp_path_factory.mktemp("staging")
     config = parse_config(CONFIG, "here")
     return folder, write_indexes(
-        folder, Taste(), CANDIDATES, EMBEDDINGS, QUERIES, config, {"towers_digest": "0"}
+        folder, QuerySide(Taste()), CORPUS, QUERIES, config, {"towers_digest": "0"}
     )
 
 
@@ -59,9 +70,26 @@ def test_the_index_is_tuned_and_the_table_is_in_the_manifest(written):
 
     manifest = manifests["retrieval"]
     chosen = manifest["tuning"]["chosen"]
-    assert manifest["index"]["leaves_to_search"] == chosen["leaves_to_search"]
-    assert manifest["recall"]["at_least"] >= 0.9
+    assert manifest["index"]["num_leaves"] == chosen["num_leaves"]
+    assert manifest["index"]["leaves_to_search"] >= chosen["leaves_to_search"]
     assert "tuning" not in manifests["retrieval_exact"]
+
+
+def test_the_manifest_says_on_how_many_queries_it_was_tuned_and_on_how_many_promised(written):
+    manifest = written[1]["retrieval"]
+
+    recall = manifest["recall"]
+    assert (recall["num_tuning_queries"], recall["num_queries"]) == (100, 100)
+    assert manifest["tuning"]["num_queries"] == 100
+    assert recall["at_least"] == manifest["tuning"]["target_recall"] == 0.9
+
+
+def test_without_a_target_nothing_is_tuned_and_every_query_measures(written):
+    index, found = scann_index(EMBEDDINGS, QUERIES, Index(brute_force_below=0, at=10))
+
+    assert found.keys() == {"recall"}
+    assert (found["recall"]["num_tuning_queries"], found["recall"]["num_queries"]) == (0, 200)
+    assert index.parameters == IndexParameters.for_corpus(SIZE, at=10)
 
 
 def test_both_models_are_asked_with_the_rules_of_the_config(written):
@@ -100,7 +128,7 @@ def test_a_target_needs_queries_to_measure_on(tmp_path):
     config = parse_config(CONFIG, "here")
 
     with pytest.raises(UserError, match="held-out queries"):
-        write_indexes(tmp_path, Taste(), CANDIDATES, EMBEDDINGS, QUERIES[:0], config, {})
+        write_indexes(tmp_path, QuerySide(Taste()), CORPUS, QUERIES[:0], config, {})
 
 
 def test_too_little_memory_is_told_before_anything_is_written(tmp_path, monkeypatch):
@@ -108,7 +136,7 @@ def test_too_little_memory_is_told_before_anything_is_written(tmp_path, monkeypa
 
     with pytest.raises(UserError, match="600 candidates of 4 dimensions"):
         write_indexes(
-            tmp_path, Taste(), CANDIDATES, EMBEDDINGS, QUERIES, parse_config(CONFIG, "here"), {}
+            tmp_path, QuerySide(Taste()), CORPUS, QUERIES, parse_config(CONFIG, "here"), {}
         )
 
     assert list(tmp_path.iterdir()) == []

@@ -16,11 +16,11 @@ from tests.cc_loader import predict
 from tests.tiny_world import SIZE, candidate_id, query_id
 from tfrs_twotower import api
 from tfrs_twotower.cli import main
-from tfrs_twotower.index.scann import scann_op_library
 from tfrs_twotower.publishing.models_folder import read_candidates, read_model_manifest
 from tfrs_twotower.publishing.refresh import refresh
 from tfrs_twotower.publishing.versions import rollback, set_label
 from tfrs_twotower.schema import UserError
+from tfrs_twotower.schema.scann_ops import scann_op_library
 
 OLD = sorted(candidate_id(number) for number in range(SIZE))
 

@@ -14,16 +14,14 @@ from tensorflow_serving.apis import prediction_log_pb2
 
 from tests.cc_loader import predict
 from tfrs_twotower.features.encoding import Encoder
-from tfrs_twotower.index.candidate_index import CandidateIndex
-from tfrs_twotower.index.exact import ExactIndex
-from tfrs_twotower.index.scann import ScannIndex, scann_op_library
+from tfrs_twotower.index import CandidateIndex, ExactIndex, IndexParameters, ScannIndex
 from tfrs_twotower.keras import keras, tf
 from tfrs_twotower.publishing.saved_models import custom_ops, graph_ops, save
 from tfrs_twotower.retrieval.attributes import CandidateAttributes
 from tfrs_twotower.retrieval.retriever import Retriever, ServedTower
-from tfrs_twotower.schema.features import History, Id, Number, Timestamp, Vector
-from tfrs_twotower.schema.index import Index
 from tfrs_twotower.schema.rules import Rules
+from tfrs_twotower.schema.features import History, Id, Number, Timestamp, Vector
+from tfrs_twotower.schema.scann_ops import scann_op_library
 
 NUM_CANDIDATES = 300
 SCANN_OPS = ["Scann>ScannSearchBatched", "Scann>TensorsToScann"]
@@ -128,12 +126,12 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Models:
             retriever.signatures(),
             folder / f"{name}.tmp",
             model_name=name,
-            facts={"schema_fingerprint": "0123", "index": index.parameters},
+            facts={"schema_fingerprint": "0123", "index": index.description},
             searcher_bytes=index.searcher_bytes,
         )
         return Exported((folder / f"{name}.tmp").rename(folder / name), retriever, manifest)
 
-    tree = Index(brute_force_below=0)
+    tree = IndexParameters.for_corpus(NUM_CANDIDATES)
     return Models(
         tower,
         folder / "query_tower",
@@ -302,7 +300,7 @@ def test_warm_up_requests_are_answered_by_the_signatures_they_name(exported):
 def test_scann_models_loaded_side_by_side_answer_for_themselves(models, tmp_path):
     embeddings = np.eye(NUM_CANDIDATES, 8, dtype=np.float32)
     ids = sorted(f"d{number}" for number in range(NUM_CANDIDATES))
-    index = ScannIndex(embeddings, Index(brute_force_below=0))
+    index = ScannIndex(embeddings, IndexParameters.for_corpus(len(embeddings)))
     other = Retriever(models.query_tower, index, ids, default_k=10, max_k=100)
     save(other, other.signatures(), tmp_path / "other", model_name="retrieval", facts={})
 

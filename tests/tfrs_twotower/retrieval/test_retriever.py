@@ -10,8 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tfrs_twotower.features.encoding import Encoder
-from tfrs_twotower.index.exact import ExactIndex
-from tfrs_twotower.index.scann import ScannIndex
+from tfrs_twotower.index import ExactIndex, IndexParameters, ScannIndex
 from tfrs_twotower.keras import keras, tf
 from tfrs_twotower.retrieval.retriever import CandidateIds, Retriever, ServedTower, Signature
 from tfrs_twotower.schema import UserError
@@ -50,7 +49,8 @@ def retriever(embeddings: np.ndarray, backend: str = "exact", default_k: int = 3
     index = ExactIndex(embeddings)
     if backend != "exact":
         limit = 0 if backend == "tree" else 20_000
-        index = ScannIndex(embeddings, Index(brute_force_below=limit, leaves_to_search=1))
+        config = Index(brute_force_below=limit, leaves_to_search=1)
+        index = ScannIndex(embeddings, IndexParameters.from_config(config, len(embeddings)))
     tower = ServedTower(Encoder({"taste": Vector(dimension=DIMENSION)}, "unused"), Passing())
     ids = ids_of(len(embeddings))
     return Retriever(tower, index, ids, default_k=default_k, max_k=MAX_K)

@@ -11,8 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tfrs_twotower.features.encoding import Encoder
-from tfrs_twotower.index.exact import ExactIndex
-from tfrs_twotower.index.scann import ScannIndex
+from tfrs_twotower.index import ExactIndex, IndexParameters, ScannIndex
 from tfrs_twotower.keras import tf
 from tfrs_twotower.retrieval.attributes import CandidateAttributes
 from tfrs_twotower.retrieval.retriever import Retriever, ServedTower
@@ -81,7 +80,10 @@ def retriever(corpus: Corpus, backend: str, rules: Rules = RULES) -> Retriever:
     index = ExactIndex(corpus.embeddings)
     if backend != "exact":
         limit = 0 if backend == "tree" else 20_000
-        index = ScannIndex(corpus.embeddings, Index(brute_force_below=limit, leaves_to_search=1))
+        config = Index(brute_force_below=limit, leaves_to_search=1)
+        index = ScannIndex(
+            corpus.embeddings, IndexParameters.from_config(config, len(corpus.embeddings))
+        )
     tower = ServedTower(Encoder({"taste": Vector(dimension=DIMENSION)}, "unused"), Passing())
     attributes = CandidateAttributes(rules, corpus.table)
     return Retriever(tower, index, corpus.ids, default_k=3, max_k=MAX_K, attributes=attributes)

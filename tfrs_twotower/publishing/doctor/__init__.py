@@ -1,4 +1,4 @@
-"""Finds what would go wrong with an export before a server meets it, and says the cure.
+"""Finds what would go wrong with an export before a server loads it, and how to fix it.
 
 Each check is a function that yields findings; `examine` runs those that suit what it is given.
 """
@@ -87,8 +87,8 @@ def _check_version(models: Path, version: int, target: str) -> Iterator[Finding]
     sound = True
     for name in models_of(models, version):
         if target != EMBEDDED and name == RETRIEVAL:
-            said = f"left out of {STOCK_CONFIG_FILE}: it needs ScaNN's operations"
-            yield Finding("ok", f"{name}/{version}", said)
+            reason = f"left out of {STOCK_CONFIG_FILE}: it needs ScaNN's operations"
+            yield Finding("ok", f"{name}/{version}", reason)
         elif name not in missing:
             findings = list(check_saved_model(models / name / str(version), target))
             sound &= all(finding.level != "error" for finding in findings)

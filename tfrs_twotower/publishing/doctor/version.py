@@ -176,7 +176,7 @@ def _check_scores(
             "its scores are not those of the towers: the index is of another version",
             REFRESH,
         )
-    return Finding("ok", where, f"{len(sample)} candidates score as the towers say")
+    return Finding("ok", where, f"{len(sample)} candidates have the scores of the towers")
 
 
 def check_swap(models: Path, version: int) -> Iterator[Finding]:

@@ -1,24 +1,27 @@
-"""Both indexes against NumPy's argsort, and what ScaNN alone does wrong."""
+"""All indexes against NumPy's argsort, and what ScaNN alone does wrong."""
 
+import dataclasses
 from collections.abc import Callable
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfrs_twotower.index import candidate_index as index_module
-from tfrs_twotower.index.candidate_index import CandidateIndex
-from tfrs_twotower.index.exact import ExactIndex
-from tfrs_twotower.index.scann import ScannIndex
-from tfrs_twotower.schema.index import Index
+from tfrs_twotower.index import CandidateIndex, ExactIndex, IndexParameters, ScannIndex
+from tfrs_twotower.index import base as index_module
 
-TREE = Index(brute_force_below=0)
-NARROW_TREE = Index(brute_force_below=0, num_leaves=20, leaves_to_search=1, reorder=1)
+NARROW_TREE = IndexParameters(num_leaves=20, leaves_to_search=1, reorder=1)
+
+
+def scann_tree(embeddings: np.ndarray) -> ScannIndex:
+    size = len(embeddings)
+    return ScannIndex(embeddings, IndexParameters.for_corpus(size) if size >= 256 else None)
+
 
 BACKENDS = [
     pytest.param(ExactIndex, id="exact"),
-    pytest.param(lambda embeddings: ScannIndex(embeddings, Index()), id="scann-brute-force"),
-    pytest.param(lambda embeddings: ScannIndex(embeddings, TREE), id="scann-tree"),
+    pytest.param(ScannIndex, id="scann-brute-force"),
+    pytest.param(scann_tree, id="scann-tree"),
 ]
 EXACT_AND_TREE = BACKENDS[::2]
 
@@ -114,7 +117,7 @@ def test_only_the_queries_that_scann_leaves_short_are_completed():
     """A lonely cluster of 20 beside one of 980: the leaf that is searched holds 20 or plenty."""
     centres = np.eye(8, dtype=np.float32)[[0, 1]]
     embeddings = np.repeat(centres, [20, 980], axis=0) + 0.01 * random_embeddings(1000)
-    index = ScannIndex(embeddings, Index(brute_force_below=0, num_leaves=2, leaves_to_search=1))
+    index = ScannIndex(embeddings, IndexParameters(num_leaves=2, leaves_to_search=1))
 
     rows, _ = search(index, centres, k=30)
 
@@ -136,7 +139,7 @@ def test_a_tree_finds_most_of_a_clustered_corpus():
     """Twenty tight clusters; a query at a centre has its ten best in that cluster."""
     centres = random_embeddings(20, dimension=16)
     embeddings = np.repeat(centres, 50, axis=0) + 0.05 * random_embeddings(1000, 16, seed=1)
-    index = ScannIndex(embeddings, Index(brute_force_below=0, num_leaves=20, leaves_to_search=5))
+    index = ScannIndex(embeddings, IndexParameters(num_leaves=20, leaves_to_search=5))
 
     rows, _ = search(index, centres, k=10)
 
@@ -145,11 +148,11 @@ def test_a_tree_finds_most_of_a_clustered_corpus():
     assert np.mean(found) > 9
 
 
-@pytest.mark.parametrize("config", [pytest.param(Index(), id="brute-force"), TREE])
-def test_a_pair_has_the_same_score_to_the_last_bit_in_every_index(config):
+@pytest.mark.parametrize("backend", BACKENDS[1:])
+def test_a_pair_has_the_same_score_to_the_last_bit_in_every_index(backend):
     embeddings, queries = random_embeddings(400), random_embeddings(5, seed=1)
 
-    rows, scores = search(ScannIndex(embeddings, config), queries, k=30)
+    rows, scores = search(backend(embeddings), queries, k=30)
     exact = ExactIndex(embeddings).score(tf.constant(queries), tf.constant(rows))
 
     np.testing.assert_array_equal(scores, exact)
@@ -191,7 +194,7 @@ def test_no_query_is_a_search_as_well(backend):
 def test_two_scann_indexes_in_one_process_answer_for_themselves():
     first, second = random_embeddings(300), random_embeddings(300, seed=1)
     queries = random_embeddings(2, seed=2)
-    indexes = [ScannIndex(embeddings, TREE) for embeddings in (first, second)]
+    indexes = [scann_tree(embeddings) for embeddings in (first, second)]
 
     answers = [search(index, queries, k=300)[0] for index in indexes]
 
@@ -202,9 +205,9 @@ def test_two_scann_indexes_in_one_process_answer_for_themselves():
 def test_building_twice_gives_the_same_index():
     embeddings = random_embeddings(2000)
 
-    first, second = (ScannIndex(embeddings, TREE) for _ in range(2))
+    first, second = (scann_tree(embeddings) for _ in range(2))
 
-    assert first.parameters == second.parameters
+    assert first.description == second.description
     for one, other in zip(first.variables, second.variables, strict=True):
         np.testing.assert_array_equal(one.numpy(), other.numpy())
 
@@ -219,31 +222,9 @@ def test_no_search_puts_the_embeddings_into_the_mode_that_copies_them_when_read(
     assert not [node.name for node in nodes if node.op == "ResourceGather"]
 
 
-@pytest.mark.parametrize(
-    ("num_candidates", "config", "num_leaves", "leaves_to_search"),
-    [
-        pytest.param(10_000, TREE, 100, 10, id="square-root"),
-        pytest.param(300, TREE, 17, 2, id="small"),
-        pytest.param(300, TREE.model_copy(update={"num_leaves": 300}), 18, 2, id="too-many"),
-        pytest.param(300, NARROW_TREE, 18, 1, id="fewer-than-asked"),
-    ],
-)
-def test_leaves_suit_the_corpus(num_candidates, config, num_leaves, leaves_to_search):
-    index = ScannIndex(random_embeddings(num_candidates, dimension=4), config)
-
-    assert index.parameters["num_leaves"] == num_leaves
-    assert index.parameters["leaves_to_search"] == leaves_to_search
-
-
-def test_a_corpus_below_the_limit_is_searched_by_brute_force():
-    index = ScannIndex(random_embeddings(300), Index(brute_force_below=301))
-
-    assert index.parameters == {"kind": "scann", "method": "brute_force"}
-
-
 def test_memory_of_the_searcher_is_forecast():
     exact = ExactIndex(random_embeddings(300))
-    tree = ScannIndex(random_embeddings(300), TREE)
+    tree = scann_tree(random_embeddings(300))
 
     assert exact.searcher_bytes == 0
     # 300 x 8 float32, 300 x 4 one-byte hashes of two dimensions, 300 leaves as int32.
@@ -261,3 +242,17 @@ def test_memory_of_the_searcher_is_forecast():
 def test_embeddings_that_cannot_be_searched_are_refused(embeddings, message):
     with pytest.raises(ValueError, match=message):
         ExactIndex(embeddings)
+
+
+def test_a_tree_is_searched_by_other_parameters_of_its_own_only():
+    embeddings = random_embeddings(300)
+    narrow = IndexParameters(num_leaves=10, leaves_to_search=1)
+    index, wider = ScannIndex(embeddings, narrow), dataclasses.replace(narrow, leaves_to_search=9)
+
+    index.search_with(wider)
+
+    assert index.parameters == wider
+    with pytest.raises(ValueError, match="cannot search"):
+        index.search_with(dataclasses.replace(narrow, dimensions_per_block=1))
+    with pytest.raises(ValueError, match="built with None"):
+        ScannIndex(embeddings).search_with(narrow)

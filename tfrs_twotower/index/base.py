@@ -1,4 +1,4 @@
-"""Search for the best candidates of a query, exactly or with ScaNN, behind one interface."""
+"""What every index has in common: scores, chunks, the order of an answer."""
 
 from abc import abstractmethod
 from collections.abc import Callable
@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
+
+from tfrs_twotower.index.control_flow import in_chunks
 
 # Elements of the largest intermediate tensor of a search: 64 MB of float32.
 CHUNK_ELEMENTS = 16_000_000
@@ -23,7 +25,8 @@ class CandidateIndex(tf.Module):
         """Keeps the embeddings as a variable.
 
         Args:
-            embeddings: `[num_candidates, embedding_dim]`, finite, in the order of candidate rows.
+            embeddings: `[num_candidates, embedding_dim]` float32, finite, in the order of
+                candidate rows.
 
         Raises:
             ValueError: If there is no candidate, or an embedding is not finite.
@@ -52,8 +55,8 @@ class CandidateIndex(tf.Module):
 
     @property
     @abstractmethod
-    def parameters(self) -> dict[str, Any]:
-        """What the index was built with, for the manifest."""
+    def description(self) -> dict[str, Any]:
+        """The kind of the index and what it was built with, as the manifest holds it."""
 
     @property
     @abstractmethod
@@ -113,7 +116,7 @@ class CandidateIndex(tf.Module):
     def search_exactly(
         self, query_embeddings: tf.Tensor, k: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        """What an exact index would find; see `search`."""
+        """What an exact index would find; arguments and result are those of `search`."""
         return self._search(query_embeddings, k, self._find_exactly)
 
     def _search(
@@ -143,9 +146,11 @@ class CandidateIndex(tf.Module):
         return CHUNK_ELEMENTS // self.embedding_dim
 
     def _score(self, queries: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:
-        # Gathered from the variable itself, every later read would copy the whole corpus.
+        # `tf.gather` of the variable itself would switch it to copy-on-read mode for good: from
+        # then on every read copies the whole corpus. Of a tensor it does not.
         embeddings = tf.gather(tf.convert_to_tensor(self.embeddings), rows)
-        # No product of matrices: for a query alone its set-up costs more than the search.
+        # Not a matrix product: for a single query its set-up costs more than the search. It would
+        # also round differently from batch size to batch size.
         return tf.reduce_sum(queries[:, tf.newaxis] * embeddings, axis=2)
 
     @abstractmethod
@@ -162,50 +167,3 @@ class CandidateIndex(tf.Module):
             tf.constant(CHUNK_ELEMENTS // self.num_candidates),
             tf.TensorSpec([None, None], tf.int32),
         )
-
-
-def in_chunks(
-    function: Callable[..., Any], inputs: tuple[tf.Tensor, ...], chunk: tf.Tensor, output: Any
-) -> Any:
-    """Applies a function to `chunk` rows of its inputs at a time, so that memory stays bounded.
-
-    Args:
-        function: Matrices with a common number of rows, 1 or more -> a nest of such matrices.
-        inputs: What to apply it to; may have no rows.
-        chunk: int32 scalar, how many rows at once; at least one is taken.
-        output: What `function` returns, as `tf.TensorSpec`s.
-
-    Returns:
-        What `function` returns for all rows.
-    """
-    num_rows = tf.shape(inputs[0])[0]
-    chunk = tf.clip_by_value(chunk, 1, tf.maximum(num_rows, 1))
-
-    def chunk_by_chunk() -> Any:
-        num_chunks = tf.maximum(-(-num_rows // chunk), 1)
-
-        def split(matrix: tf.Tensor) -> tf.Tensor:
-            padded = tf.pad(matrix, [[0, num_chunks * chunk - num_rows], [0, 0]])
-            width = matrix.shape[1] or tf.shape(matrix)[1]
-            return tf.reshape(padded, [num_chunks, chunk, width])
-
-        results = tf.map_fn(
-            lambda matrices: function(*matrices),
-            tuple(split(matrix) for matrix in inputs),
-            parallel_iterations=1,
-            fn_output_signature=output,
-        )
-        return tf.nest.map_structure(
-            lambda x: tf.reshape(x, [num_chunks * chunk, tf.shape(x)[2]])[:num_rows], results
-        )
-
-    return tf.cond(num_rows == chunk, lambda: function(*inputs), rarely(chunk_by_chunk))
-
-
-def rarely(branch: Callable[[], Any]) -> Callable[[], Any]:
-    """A branch of `tf.cond` that is one node of the graph until it is taken.
-
-    Otherwise a call visits every node of a branch that it does not take, to mark it as dead: with
-    many rules that no request uses, most of its time.
-    """
-    return tf.function(branch, autograph=False, experimental_attributes={"_noinline": True})
