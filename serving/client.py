@@ -31,7 +31,7 @@ from tfrs_twotower.schema.requests import refusal
 UNKNOWN_CANDIDATE_SCORE = float(np.finfo(np.float32).min)
 """What `RetrievalClient.score` gives for an id that the corpus does not have."""
 
-# What a trilinear model takes in place of the user's features.
+# What a model that keeps user and context apart takes in place of the user's features.
 _USER_EMBEDDING = "user_embedding"
 
 _LOOPBACK = ("localhost", "127.0.0.1", "[::1]")

@@ -1,5 +1,6 @@
 """Every context mode with every encoder of histories: trained = saved = served, or refused."""
 
+import contextlib
 from pathlib import Path
 
 import grpc
@@ -150,10 +151,27 @@ def trilinear(tmp_path_factory, prepared):
 
 
 @pytest.fixture(scope="module")
-def target(trilinear):
-    models = read_models_config(trilinear.models / "models.config")
+def scored(tmp_path_factory, prepared):
+    return Chain(tmp_path_factory.mktemp("scored"), prepared, "scoring_network", "attention")
+
+
+@contextlib.contextmanager
+def served(chain):
+    models = read_models_config(chain.models / "models.config")
     with ModelServer(models, rest_port=None) as server:
         yield f"127.0.0.1:{server.port}"
+
+
+@pytest.fixture(scope="module")
+def target(trilinear):
+    with served(trilinear) as target:
+        yield target
+
+
+@pytest.fixture(scope="module")
+def scored_target(scored):
+    with served(scored) as target:
+        yield target
 
 
 def predict(target: str, model: str, signature: str, inputs: dict[str, object]) -> dict:
@@ -168,8 +186,16 @@ def predict(target: str, model: str, signature: str, inputs: dict[str, object]) 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("model", ["retrieval", "retrieval_exact"])
-def test_a_kept_user_joined_with_the_moment_scores_like_the_whole_query(trilinear, target, model):
+@pytest.mark.parametrize(
+    ("of", "model"),
+    [
+        ("target", "retrieval"),
+        ("target", "retrieval_exact"),
+        ("scored_target", "retrieval_exact"),
+    ],
+)
+def test_a_kept_user_joined_with_the_context_scores_like_the_whole_query(request, of, model):
+    target = request.getfixturevalue(of)
     query = query_at_last_event(5)
     profile = {"user": [query["user"]], "history": [query["history"]]}
     clock = np.array([query["clock"]], np.int64)
@@ -187,17 +213,24 @@ def test_a_kept_user_joined_with_the_moment_scores_like_the_whole_query(trilinea
         moment = {"clock": query["clock"], "on_phone": bool(query["on_phone"])}
         [answer] = client.recommend({"user_embedding": kept[0].tolist(), **moment}, k=5)
     assert answer.candidate_ids == [name.decode() for name in whole["candidate_ids"][0, :5]]
+    np.testing.assert_allclose(answer.scores, whole["scores"][0, :5], atol=1e-5)
     assert joined["candidate_ids"].tolist() == whole["candidate_ids"].tolist()
-    np.testing.assert_allclose(joined["scores"], whole["scores"], atol=1e-6)
+    np.testing.assert_allclose(joined["scores"], whole["scores"], atol=1e-5)
     expected = predict(target, "query_tower", "serving_default", {**profile, **context})
     np.testing.assert_allclose(embedding["query_embedding"], expected["query_embedding"], atol=1e-6)
-    # The kept half is a raw vector.
-    assert abs(np.linalg.norm(kept) - 1.0) > 1e-3
+    # Trilinear keeps a raw vector, the scoring layer reads one of length 1.
+    is_unit = abs(np.linalg.norm(kept) - 1.0) < 1e-3
+    assert is_unit == (of == "scored_target")
 
 
 @pytest.mark.slow
-def test_users_computed_ahead_are_those_that_the_signature_gives(trilinear, target, tmp_path):
-    count = api.user_embeddings(trilinear.models, tmp_path / "users")
+@pytest.mark.parametrize(
+    ("of", "at"), [("trilinear", "target"), ("scored", "scored_target")], ids=["trilinear", "layer"]
+)
+def test_users_computed_ahead_are_those_that_the_signature_gives(request, of, at, tmp_path):
+    chain, target = request.getfixturevalue(of), request.getfixturevalue(at)
+
+    count = api.user_embeddings(chain.models, tmp_path / "users")
 
     table = pd.read_parquet(tmp_path / "users" / "part-00000.parquet")
     assert count == len(table) == NUM_USERS
@@ -208,10 +241,27 @@ def test_users_computed_ahead_are_those_that_the_signature_gives(trilinear, targ
 
 
 @pytest.mark.slow
+def test_a_stored_vector_recommends_what_the_whole_query_does(scored, scored_target, tmp_path):
+    """`twotower user-embeddings`, then the client: both halves by a scoring layer."""
+    api.user_embeddings(scored.models, tmp_path / "users")
+    table = pd.read_parquet(tmp_path / "users" / "part-00000.parquet").set_index("query_id")
+    past = [f"i{item_of(7, event):02}" for event in range(EVENTS_OF_USER - HISTORY, EVENTS_OF_USER)]
+    moment = {"clock": START_S + 90_000, "on_phone": True}
+
+    with RetrievalClient(scored_target) as client:
+        [whole] = client.recommend({"user": "u07", "history": past, **moment}, k=NUM_ITEMS)
+        kept = table.loc["u07", "user_embedding"].tolist()
+        [joined] = client.recommend({"user_embedding": kept, **moment}, k=NUM_ITEMS)
+
+    assert joined.candidate_ids == whole.candidate_ids
+    np.testing.assert_allclose(joined.scores, whole.scores, atol=1e-5)
+
+
+@pytest.mark.slow
 def test_users_cannot_be_computed_ahead_where_the_moment_is_read_with_them(tmp_path, prepared):
     chain = Chain(tmp_path, prepared, "user_tower", "mean")
 
-    with pytest.raises(UserError, match="reads user and moment together"):
+    with pytest.raises(UserError, match="reads user and context through the same layers"):
         api.user_embeddings(chain.models, tmp_path / "users")
 
     assert not (tmp_path / "users").exists()

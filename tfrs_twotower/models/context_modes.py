@@ -93,11 +93,29 @@ class ScoredQueryTower(keras.Model):
         self._user = _user_half(config, tables, statistics)
         self._context = ContextHalf(config, tables, statistics)
 
+    def user(self, encoded: Mapping[str, tf.Tensor], training: bool | None = None) -> tf.Tensor:
+        """The half that can be computed ahead, `[batch, embedding_dim]` float32 of length 1."""
+        return self._user(encoded, training=training)
+
+    def join(
+        self, user: tf.Tensor, encoded: Mapping[str, tf.Tensor], training: bool | None = None
+    ) -> tf.Tensor:
+        """What the scoring layer reads of users in their moments.
+
+        Args:
+            user: `[batch, embedding_dim]`, the result of `user`.
+            encoded: Encoded context features by name.
+            training: Whether dropout is active.
+
+        Returns:
+            `[batch, 2 embedding_dim]` float32.
+        """
+        context = self._context(encoded, training=training)
+        return tf.concat([user, tf.math.l2_normalize(context, axis=-1)], axis=-1)
+
     def call(self, encoded: Mapping[str, tf.Tensor], training: bool | None = None) -> tf.Tensor:
         """See the class."""
-        context = self._context(encoded, training=training)
-        halves = [self._user(encoded, training=training), tf.math.l2_normalize(context, axis=-1)]
-        return tf.concat(halves, axis=-1)
+        return self.join(self.user(encoded, training), encoded, training)
 
 
 class ContextHalf(Tower):

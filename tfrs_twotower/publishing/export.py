@@ -13,7 +13,7 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from tfrs_twotower.keras import keras
-from tfrs_twotower.models.context_modes import TrilinearQueryTower
+from tfrs_twotower.models.context_modes import ScoredQueryTower, TrilinearQueryTower
 from tfrs_twotower.models.embed import embed
 from tfrs_twotower.models.run_folder import METRICS_FILE, Run, load_run
 from tfrs_twotower.publishing import server_config
@@ -120,7 +120,7 @@ def _write_version(loaded: Run, config: Config, staging: Path) -> dict[str, dict
         "origin": "export",
     }
     joined_tower = None
-    if isinstance(model.query_tower, TrilinearQueryTower):
+    if isinstance(model.query_tower, TrilinearQueryTower | ScoredQueryTower):
         joined_tower = JoinedTower(encoder, model.query_tower, config)
         query_tower.joined_tower = joined_tower  # Saved with it.
     halves = joined_tower.signatures() if joined_tower else {}

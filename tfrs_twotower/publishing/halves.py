@@ -1,9 +1,10 @@
-"""The two halves of a trilinear query embedding, served apart.
+"""The two halves of a query embedding, served apart: the user's, and that of the context.
 
-What is known of a query before the moment changes slowly: its vector can be computed ahead, kept,
-and joined with the moment when a request comes. That is right for `context_mode: trilinear` alone,
-whose score is a product of both; in the other modes the moment goes through layers together with
-the rest.
+What is known of a user before the request changes slowly: its vector can be computed ahead, kept,
+and joined with the context when a request comes. Two context modes keep the halves apart until
+then: `trilinear`, whose query embedding is the product of both, and `scoring_layer`, which reads
+them side by side. With `user_tower` the context features pass through the same layers as the
+user's, so there is no vector that could be kept.
 """
 
 from collections.abc import Mapping
@@ -11,9 +12,9 @@ from collections.abc import Mapping
 from tfrs_twotower.features.encoding import Encoder, raw_spec
 from tfrs_twotower.features.raw_inputs import missing_input
 from tfrs_twotower.keras import tf
-from tfrs_twotower.models.context_modes import TrilinearQueryTower
+from tfrs_twotower.models.context_modes import ScoredQueryTower, TrilinearQueryTower
 from tfrs_twotower.publishing.models_folder import QUERY_EMBEDDING
-from tfrs_twotower.retrieval.retriever import Signature
+from tfrs_twotower.retrieval.retriever import Signature, finite_or_zero
 from tfrs_twotower.schema import Config
 from tfrs_twotower.schema.features import Feature
 
@@ -26,13 +27,15 @@ Tensors = Mapping[str, tf.Tensor]
 class JoinedTower(tf.Module):
     """A user embedding computed ahead and the raw context features -> query embedding."""
 
-    def __init__(self, encoder: Encoder, tower: TrilinearQueryTower, config: Config) -> None:
-        """Joins the parts.
+    def __init__(
+        self, encoder: Encoder, tower: TrilinearQueryTower | ScoredQueryTower, config: Config
+    ) -> None:
+        """Takes a tower apart.
 
         Args:
             encoder: Of the query and context features.
             tower: Called for inference.
-            config: Says which features are of which half.
+            config: Decides which features are of which half.
         """
         super().__init__()
         self._encoder = encoder
@@ -50,15 +53,20 @@ class JoinedTower(tf.Module):
         return {USER_EMBEDDING: user, **_specs(self._context)}
 
     def __call__(self, raw: Tensors) -> tf.Tensor:
-        """`[batch, embedding_dim]` float32, finite; see `retrieval.ServedTower`."""
+        """The query embedding, float32, finite; see `retrieval.ServedTower`."""
         user = raw[USER_EMBEDDING]
         encoded = self._encoder({**_missing(self._query, tf.shape(user)[0]), **raw})
-        return _finite(self._join(user, encoded))
+        return finite_or_zero(self._join(user, encoded))
 
     def user(self, raw: Tensors) -> tf.Tensor:
-        """Raw query features -> `[batch, embedding_dim]` float32, finite, of any length."""
+        """Raw query features -> `[batch, embedding_dim]` float32, finite.
+
+        Of any length with `trilinear`, of length 1 with `scoring_layer`.
+        """
         batch_size = tf.shape(raw[next(iter(self._query))])[0]
-        return _finite(self._user(self._encoder({**_missing(self._context, batch_size), **raw})))
+        return finite_or_zero(
+            self._user(self._encoder({**_missing(self._context, batch_size), **raw}))
+        )
 
     def signatures(self) -> dict[str, Signature]:
         """`user` and `join`: one after the other they give what `serving_default` gives."""
@@ -74,8 +82,3 @@ def _specs(features: Mapping[str, Feature]) -> dict[str, tf.TensorSpec]:
 
 def _missing(features: Mapping[str, Feature], batch_size: tf.Tensor) -> dict[str, tf.Tensor]:
     return {name: missing_input(one, name, batch_size) for name, one in features.items()}
-
-
-def _finite(embeddings: tf.Tensor) -> tf.Tensor:
-    is_finite = tf.reduce_all(tf.math.is_finite(embeddings), axis=1, keepdims=True)
-    return tf.where(is_finite, embeddings, tf.zeros_like(embeddings))

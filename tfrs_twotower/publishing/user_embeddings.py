@@ -1,9 +1,8 @@
 """User embeddings computed ahead, for a cache in front of the models.
 
-Right in two cases: without context features the vector is the query embedding itself, which any
-index can be searched by; with `context_mode: trilinear` it is the user's half, which signatures
-`join` of `query_tower` and `recommend_joined` of the retrieval models join with the moment. In the
-other modes the moment goes through layers together with the user, and the vector would be wrong.
+Without context features the vector is the query embedding itself, which any index can be searched
+by. With context features it is the user's half of it (see `halves`), which the signatures `join` of
+`query_tower` and `recommend_joined` of the retrieval models join with the context of a request.
 """
 
 from pathlib import Path
@@ -36,7 +35,7 @@ BATCH_SIZE = 4096
 def write_user_embeddings(
     models: str | Path, output: str | Path, *, overwrite: bool = False
 ) -> int:
-    """Embeds every query that the newest version knows, as of now.
+    """Embeds every query that the newest version holds, as of now.
 
     Args:
         models: The models folder.
@@ -48,13 +47,20 @@ def write_user_embeddings(
         How many were embedded.
 
     Raises:
-        UserError: If there are no models, or an embedding without the moment would be wrong.
+        UserError: If there are no models, or the user's half cannot be computed apart.
     """
     models = Path(models)
     version = latest_version(models)
     config = read_config(models, version)
     name, column = _signature(config)
-    tower = tf.saved_model.load(str(models / QUERY_TOWER / str(version))).signatures[name]
+    signatures = tf.saved_model.load(str(models / QUERY_TOWER / str(version))).signatures
+    if name not in signatures:
+        raise UserError(
+            f"{QUERY_TOWER} version {version} of {models} has no signature `{name}`, as an earlier "
+            "tfrs_twotower or a model of your own leaves it out: make a version that has it with "
+            "`twotower export`"
+        )
+    tower = signatures[name]
     table = ds.dataset(models / QUERIES / str(version)).to_table()
     embedded = []
     for start in range(0, len(table), BATCH_SIZE):
@@ -81,10 +87,10 @@ def _signature(config: Config) -> tuple[str, str]:
     """What of `query_tower` to call, and its output."""
     if config.context_mode is None:
         return "serving_default", QUERY_EMBEDDING
-    if config.context_mode == "trilinear":
+    if config.context_mode != "user_tower":
         return USER, USER_EMBEDDING
     raise UserError(
-        f"`towers.context_mode: {config.context_mode}` reads user and moment together, so no user "
-        "embedding can be computed before the moment: train with `context_mode: trilinear`, or "
-        "without context features"
+        f"`towers.context_mode: {config.context_mode}` reads user and context through the same "
+        "layers, so no user embedding can be computed ahead: train with `context_mode: trilinear` "
+        "or `scoring_layer`, or without context features"
     )

@@ -107,8 +107,9 @@ def test_the_users_half_knows_no_moment_and_is_a_raw_vector():
     assert not np.allclose(np.linalg.norm(morning, axis=1), 1.0, atol=1e-2)
 
 
-def test_halves_joined_later_score_like_the_whole():
-    trained = stirred(model("context_mode: trilinear"))
+@pytest.mark.parametrize("mode", MODES[1:])
+def test_halves_joined_later_score_like_the_whole(mode):
+    trained = stirred(model(f"context_mode: {mode}"))
     kept = trained.query_tower.user(at(9))
 
     joined = trained.query_tower.join(kept, {"moment": QUERIES["moment"]})

@@ -19,8 +19,8 @@ from tfrs_twotower.keras import keras, tf
 from tfrs_twotower.publishing.saved_models import custom_ops, graph_ops, save
 from tfrs_twotower.retrieval.attributes import CandidateAttributes
 from tfrs_twotower.retrieval.retriever import Retriever, ServedTower
-from tfrs_twotower.schema.rules import Rules
 from tfrs_twotower.schema.features import History, Id, Number, Timestamp, Vector
+from tfrs_twotower.schema.rules import Rules
 from tfrs_twotower.schema.scann_ops import scann_op_library
 
 NUM_CANDIDATES = 300
