@@ -10,9 +10,10 @@ import yaml
 
 from tfrs_twotower.datasets.guessing import Content
 from tfrs_twotower.datasets.roles import Contents, Roles
-from tfrs_twotower.schema.sides import RESERVED_NAMES
+from tfrs_twotower.schema.sides import RESERVED_NAMES, is_feature_name
+from tfrs_twotower.schema.training import Training
 
-# Event types by what they say; other types are plain positives.
+# Event types by name; other types are positives of weight 1.
 WEAK_EVENTS = frozenset(("view", "pageview", "detailview", "open", "visit"))
 STRONG_EVENTS = frozenset(("purchase", "buy", "order", "transaction", "checkout", "subscribe"))
 NEGATIVE_EVENTS = frozenset(("impression", "dislike", "skip", "hide", "downvote", "thumbsdown"))
@@ -50,25 +51,28 @@ def draft_config(roles: Roles, contents: Mapping[str, Contents], rows: pd.DataFr
     ]
     parts = [
         "# Drafted by `twotower init` from the first rows of the files: check it first.\n"
-        "# What a section may hold is explained in the README; what is left out keeps its default.",
+        "# `twotower config` prints every key with its default; what is left out keeps it.",
         _section("columns", _columns(roles, contents), "Which column plays which role."),
         _labels(roles, contents["interactions"], rows),
         _features(roles, contents),
         _split(roles, rows),
         _section(
             "training",
-            [_Line("epochs", 20), _Line("batch_size", 1024), _Line("learning_rate", 0.001)],
+            [
+                _Line(key, getattr(Training(), key))
+                for key in ("epochs", "batch_size", "learning_rate")
+            ],
             "The best epoch on the validation part is kept.",
         ),
     ]
     if attributes:
         shown = [_Line("attributes", attributes[:MAX_ATTRIBUTES])]
-        parts.append(_section("export", shown, "Shown beside each answer."))
+        parts.append(_section("export", shown, "Shown with each candidate."))
     return "\n\n".join(parts) + "\n"
 
 
 def feature_of(column: str, content: Content) -> dict[str, Any] | None:
-    """The feature that suits a column, as in the config; None where nothing does."""
+    """The feature for a column, as in the config; None where no kind suits it."""
     match content.kind:
         case _ if content.num_distinct < 2 or _is_foreign_id(column, content):
             return None
@@ -109,20 +113,20 @@ def _columns(roles: Roles, contents: Mapping[str, Contents]) -> Iterator[_Line]:
     if roles.title:
         yield _Line("title", roles.title, "of the candidates file: what people read")
     if roles.available_from:
-        comment = "Unix seconds; a candidate is not there before"
+        comment = "Unix seconds; a candidate is not recommended before"
         yield _Line("available_from", roles.available_from, comment)
 
 
 def _labels(roles: Roles, log: Contents, rows: pd.DataFrame) -> str:
     lines: list[str] = []
     if roles.event:
-        lines.append("  # A weight says how loudly; `label: 0` is an explicit negative.")
+        lines.append("  # `weight`: in the loss; `label: 0`: an explicit negative.")
         lines += ["  events:", *_rendered(_event_rules(rows[roles.event]), 4)]
     if roles.value:
         lines += _value_rules(rows[roles.value])
     if not any(line for line in lines if not line.lstrip().startswith("#")):
         return "\n".join(["# No labels: every row is a positive of weight 1.", *lines])
-    return "\n".join(["# What a row says of its query and candidate.", "labels:", *lines])
+    return "\n".join(["# Which rows are positives, and how much they weigh.", "labels:", *lines])
 
 
 def _event_rules(events: pd.Series) -> Iterator[_Line]:
@@ -175,7 +179,7 @@ def _features(roles: Roles, contents: Mapping[str, Contents]) -> str:
         _Line(
             _feature_name(roles.query_id, "query"),
             {"kind": "id", "dropout": 0.1},
-            'a tenth play "unknown", for the new ones',
+            "a tenth of the training ids are made unknown, for new ones",
         ),
         *_feature_lines(queries, taken),
         _Line(HISTORY, {"kind": "history", "length": 20}, "the last candidates before"),
@@ -186,15 +190,15 @@ def _features(roles: Roles, contents: Mapping[str, Contents]) -> str:
         _Line(
             _feature_name(roles.candidate_id, "candidate"),
             {"kind": "id", "dropout": 0.1} if has_content else {"kind": "id"},
-            "of new ones the content has to speak" if has_content else "",
+            "new ones are known by their content alone" if has_content else "",
         ),
         *content_lines,
     ]
     context_lines = list(_context_lines(roles, contents["interactions"]))
-    lines = ["features:", "  # Known of the query before the moment.", "  query:"]
+    lines = ["features:", "  # Known of the query ahead.", "  query:"]
     lines += _rendered(query_lines, 4)
     if context_lines:
-        lines.append("  # Known of the moment when the question is asked.")
+        lines.append("  # Known at the moment of the query.")
         lines.append(
             "  context:" if any(line.is_active for line in context_lines) else "  # context:"
         )
@@ -227,7 +231,7 @@ def _context_lines(roles: Roles, log: Contents) -> Iterator[_Line]:
         feature = feature_of(column, content)
         if column in roles.of_interactions or feature is None:
             continue
-        comment = "take it in if it is known before the answer"
+        comment = "use it if it is known when candidates are asked for"
         yield _Line(_feature_name(column, f"{column}_value"), feature, comment, is_active=False)
 
 
@@ -244,7 +248,7 @@ def _feature_name(column: str, otherwise: str) -> str:
     if column in RESERVED_NAMES | {HISTORY, CLOCK}:
         return otherwise
     name = re.sub(r"[^A-Za-z0-9_]+", "_", column).strip("_")
-    return name if name[:1].isalpha() and not name.startswith("filter_") else f"f_{name}"
+    return name if is_feature_name(name) else f"f_{name}"
 
 
 def _split(roles: Roles, rows: pd.DataFrame) -> str:
@@ -254,7 +258,7 @@ def _split(roles: Roles, rows: pd.DataFrame) -> str:
         if not has_validation:
             comment = "share of train, by hash, that chooses the best epoch"
             lines.append(_Line("hold_out", 0.1, comment))
-        return _section("split", lines, "As the data says.")
+        return _section("split", lines, "As given in the data.")
     if roles.timestamp:
         lines = [_Line("by", "time"), _Line("validation", 0.1), _Line("test", 0.1)]
         text = "The last tenth of the events tests, the tenth before it chooses the best epoch."

@@ -15,7 +15,12 @@ class Columns(Strict):
 
     query_id: str = "user_id"
     candidate_id: str = "item_id"
-    timestamp: str | None = Field(None, description="Unix seconds, UTC; null: data without times.")
+    timestamp: str | None = Field(
+        None,
+        examples=["timestamp"],
+        description="Unix seconds, UTC; default: null, data without times, which need another "
+        "`split.by`.",
+    )
     order: str | None = Field(
         None, description="Integer; orders events of one query and equal time."
     )

@@ -22,7 +22,23 @@ KeyPath = tuple[str, ...]
 
 
 class _Loader(yaml.SafeLoader):
-    """Reads 1e-4 as a number, as YAML 1.2 does; PyYAML's YAML 1.1 takes it for text."""
+    """PyYAML's safe loader, where that would take a user's mistake or number for something else.
+
+    It refuses a key that is given twice, of which PyYAML drops the first, and reads 1e-4 as a
+    number, as YAML 1.2 does; to PyYAML's YAML 1.1 it is text. Loaders of YAML 1.2 (ruamel.yaml,
+    yamlcore) would do both, but read the `yes` and `no` of configs that exist as text.
+    """
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """The mapping, if no key stands in it twice."""
+        seen = set()
+        for key, _ in node.value:
+            if key.value in seen:
+                raise yaml.MarkedYAMLError(
+                    problem=f"the key `{key.value}` is given twice", problem_mark=key.start_mark
+                )
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
 
 
 _Loader.add_implicit_resolver(
@@ -57,7 +73,7 @@ def parse_config(text: str, source: str, overrides: Sequence[str] = ()) -> Confi
     try:
         data = yaml.load(text, _Loader) or {}
     except (yaml.YAMLError, ValueError) as error:  # ValueError: an impossible date.
-        raise UsageError(f"{source} is not YAML: {' '.join(str(error).split())}") from error
+        raise UsageError(f"{source} is not YAML: {_syntax_error(error)}") from error
     if not isinstance(data, dict):
         raise UsageError(f"{source}: expected sections such as `columns:`, got a {_kind(data)}")
     for override in overrides:
@@ -89,6 +105,15 @@ def _apply(data: dict[str, Any], override: str) -> None:
         data[keys[-1]] = yaml.load(value, _Loader)
     except (yaml.YAMLError, ValueError) as error:
         raise UsageError(f"--set {override}: the value is not YAML") from error
+
+
+def _syntax_error(error: Exception) -> str:
+    """What is wrong and where, without the excerpt that PyYAML draws over several lines."""
+    if not isinstance(error, yaml.MarkedYAMLError) or error.problem_mark is None:
+        return " ".join(str(error).split())
+    mark = error.problem_mark
+    problem = " ".join(filter(None, (error.context, error.problem)))
+    return f"{problem} (line {mark.line + 1}, column {mark.column + 1})"
 
 
 def _explained(error: ValidationError, data: dict[str, Any]) -> Iterator[str]:

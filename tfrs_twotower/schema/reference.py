@@ -1,7 +1,8 @@
-"""Every key of `twotower.yaml` with its default and what it says, from the models themselves."""
+"""Every key of `twotower.yaml` with its default and its description, from the models themselves."""
 
 import inspect
 import json
+import re
 import textwrap
 import typing
 from collections.abc import Iterator
@@ -20,7 +21,8 @@ INDENT = "  "
 def reference() -> str:
     """The default config as commented YAML; the kinds of features and their options are comments.
 
-    `parse_config` reads it back as the default config.
+    `parse_config` reads it back as the config of a log with times that names nothing else. A key
+    without which the defaults do not go together, `columns.timestamp`, has its example as value.
     """
     lines = ["# Every key with its default; leave out what you do not change."]
     for name, field in Config.model_fields.items():
@@ -41,11 +43,13 @@ def _entry(name: str, field: FieldInfo, depth: int) -> Iterator[str]:
         for key, child in annotation.model_fields.items():
             yield from _entry(key, child, depth + 1)
         return
-    said = field.description or ""
+    description = field.description or ""
     if typing.get_origin(annotation) is typing.Literal:
-        said = f"{' | '.join(map(str, typing.get_args(annotation)))}. {said}".rstrip()
-    yield from _comment(said, depth)
-    yield f"{INDENT * depth}{name}: {_yaml(field)}"
+        values = " | ".join(map(str, typing.get_args(annotation)))
+        description = f"{values}. {description}".rstrip()
+    yield from _comment(description, depth)
+    value = json.dumps(field.examples[0]) if field.examples else _yaml(field)
+    yield f"{INDENT * depth}{name}: {value}"
 
 
 def _features() -> Iterator[str]:
@@ -61,13 +65,13 @@ def _features() -> Iterator[str]:
         yield from _comment((inspect.getdoc(kind) or "").split("\n")[0], 0, "#     ")
         for name, field in kind.model_fields.items():
             if name not in ("kind", "column"):
-                said = f"{name}: {_yaml(field)}  {field.description or ''}".rstrip()
-                yield from _comment(said, 0, "#   ")
+                description = f" # {field.description}" if field.description else ""
+                yield from _comment(f"{name}: {_yaml(field)}{description}", 0, "#   ")
 
 
 def _comment(text: str, depth: int, mark: str = "# ") -> Iterator[str]:
     prefix = INDENT * depth + mark
-    for paragraph in text.split("\n\n"):
+    for paragraph in re.split(r"\n\n|\n(?=\* )", text):
         if not paragraph and text:
             continue
         yield from textwrap.wrap(
@@ -78,6 +82,6 @@ def _comment(text: str, depth: int, mark: str = "# ") -> Iterator[str]:
 def _yaml(field: FieldInfo) -> str:
     """A default in YAML's flow style, of which JSON is a part."""
     if field.is_required():
-        return "(needed)"
+        return "(required)"
     value: Any = field.get_default(call_default_factory=True)
     return json.dumps(list(value) if isinstance(value, tuple) else value)

@@ -18,6 +18,7 @@ from tfrs_twotower.schema.features import (
     Text,
     Vector,
 )
+from tfrs_twotower.schema.training import Training
 
 JANUARY = 1_704_067_200  # 1 January 2024, 00:00 UTC
 
@@ -56,6 +57,20 @@ def shop(tmp_path):
     people = [{"customer_id": f"c{row}", "city": "AB"[row % 2]} for row in range(10)]
     (tmp_path / "queries.jsonl").write_text("\n".join(map(json.dumps, people)))
     return tmp_path
+
+
+def test_the_draft_trains_as_a_config_that_says_nothing_of_training(shop):
+    assert inspect_dataset(shop).config.training == Training()
+
+
+def test_a_column_whose_name_is_a_word_of_python_gets_another_feature_name(tmp_path):
+    rows = np.arange(20)
+    write_csv(tmp_path, "interactions.csv", user=rows % 5, item=rows % 10, ts=JANUARY + rows)
+    write_csv(tmp_path, "candidates.csv", item=range(10), **{"class": ["a", "b"] * 5})
+
+    candidate = inspect_dataset(tmp_path).config.features.candidate
+
+    assert candidate["f_class"] == Categorical(column="class")
 
 
 def test_roles_are_found_by_name_and_content(shop):

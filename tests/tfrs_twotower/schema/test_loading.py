@@ -182,6 +182,33 @@ def test_a_file_that_is_no_config_at_all_is_told_in_one_line(text, expected):
     assert "\n" not in message
 
 
+def test_a_key_that_is_given_twice_is_refused_with_its_place():
+    text = "training: {epochs: 3}\nloss: {}\ntraining: {seed: 1}\n"
+
+    assert refusal(text) == (
+        "shop.yaml is not YAML: the key `training` is given twice (line 3, column 1)"
+    )
+
+
+def test_a_syntax_error_is_told_with_its_place():
+    assert refusal("loss: {}\ntraining: [") == (
+        "shop.yaml is not YAML: while parsing a flow node expected the node content, but found "
+        "'<stream end>' (line 2, column 12)"
+    )
+
+
+def test_an_anchor_may_be_merged_and_overridden():
+    text = (
+        WITH_TIMES
+        + "towers:\n  query: &tower {hidden_units: [8], dropout: 0.1}\n"
+        + "  candidate: {<<: *tower, dropout: 0.2}\n"
+    )
+
+    towers = parse_config(text, "shop.yaml").towers
+
+    assert (towers.candidate.hidden_units, towers.candidate.dropout) == ([8], 0.2)
+
+
 def test_a_file_that_cannot_be_read_is_a_usage_error_that_names_it(tmp_path):
     with pytest.raises(UsageError, match=r"cannot read the config .*absent\.yaml"):
         load_config(tmp_path / "absent.yaml")
