@@ -25,7 +25,7 @@ from serving.errors import (
 from serving.queries import Query, as_rows, build_inputs, per_row
 from serving.tensors import Array, Signature, TensorSpec, to_array, to_proto
 from tfrs_twotower.schema import UsageError
-from tfrs_twotower.schema.models import ASKED_IN_ORDER
+from tfrs_twotower.schema.models_layout import RETRIEVAL_MODELS
 from tfrs_twotower.schema.requests import refusal
 
 UNKNOWN_CANDIDATE_SCORE = float(np.finfo(np.float32).min)
@@ -88,7 +88,7 @@ class RetrievalClient:
         if version is not None and version_label is not None:
             raise UsageError("give a version or a version label, not both")
         self._target = target
-        self._models = ASKED_IN_ORDER if model is None else (model,)
+        self._models = RETRIEVAL_MODELS if model is None else (model,)
         self._asked: str | None = None
         self._query_tower = query_tower
         self._version = version

@@ -46,16 +46,16 @@ from pipelines.score.retrieval_model import (
 )
 from pipelines.score.show_queries import find_queries, show_queries
 from tfrs_twotower.schema import UsageError, UserError, parse_config
-from tfrs_twotower.schema.models import (
-    ASKED_IN_ORDER,
+from tfrs_twotower.schema.models_layout import (
     CANDIDATE_TOWER,
     CANDIDATES,
     EXTRA_ASSETS,
     QUERIES,
     QUERY_KEY,
+    RETRIEVAL_MODELS,
     TWOTOWER_CONFIG,
-    asked,
-    newest,
+    newest_whole_version,
+    preferred_model,
 )
 from tfrs_twotower.schema.requests import check_names, json_object, refusal
 
@@ -211,11 +211,11 @@ def _newest(models: str) -> tuple[int, str]:
             return True
         return parse_config(filesystem.read_bytes(path).decode(), path).export.retrieval
 
-    found = {name: version_numbers(join(models, name)) for name in ASKED_IN_ORDER}
-    version = newest(found, wants_retrieval)
+    found = {name: version_numbers(join(models, name)) for name in RETRIEVAL_MODELS}
+    version = newest_whole_version(found, wants_retrieval)
     if version is None:
         raise UserError(f"no models in {models}: make them with `twotower export`")
-    return version, asked([name for name in ASKED_IN_ORDER if version in found[name]])
+    return version, preferred_model([name for name in RETRIEVAL_MODELS if version in found[name]])
 
 
 def _request(

@@ -15,7 +15,7 @@ from tfrs_twotower.cli.options import (
     examples,
 )
 from tfrs_twotower.cli.output import print_json, print_table
-from tfrs_twotower.schema.models import asked
+from tfrs_twotower.schema.models_layout import preferred_model
 
 app = typer.Typer()
 
@@ -86,7 +86,7 @@ def refresh(
         "changed": made.num_changed,
         "removed": made.num_removed,
     }
-    manifest = made.manifests[asked(made.manifests)]
+    manifest = made.manifests[preferred_model(made.manifests)]
     if as_json:
         numbers = {"version": made.version, "base_version": made.base_version, **counts}
         print_json({**numbers, "recall": manifest.get("recall")})
@@ -221,7 +221,7 @@ def publish(run: Path, data: Path, output: Path, as_json: bool, **options: Any) 
 
     api.quiet_native_log()
     exported = api.export(run, data, output, **options)
-    manifest = exported.manifests[asked(exported.manifests)]
+    manifest = exported.manifests[preferred_model(exported.manifests)]
     if as_json:
         print_json(
             {

@@ -24,7 +24,7 @@ from tfrs_twotower.cli.workdir import (
 )
 from tfrs_twotower.schema import Config, UsageError, UserError, load_config
 from tfrs_twotower.schema.folders import MANIFEST
-from tfrs_twotower.schema.models import EXTRA_ASSETS, RETRIEVAL_EXACT
+from tfrs_twotower.schema.models_layout import EXTRA_ASSETS, RETRIEVAL_EXACT
 from tfrs_twotower.schema.runs import BEST_WEIGHTS, EVALUATION, VOCABULARIES
 
 DATA_FILES = ("interactions*", "candidates*", "queries*")

@@ -21,7 +21,7 @@ from tfrs_twotower.publishing.models_folder import (
     read_model_manifest,
 )
 from tfrs_twotower.schema import UserError
-from tfrs_twotower.schema.models import RETRIEVAL
+from tfrs_twotower.schema.models_layout import RETRIEVAL
 
 Ints = npt.NDArray[np.int64]
 SAME_EMBEDDINGS = 1e-5

@@ -19,7 +19,7 @@ from tfrs_twotower.evaluation.ranking import Pairs, rank
 from tfrs_twotower.keras import tf
 from tfrs_twotower.models.run_folder import Run
 from tfrs_twotower.publishing.models_folder import latest_version, models_of
-from tfrs_twotower.schema.models import RETRIEVAL
+from tfrs_twotower.schema.models_layout import RETRIEVAL
 from tfrs_twotower.schema.scann_ops import register_scann_ops
 
 ROUNDS = 20

@@ -25,7 +25,7 @@ from tfrs_twotower.retrieval.retriever import ServedTower
 from tfrs_twotower.schema import SPLITS, Config, Parameter, UsageError, dump_config
 from tfrs_twotower.schema import prepared as layout
 from tfrs_twotower.schema.features import History
-from tfrs_twotower.schema.models import (
+from tfrs_twotower.schema.models_layout import (
     CANDIDATE_TOWER,
     EXTRA_ASSETS,
     QUERIES,

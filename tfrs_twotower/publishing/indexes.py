@@ -28,7 +28,7 @@ from tfrs_twotower.retrieval.attributes import CandidateAttributes
 from tfrs_twotower.retrieval.retriever import QueryTower, Retriever
 from tfrs_twotower.schema import Config
 from tfrs_twotower.schema.index import Index as IndexConfig
-from tfrs_twotower.schema.models import CANDIDATES, EXTRA_ASSETS, RETRIEVAL, RETRIEVAL_EXACT
+from tfrs_twotower.schema.models_layout import CANDIDATES, EXTRA_ASSETS, RETRIEVAL, RETRIEVAL_EXACT
 from tfrs_twotower.schema.prepared import CANDIDATE_ID
 
 Floats = npt.NDArray[np.float32]

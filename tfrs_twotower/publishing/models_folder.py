@@ -27,8 +27,7 @@ import pyarrow.dataset as ds
 
 from tfrs_twotower.schema import Config, UserError, load_config
 from tfrs_twotower.schema.folders import MANIFEST
-from tfrs_twotower.schema.models import (
-    ASKED_IN_ORDER,
+from tfrs_twotower.schema.models_layout import (
     CANDIDATE_TOWER,
     CANDIDATES,
     EXTRA_ASSETS,
@@ -37,9 +36,10 @@ from tfrs_twotower.schema.models import (
     QUERY_TOWER,
     RETRIEVAL,
     RETRIEVAL_EXACT,
+    RETRIEVAL_MODELS,
     TWOTOWER_CONFIG,
-    asked,
-    newest,
+    newest_whole_version,
+    preferred_model,
 )
 
 HELD_OUT_QUERIES = "held_out_queries.parquet"  # Of `retrieval`: what its recall is measured on.
@@ -163,8 +163,8 @@ def latest_version(models: Path) -> int:
     Raises:
         UserError: If there is none.
     """
-    found = {name: versions(models / name) for name in ASKED_IN_ORDER}
-    version = newest(found, functools.partial(_wants_retrieval, models))
+    found = {name: versions(models / name) for name in RETRIEVAL_MODELS}
+    version = newest_whole_version(found, functools.partial(_wants_retrieval, models))
     if version is None:
         raise UserError(f"no models in {models}: make them with `twotower export`")
     return version
@@ -172,7 +172,9 @@ def latest_version(models: Path) -> int:
 
 def asked_model(models: Path, version: int) -> str:
     """The model of a version that answers requests."""
-    return asked([name for name in ASKED_IN_ORDER if version in versions(models / name)])
+    return preferred_model(
+        [name for name in RETRIEVAL_MODELS if version in versions(models / name)]
+    )
 
 
 def read_candidates(models: Path, version: int, columns: list[str] | None = None) -> pd.DataFrame:

@@ -40,7 +40,13 @@ from tfrs_twotower.publishing.models_folder import (
 )
 from tfrs_twotower.publishing.versions import choose
 from tfrs_twotower.schema import UserError
-from tfrs_twotower.schema.models import CANDIDATE_TOWER, CANDIDATES, QUERIES, QUERY_TOWER, RETRIEVAL
+from tfrs_twotower.schema.models_layout import (
+    CANDIDATE_TOWER,
+    CANDIDATES,
+    QUERIES,
+    QUERY_TOWER,
+    RETRIEVAL,
+)
 from tfrs_twotower.schema.prepared import CANDIDATE_ID
 
 Floats = npt.NDArray[np.float32]

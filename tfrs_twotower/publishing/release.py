@@ -24,7 +24,7 @@ from tfrs_twotower.publishing.models_folder import (
     read_model_manifest,
 )
 from tfrs_twotower.publishing.server_config import STABLE
-from tfrs_twotower.schema.models import QUERIES
+from tfrs_twotower.schema.models_layout import QUERIES
 from tfrs_twotower.schema.prepared import CANDIDATE_ID
 
 NUM_QUERIES, NUM_TIMED = 200, 50

@@ -11,7 +11,7 @@ from tfrs_twotower.publishing.saved_models import save
 from tfrs_twotower.retrieval.attributes import CandidateAttributes
 from tfrs_twotower.retrieval.retriever import Retriever, finite_or_zero
 from tfrs_twotower.schema import UsageError
-from tfrs_twotower.schema.models import RETRIEVAL
+from tfrs_twotower.schema.models_layout import RETRIEVAL
 
 Tensors = Mapping[str, tf.Tensor]
 

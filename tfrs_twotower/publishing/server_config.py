@@ -14,7 +14,7 @@ from tensorflow_serving.config import model_server_config_pb2
 
 from tfrs_twotower.publishing.models_folder import CONFIG_FILE, MODELS, STOCK_CONFIG_FILE, versions
 from tfrs_twotower.schema import UserError
-from tfrs_twotower.schema.models import RETRIEVAL, RETRIEVAL_EXACT
+from tfrs_twotower.schema.models_layout import RETRIEVAL, RETRIEVAL_EXACT
 
 PLATFORM = "tensorflow"
 STABLE, CANARY = "stable", "canary"

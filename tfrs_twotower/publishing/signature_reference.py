@@ -23,7 +23,12 @@ from tfrs_twotower.schema.features import (
     MultiCategorical,
     Timestamp,
 )
-from tfrs_twotower.schema.models import CANDIDATE_TOWER, QUERY_TOWER, RETRIEVAL, RETRIEVAL_EXACT
+from tfrs_twotower.schema.models_layout import (
+    CANDIDATE_TOWER,
+    QUERY_TOWER,
+    RETRIEVAL,
+    RETRIEVAL_EXACT,
+)
 
 ASKED = (RETRIEVAL, RETRIEVAL_EXACT)
 INTERNAL = "__saved_model_"  # Begins the names of signatures that TensorFlow adds.

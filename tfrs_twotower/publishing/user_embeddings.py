@@ -26,7 +26,7 @@ from tfrs_twotower.publishing.models_folder import (
 )
 from tfrs_twotower.schema import Config, UserError
 from tfrs_twotower.schema.folders import MANIFEST, output_folder, write_json
-from tfrs_twotower.schema.models import QUERIES, QUERY_TOWER
+from tfrs_twotower.schema.models_layout import QUERIES, QUERY_TOWER
 from tfrs_twotower.schema.prepared import QUERY_ID
 
 BATCH_SIZE = 4096

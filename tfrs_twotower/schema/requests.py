@@ -1,4 +1,4 @@
-"""What commands give every query of a request: JSON in, rows of tensors out, refusals in a line."""
+"""What a command gives to every query of a request: JSON in, inputs out, a refusal in one line."""
 
 import difflib
 import itertools
@@ -11,17 +11,22 @@ import numpy as np
 
 from tfrs_twotower.schema.errors import UsageError, UserError
 
-# What an assertion says, in one line of bracketed parts; the place in the graph follows.
+# A served graph reports a failed assertion as text alone, over gRPC as in this process: bracketed
+# parts in one line, the place in the graph after them.
 _ASSERTION = re.compile(r"assertion failed: (\[.*\])$", re.MULTILINE)
 _PART = re.compile(r"\[(.*?)\](?= \[|$)")
-_CONDITION = "Condition "  # Begins what TensorFlow adds of its own.
+_CONDITION = "Condition "  # Begins what TensorFlow adds to the message.
 
 
 def json_object(option: str, text: str) -> dict[str, Any]:
-    """The JSON object that an option was given.
+    """Reads an option that is a JSON object.
+
+    Args:
+        option: Its name, for messages.
+        text: Its value.
 
     Raises:
-        UsageError: If it is none.
+        UsageError: If the value is no JSON object.
     """
     try:
         values = json.loads(text)
@@ -35,8 +40,13 @@ def json_object(option: str, text: str) -> dict[str, Any]:
 def check_names(names: Iterable[str], known: Sequence[str], where: str) -> None:
     """Checks that a model has every input that is given.
 
+    Args:
+        names: Of the inputs that are given.
+        known: Of the inputs that the model has.
+        where: What gives them, for messages.
+
     Raises:
-        UserError: If it has not; the nearest is named.
+        UserError: If the model lacks one; the nearest name is suggested.
     """
     for name in names:
         if name not in known:
@@ -46,7 +56,7 @@ def check_names(names: Iterable[str], known: Sequence[str], where: str) -> None:
 
 
 def one_row(name: str, dtype: type, rank: int, value: object) -> np.ndarray:
-    """A value for all queries as an input with one row.
+    """A value that holds for all queries, as an input with one row.
 
     Args:
         name: Of the input.
@@ -70,10 +80,15 @@ def one_row(name: str, dtype: type, rank: int, value: object) -> np.ndarray:
 
 
 def refusal(message: str) -> str:
-    """What an assertion of a served graph says, without TensorFlow's words around it."""
+    """The message of a failed assertion of a served graph, without what TensorFlow adds to it.
+
+    Args:
+        message: Of the error that TensorFlow or the server raised; returned as it is where it is
+            not of an assertion.
+    """
     failed = _ASSERTION.search(message)
     if failed is None:
         return message
     parts = _PART.findall(failed.group(1))
-    said = itertools.takewhile(lambda part: not part.startswith(_CONDITION), parts)
-    return " ".join(said) or message
+    own = itertools.takewhile(lambda part: not part.startswith(_CONDITION), parts)
+    return " ".join(own) or message

@@ -25,7 +25,7 @@ from tfrs_twotower.publishing.models_folder import (
     versions,
 )
 from tfrs_twotower.schema import UsageError, UserError
-from tfrs_twotower.schema.models import RETRIEVAL
+from tfrs_twotower.schema.models_layout import RETRIEVAL
 
 __all__ = ["Finding", "examine"]
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from tfrs_twotower.publishing.doctor.findings import Finding
 from tfrs_twotower.publishing.models_folder import STOCK_CONFIG_FILE
 from tfrs_twotower.schema import UserError
-from tfrs_twotower.schema.models import RETRIEVAL_EXACT
+from tfrs_twotower.schema.models_layout import RETRIEVAL_EXACT
 
 # One matched set: ScaNN's ops are built for one minor version of TensorFlow.
 MATCHED = {

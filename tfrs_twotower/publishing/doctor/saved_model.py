@@ -15,7 +15,7 @@ from tfrs_twotower.publishing.loaded_models import LoadedModel
 from tfrs_twotower.publishing.models_folder import STOCK_CONFIG_FILE
 from tfrs_twotower.publishing.saved_models import WARMUP_REQUESTS, custom_ops, graph_ops
 from tfrs_twotower.schema.folders import MANIFEST
-from tfrs_twotower.schema.models import EXTRA_ASSETS
+from tfrs_twotower.schema.models_layout import EXTRA_ASSETS
 
 EMBEDDED = "embedded"
 STOCK = re.compile(r"tensorflow/serving:(\d+)\.(\d+)(?:\.\d+)?(?:-gpu)?")

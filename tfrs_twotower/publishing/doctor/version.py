@@ -28,12 +28,12 @@ from tfrs_twotower.publishing.models_folder import (
     versions,
 )
 from tfrs_twotower.schema import Config, UserError
-from tfrs_twotower.schema.models import (
-    ASKED_IN_ORDER,
+from tfrs_twotower.schema.models_layout import (
     CANDIDATE_TOWER,
     CANDIDATES,
     QUERIES,
     QUERY_TOWER,
+    RETRIEVAL_MODELS,
 )
 from tfrs_twotower.schema.prepared import CANDIDATE_ID
 
@@ -154,7 +154,7 @@ def check_index(models: Path, version: int) -> Iterator[Finding]:
     if has_scorer:
         return
     for name in models_of(models, version):
-        if name in ASKED_IN_ORDER:
+        if name in RETRIEVAL_MODELS:
             yield _check_scores(models, name, version, config, sample, embedded)
 
 

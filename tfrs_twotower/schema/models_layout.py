@@ -1,8 +1,8 @@
-"""The models folder: what `twotower export` writes and everybody asks, by name.
+"""The models folder: the names of what `twotower export` writes, and which of it to use.
 
 `retrieval` and `retrieval_exact` answer the same requests. Where a version has both, `retrieval` is
-the one to ask; a config may want none of it (`export.retrieval: false`, as every scoring layer
-must), and then `retrieval_exact` is.
+preferred; a config may do without it (`export.retrieval: false`, as every scoring layer must), and
+then `retrieval_exact` is the one.
 """
 
 from collections.abc import Callable, Collection, Mapping
@@ -12,28 +12,27 @@ QUERY_TOWER, CANDIDATE_TOWER = "query_tower", "candidate_tower"
 CANDIDATES, QUERIES = "candidates", "queries"
 
 EXTRA_ASSETS = "assets.extra"
-TWOTOWER_CONFIG = "twotower.yaml"  # Of the candidate tower: what it was trained by.
+TWOTOWER_CONFIG = "twotower.yaml"  # Of the candidate tower: the config of its run.
 QUERY_KEY = b"query_key"  # In the metadata of `queries`: its column of ids.
 
-# The first of them that is there is asked.
-ASKED_IN_ORDER = (RETRIEVAL, RETRIEVAL_EXACT)
+RETRIEVAL_MODELS = (RETRIEVAL, RETRIEVAL_EXACT)  # The preferred one first.
 
 
-def asked(names: Collection[str]) -> str:
-    """The one of some models that answers requests; the last choice where none of them does.
+def preferred_model(names: Collection[str]) -> str:
+    """The preferred retrieval model of a version; the last of them where it has none.
 
     Args:
-        names: Of the models that are there.
+        names: The models of the version.
     """
-    return next((name for name in ASKED_IN_ORDER if name in names), ASKED_IN_ORDER[-1])
+    return next((name for name in RETRIEVAL_MODELS if name in names), RETRIEVAL_MODELS[-1])
 
 
-def newest(
+def newest_whole_version(
     found: Mapping[str, Collection[int]], wants_retrieval: Callable[[int], bool]
 ) -> int | None:
-    """The newest version that is there as a whole.
+    """The newest version that is published as a whole; None where there is none.
 
-    `retrieval` is published last: a version that has none is whole where its config wants none.
+    `retrieval` is published last: a version without it is whole where its config wants none.
 
     Args:
         found: The versions of `retrieval` and `retrieval_exact`, by model.

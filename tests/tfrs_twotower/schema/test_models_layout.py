@@ -1,8 +1,8 @@
-"""Which version is the newest, and which of its models is asked."""
+"""Which version is the newest, and which of its models is preferred."""
 
 import pytest
 
-from tfrs_twotower.schema.models import asked, newest
+from tfrs_twotower.schema.models_layout import newest_whole_version, preferred_model
 
 
 @pytest.mark.parametrize(
@@ -13,8 +13,8 @@ from tfrs_twotower.schema.models import asked, newest
         pytest.param([], "retrieval_exact", id="none"),
     ],
 )
-def test_retrieval_is_asked_where_it_is_there(names, expected):
-    assert asked(names) == expected
+def test_retrieval_is_preferred_where_it_is_there(names, expected):
+    assert preferred_model(names) == expected
 
 
 @pytest.mark.parametrize(
@@ -33,4 +33,4 @@ def test_retrieval_is_asked_where_it_is_there(names, expected):
 def test_the_newest_whole_version_is_found(with_retrieval, exact, wanting, expected):
     found = {"retrieval": with_retrieval, "retrieval_exact": exact}
 
-    assert newest(found, lambda version: version in wanting) == expected
+    assert newest_whole_version(found, lambda version: version in wanting) == expected
