@@ -74,7 +74,7 @@ def _prepare_apart(
         done = subprocess.run(command, check=False, capture_output=True, text=True)
     if done.returncode:
         raise UserError(done.stderr.strip().rpartition("error: ")[2])
-    return read_manifest(output, kind="prepared", made_by="pipelines.prepare")
+    return read_manifest(output, kind="prepared", made_by="twotower prepare")
 
 
 def train(config: Config | StrPath, data: StrPath, output: StrPath, **options: Any) -> "Training":

@@ -124,7 +124,7 @@ def embed(
         UsageError: If the output folder is finished or not ours.
         UserError: If the prepared folder or the model cannot be used.
     """
-    manifest = read_manifest(data, kind="prepared", made_by="python -m pipelines.prepare")
+    manifest = read_manifest(data, kind="prepared", made_by="twotower prepare")
     config = Config.model_validate_json(json.dumps(manifest["config"]), strict=False)
     if side == "query" and config.features.context:
         raise UserError(

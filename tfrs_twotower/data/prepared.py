@@ -22,7 +22,7 @@ from tfrs_twotower.schema.folders import read_manifest
 from tfrs_twotower.schema.prepared import NumberStatistics
 
 Arrays = dict[str, np.ndarray]
-MADE_BY = "python -m pipelines.prepare"
+MADE_BY = "twotower prepare"
 PARSE_BATCH = 4096
 MAX_DIFFERENCES_SHOWN = 4
 _KEYS = {
@@ -68,7 +68,7 @@ class PreparedData:
         """Opens the folder.
 
         Args:
-            folder: What `pipelines.prepare` wrote.
+            folder: What `twotower prepare` wrote.
             config: Must describe the same records.
 
         Raises:

@@ -99,8 +99,8 @@ def _columns(roles: Roles, contents: Mapping[str, Contents]) -> Iterator[_Line]:
         unit = contents["interactions"][roles.timestamp].unit
         comment = {
             "seconds": "Unix seconds, UTC",
-            "text": "holds dates: turn them into Unix seconds before `pipelines.prepare`",
-        }.get(str(unit), f"holds {unit}: turn them into Unix seconds before `pipelines.prepare`")
+            "text": "holds dates: turn them into Unix seconds before `twotower prepare`",
+        }.get(str(unit), f"holds {unit}: turn them into Unix seconds before `twotower prepare`")
         yield _Line("timestamp", roles.timestamp, comment)
     if roles.order:
         yield _Line("order", roles.order, "orders the events of one query")

@@ -10,7 +10,7 @@ Read back in three lines:
     candidates = pd.read_parquet("STORE/candidates.parquet")
     vectors = np.stack(candidates["embedding"])  # [num_candidates, embedding_dim] float32
 
-Embeddings of queries come from `python -m pipelines.embed --side query`, to be read likewise.
+Embeddings of queries come from `twotower embed --side query`, to be read likewise.
 """
 
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""The prepared folder: what `pipelines.prepare` writes and training reads.
+"""The prepared folder: what `twotower prepare` writes and training reads.
 
     examples/{train,validation,test}-*.tfrecord.gz   one record an example
     sequences/train-*.tfrecord.gz                    one record a query; ordered data only

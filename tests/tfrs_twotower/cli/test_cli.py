@@ -70,7 +70,7 @@ def test_data_of_another_schema_are_refused_naming_the_difference(tiny, capsys):
     )
 
     assert code == 1
-    assert_said(capsys, "columns.query_id", "user_id", "reader", "pipelines.prepare")
+    assert_said(capsys, "columns.query_id", "user_id", "reader", "twotower prepare")
 
 
 @pytest.mark.parametrize(

@@ -196,7 +196,7 @@ def test_a_folder_of_another_schema_is_refused_with_the_first_differences(folder
     message = str(caught.value)
     assert "columns.timestamp: 'ts' in the folder, 'time' in the config" in message
     assert "features.query.recent.length: 2 in the folder, 9 in the config" in message
-    assert "Prepare the data with this config (`python -m pipelines.prepare`)" in message
+    assert "Prepare the data with this config (`twotower prepare`)" in message
     assert len(message.splitlines()) <= 2
 
 
@@ -223,7 +223,7 @@ def test_an_unfinished_folder_is_refused(tmp_path):
     (killed / MANIFEST).unlink()
     (killed / MARKER).touch()
 
-    with pytest.raises(UserError, match="is unfinished: make it with `python -m pipelines.prepare"):
+    with pytest.raises(UserError, match="is unfinished: make it with `twotower prepare"):
         PreparedData(killed, config())
 
 

@@ -218,7 +218,7 @@ def test_times_that_are_not_seconds_are_told(tmp_path, times, told):
     assert inspection.config.columns.timestamp == "time"
     assert inspection.splits[0].first_s == JANUARY
     assert any(told in warning for warning in inspection.warnings)
-    assert "before `pipelines.prepare`" in inspection.config_text
+    assert "before `twotower prepare`" in inspection.config_text
 
 
 def test_ratings_are_positives_and_the_way_to_the_liked_ones_is_shown(tmp_path):

@@ -65,7 +65,7 @@ def _check_ops(folder: Path, graph: Any, where: str, target: str) -> Iterator[Fi
             "error",
             where,
             f"{target} does not know {', '.join(custom)}",
-            f"serve {STOCK_CONFIG_FILE} there, or use `python -m serving.server`",
+            f"serve {STOCK_CONFIG_FILE} there, or use `twotower serve`",
         )
     made_with = graph.meta_info_def.tensorflow_version
     minor = tuple(int(part) for part in made_with.split(".")[:2])
