@@ -15,6 +15,7 @@ from tfrs_twotower.cli.options import (
     examples,
 )
 from tfrs_twotower.cli.output import print_json, print_table
+from tfrs_twotower.schema import load_config
 from tfrs_twotower.schema.models_layout import preferred_model
 
 app = typer.Typer()
@@ -30,6 +31,13 @@ def export(
     run: RunOption,
     data: DataOption,
     output: OutputOption,
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            help="A config whose `index`, `rules` and `export` replace those of the run; the rest "
+            "must be as it was trained."
+        ),
+    ] = None,
     target_recall: Annotated[
         float | None,
         typer.Option(
@@ -57,6 +65,7 @@ def export(
         data,
         output,
         as_json,
+        config=None if config is None else load_config(config),
         target_recall=target_recall,
         at=at,
         config_base_path=config_base_path,

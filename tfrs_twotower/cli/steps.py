@@ -31,6 +31,7 @@ DATA_FILES = ("interactions*", "candidates*", "queries*")
 ORACLE_FILE = "oracle.parquet"  # The sample knows what the best possible ranker reaches.
 RUN_FILES = ("*.json", "*.yaml", f"{BEST_WEIGHTS}*", f"{VOCABULARIES}/*")
 TEST = "test-full"
+OF_EXPORT = {"index", "rules", "export"}
 
 # Runs a command line of `twotower`; returns its exit code and what it took.
 Call = Callable[[Sequence[str]], tuple[int, Cost]]
@@ -234,7 +235,7 @@ def model_steps(folders: Folders) -> list[Step]:
             "train",
             (*of_config, *of_data, "--output", folders.run),
             lambda: {
-                "config": config.model_dump(mode="json", exclude={"search"}),
+                "config": config.training_schema(),
                 "prepared": prepared(),
                 "own_code": own_code,
             },
@@ -250,8 +251,8 @@ def model_steps(folders: Folders) -> list[Step]:
         ),
         Step(
             "export",
-            (*of_run, "--output", folders.models),
-            trained,
+            (*of_run, *of_config, "--output", folders.models),
+            lambda: {**trained(), "config": config.model_dump(mode="json", include=OF_EXPORT)},
             lambda: _version_digests(folders.models),
         ),
     ]

@@ -22,7 +22,7 @@ from tfrs_twotower.publishing.indexes import Corpus, QuerySide, write_indexes
 from tfrs_twotower.publishing.models_folder import PART, QUERY_EMBEDDING, publish, staging_folder
 from tfrs_twotower.publishing.saved_models import save
 from tfrs_twotower.retrieval.retriever import ServedTower
-from tfrs_twotower.schema import SPLITS, Config, Parameter, UsageError, dump_config
+from tfrs_twotower.schema import SPLITS, Config, Parameter, UsageError, differences, dump_config
 from tfrs_twotower.schema import prepared as layout
 from tfrs_twotower.schema.features import History
 from tfrs_twotower.schema.models_layout import (
@@ -52,6 +52,7 @@ def export(
     data: str | Path,
     output: str | Path,
     *,
+    config: Config | None = None,
     target_recall: float | None = None,
     at: int | None = None,
     config_base_path: str | None = None,
@@ -65,6 +66,8 @@ def export(
         run: What `twotower train` wrote.
         data: The prepared folder it was trained on.
         output: The models folder; made where missing.
+        config: Whose `index`, `rules` and `export` replace those of the run; otherwise it must be
+            the config of the run.
         target_recall: Share of the exact answer that `retrieval` must find; default:
             by `index.target_recall` of the config.
         at: For the best how many that holds; default: `index.at`.
@@ -72,19 +75,36 @@ def export(
             is now.
 
     Raises:
-        UsageError: If a target is out of range, or there is no index to meet it.
+        UsageError: If a target is out of range, there is no index to meet it, or the config
+            differs from that of the run in more than it may.
         UserError: If the run does not serve, the folder cannot be written, memory is too small, or
             the target cannot be met.
     """
     loaded = load_run(run, data)
     models = Path(output)
-    config = _with_target(loaded.config, target_recall, at)
+    published = loaded.config if config is None else _checked(config, loaded)
+    published = _with_target(published, target_recall, at)
     with staging_folder(models) as staging:
-        manifests = _write_version(loaded, config, staging)
+        manifests = _write_version(loaded, published, staging)
         version = publish(models, staging)
     labels = server_config.read_labels(models)
     server_config.write(models, labels, config_base_path or str(models.resolve()))
     return Export(models, version, manifests)
+
+
+def _checked(config: Config, run: Run) -> Config:
+    """A config to publish with, which may differ from the run's in what an export decides.
+
+    Raises:
+        UsageError: If it differs in more.
+    """
+    if found := differences(run.config.training_schema(), config.training_schema()):
+        shown = ", ".join(path for path, _, _ in found[:3])
+        raise UsageError(
+            f"{run.folder} was trained with another config (different: {shown}): train again, or "
+            "export with the config of the run"
+        )
+    return config
 
 
 def _with_target(config: Config, target_recall: float | None, at: int | None) -> Config:

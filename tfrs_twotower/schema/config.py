@@ -184,6 +184,14 @@ class Config(Strict):
         schema["export"] = {"attributes": self.export.attributes}
         return schema
 
+    def training_schema(self) -> dict[str, Any]:
+        """What a run depends on; what only a search or an export reads is left out."""
+        of_export = set(Export.model_fields) - {"attributes"}
+        return self.model_dump(
+            mode="json",
+            exclude={"search": True, "index": True, "rules": True, "export": of_export},
+        )
+
     def fingerprint(self) -> str:
         """16 hex digits of the SHA-256 of `record_schema`."""
         return fingerprint(self.record_schema())

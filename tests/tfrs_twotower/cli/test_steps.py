@@ -15,6 +15,7 @@ from tfrs_twotower.cli import main
 from tfrs_twotower.cli.processes import Command, Cost
 from tfrs_twotower.cli.steps import Folders, Step, model_steps, run_steps
 from tfrs_twotower.cli.workdir import LOCK_FILE, folder_digest, locked
+from tfrs_twotower.publishing.models_folder import read_config
 from tfrs_twotower.schema import UsageError, UserError
 from tfrs_twotower.schema.folders import MANIFEST, MARKER
 
@@ -148,6 +149,9 @@ def test_the_steps_of_a_log_run_again_as_what_they_read_has_changed(folders, cap
     )
     assert _run(folders) == {}
 
+    _edit(folders.config, "retrieval: false", "retrieval: false, default_k: 3")
+    assert _run(folders) == {"export": "changed: config.export.default_k"}
+    assert read_config(folders.models, 2).export.default_k == 3
     shutil.rmtree(folders.models)
     assert _run(folders) == {"export": "its output is gone"}
 

@@ -16,11 +16,36 @@ from tfrs_twotower.publishing.export import export
 from tfrs_twotower.publishing.indexes import matrix
 from tfrs_twotower.publishing.models_folder import read_config, read_model_manifest
 from tfrs_twotower.publishing.versions import set_label
-from tfrs_twotower.schema import UsageError, dump_config, load_config
+from tfrs_twotower.schema import UsageError, dump_config, load_config, parse_config
 
 
 def test_the_config_travels_with_the_candidate_tower(models):
     assert read_config(models, 1) == tiny_world.config(epochs=1)
+
+
+@pytest.mark.parametrize(
+    ("override", "path"),
+    [
+        ("training.epochs=2", "training.epochs"),
+        ("columns.title=name", "columns.title"),
+        ("export.attributes=[name]", "export.attributes"),
+    ],
+)
+def test_a_config_that_the_run_was_not_trained_with_is_refused(tiny_run, tmp_path, override, path):
+    other = parse_config(dump_config(tiny_world.config(epochs=1)), "other", [override])
+
+    with pytest.raises(UsageError, match=f"another config \\(different: {path}\\): train again"):
+        export(*tiny_run, tmp_path / "models", config=other)
+
+
+@pytest.mark.slow
+def test_what_an_export_decides_may_differ_from_the_run(tiny_run, tmp_path):
+    overrides = ["export.default_k=3", "export.retrieval=false", "search={loss.temperature: [1]}"]
+    other = parse_config(dump_config(tiny_world.config(epochs=1)), "other", overrides)
+
+    export(*tiny_run, tmp_path / "models", config=other)
+
+    assert read_config(tmp_path / "models", 1) == other
 
 
 @pytest.mark.slow
