@@ -13,7 +13,11 @@ from tfrs_twotower.cli import app
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-COMMANDS = set(typer.main.get_command(app).commands)
+COMMANDS = typer.main.get_command(app).commands
+OPTIONS = {
+    name: {option for parameter in command.params for option in parameter.opts}
+    for name, command in COMMANDS.items()
+}
 
 
 def test_every_command_is_in_the_readme():
@@ -25,7 +29,19 @@ def test_every_command_is_in_the_readme():
 def test_the_readme_names_no_command_that_does_not_exist():
     named = set(re.findall(r"twotower ([a-z][a-z-]*)", README))
 
-    assert named - COMMANDS == set()
+    assert named - COMMANDS.keys() == set()
+
+
+def test_the_readme_gives_commands_no_option_that_they_do_not_have():
+    """Commands that pass their options on to a module have none of their own."""
+    wrong = [
+        f"{name} {option}"
+        for name, rest in re.findall(r"twotower ([a-z][a-z-]*)([^\n`#]*)", README)
+        for option in re.findall(r"--[a-z_-]+", rest)
+        if (own := OPTIONS.get(name)) and option not in own
+    ]
+
+    assert wrong == []
 
 
 def test_the_readme_names_no_make_target_that_does_not_exist():

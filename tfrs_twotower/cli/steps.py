@@ -25,11 +25,21 @@ from tfrs_twotower.cli.workdir import (
 from tfrs_twotower.schema import Config, UsageError, UserError, load_config
 from tfrs_twotower.schema.folders import MANIFEST
 from tfrs_twotower.schema.models_layout import EXTRA_ASSETS, RETRIEVAL_EXACT
-from tfrs_twotower.schema.runs import BEST_WEIGHTS, EVALUATION, VOCABULARIES
+from tfrs_twotower.schema.runs import (
+    BEST_WEIGHTS,
+    CONFIG_FILE,
+    EVALUATION,
+    INPUTS_FILE,
+    METRICS_FILE,
+    VOCABULARIES,
+)
 
 DATA_FILES = ("interactions*", "candidates*", "queries*")
 ORACLE_FILE = "oracle.parquet"  # The sample knows what the best possible ranker reaches.
-RUN_FILES = ("*.json", "*.yaml", f"{BEST_WEIGHTS}*", f"{VOCABULARIES}/*")
+RUN_FILES = (
+    *(MANIFEST, CONFIG_FILE, INPUTS_FILE, METRICS_FILE),
+    *(f"{BEST_WEIGHTS}*", f"{VOCABULARIES}/*"),
+)
 TEST = "test-full"
 OF_EXPORT = {"index", "rules", "export"}
 
@@ -275,11 +285,14 @@ def _own_code(config: Config) -> dict[str, str]:
 
 def _version_digests(models: Path) -> list[str]:
     """Digests of the versions of a models folder that are whole, the newest last."""
-    from tfrs_twotower.publishing.models_folder import CONFIG_FILE, versions
+    from tfrs_twotower.publishing import models_folder
 
-    if not (models / CONFIG_FILE).is_file():
+    if not (models / models_folder.CONFIG_FILE).is_file():
         return []
-    found = (_version_digest(models, number) for number in versions(models / RETRIEVAL_EXACT))
+    found = (
+        _version_digest(models, number)
+        for number in models_folder.versions(models / RETRIEVAL_EXACT)
+    )
     return [digest for digest in found if digest]
 
 
