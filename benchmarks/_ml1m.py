@@ -9,7 +9,7 @@ import pandas as pd
 from tfrs_twotower import api
 from tfrs_twotower.data.prepared import PreparedData
 from tfrs_twotower.evaluation import baselines, metrics
-from tfrs_twotower.evaluation.protocols import evaluation_set, parse_protocol, under_protocol
+from tfrs_twotower.evaluation.protocols import load_evaluation_set, parse_protocol, under_protocol
 from tfrs_twotower.schema import Config
 from tfrs_twotower.schema.prepared import CANDIDATE_ROW
 
@@ -71,17 +71,17 @@ def most_popular(
     """
     data = PreparedData(prepared, config)
     corpus = data.corpus()
-    asked = evaluation_set(data, "test")
-    asked = under_protocol(
-        asked,
+    evaluation_set = load_evaluation_set(data, "test")
+    evaluation_set = under_protocol(
+        evaluation_set,
         parse_protocol(protocol),
-        query_ids=data.query_ids()[asked.query_rows],
+        query_ids=data.query_ids()[evaluation_set.query_rows],
         candidate_ids=corpus.candidate_ids,
         train_counts=corpus.train_counts,
         seed=config.training.seed,
     )
     rows = np.concatenate([data.events(split)[CANDIDATE_ROW] for split in ("train", "validation")])
     counts = np.bincount(rows, minlength=len(corpus))
-    ranks = baselines.popularity(asked, counts, 0).ranks
-    queries = asked.positives.queries
+    ranks = baselines.popularity(evaluation_set, counts, 0).ranks
+    queries = evaluation_set.positives.queries
     return {name: float(metrics.by_name(name, queries, ranks).mean()) for name in names}

@@ -16,7 +16,7 @@ from _harness import Measurement, benchmark
 from _ml1m import COLUMNS, prepare, read_events
 
 from tfrs_twotower import api
-from tfrs_twotower.evaluation.context_sensitivity import sensitivity
+from tfrs_twotower.evaluation.ablation import context_sensitivity
 from tfrs_twotower.schema import Config, parse_config
 
 PROTOCOL = "sampled:100"
@@ -88,7 +88,7 @@ def main(quick: bool, data: Path) -> list[Measurement]:
             asked = api.evaluate(run, prepared[key], protocol=PROTOCOL)
             rate = asked.systems["model"]["all"]["hit_rate_at_10"]
             popular = asked.systems["popularity"]["all"]["hit_rate_at_10"]
-            moved = 1 - sensitivity(run, prepared[key]).overlap_at_10
+            moved = 1 - context_sensitivity(run, prepared[key]).overlap_at_10
             theirs = SCIKIT_REC.get(name)
             found += [
                 Measurement(name, rate, "HR@10", theirs and "scikit-rec, as published", theirs),

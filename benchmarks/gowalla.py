@@ -18,8 +18,8 @@ from tfrs_twotower import api
 from tfrs_twotower.data.prepared import PreparedData
 from tfrs_twotower.datasets import write_dataset
 from tfrs_twotower.evaluation import metrics
-from tfrs_twotower.evaluation.evaluate import rank_model
-from tfrs_twotower.evaluation.protocols import EvaluationSet, evaluation_set
+from tfrs_twotower.evaluation.inputs import rank_model
+from tfrs_twotower.evaluation.protocols import EvaluationSet, load_evaluation_set
 from tfrs_twotower.evaluation.ranking import Ranking
 from tfrs_twotower.keras import keras
 from tfrs_twotower.schema import parse_config
@@ -51,22 +51,28 @@ class OnTest(keras.callbacks.Callback):
     """Looks at the test split after every `every` epochs."""
 
     def __init__(self, data: PreparedData, every: int) -> None:
-        """Reads what is asked."""
+        """Reads what is evaluation_set."""
         super().__init__()
-        self._asked, self._corpus, self._every = evaluation_set(data, "test"), data.corpus(), every
+        self._evaluation_set, self._corpus, self._every = (
+            load_evaluation_set(data, "test"),
+            data.corpus(),
+            every,
+        )
         self.best = dict.fromkeys(PUBLISHED, 0.0)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float]) -> None:
         """Keeps the figures of the epoch with the best recall."""
         if (epoch + 1) % self._every:
             return
-        found = figures(self._asked, rank_model(self.model, self._corpus, self._asked))
+        found = figures(
+            self._evaluation_set, rank_model(self.model, self._corpus, self._evaluation_set)
+        )
         self.best = max(self.best, found, key=lambda one: one["recall_at_20"])
 
 
-def figures(asked: EvaluationSet, ranking: Ranking) -> dict[str, float]:
+def figures(evaluation_set: EvaluationSet, ranking: Ranking) -> dict[str, float]:
     """The two metrics of the protocol."""
-    queries = asked.positives.queries
+    queries = evaluation_set.positives.queries
     return {name: float(metrics.by_name(name, queries, ranking.ranks).mean()) for name in PUBLISHED}
 
 
@@ -88,8 +94,8 @@ def main(quick: bool, data: Path, hold_out: bool, settings: list[str]) -> list[M
         watch = OnTest(prepared, every=5)
         api.train(config, root / "prepared", root / "run", callbacks=[watch])
         rankings = api.evaluate(root / "run", root / "prepared", split=split).rankings
-        asked = evaluation_set(prepared, split)
-    ours, popular = (figures(asked, rankings[name]) for name in ("model", "popularity"))
+        evaluation_set = load_evaluation_set(prepared, split)
+    ours, popular = (figures(evaluation_set, rankings[name]) for name in ("model", "popularity"))
     found = []
     for name, published in PUBLISHED.items():
         unit = f"{name}, {split}"

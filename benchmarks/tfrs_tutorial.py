@@ -16,8 +16,9 @@ from _harness import Measurement, benchmark
 
 from tfrs_twotower import api
 from tfrs_twotower.datasets.movielens import MovieLens, read_100k
-from tfrs_twotower.evaluation.evaluate import evaluate_model
-from tfrs_twotower.evaluation.protocols import evaluation_set
+from tfrs_twotower.evaluation.aggregate import evaluate_model
+from tfrs_twotower.evaluation.inputs import EvaluationInputs
+from tfrs_twotower.evaluation.protocols import load_evaluation_set
 from tfrs_twotower.keras import keras, tf, tfrs
 from tfrs_twotower.models.run_folder import load_run
 from tfrs_twotower.schema import parse_config
@@ -122,8 +123,8 @@ def our_accuracies(tables: MovieLens, features: str, seed: int) -> dict[str, flo
         api.prepare(config, root / "dataset", root / "prepared")
         api.train(config, root / "prepared", root / "run", callbacks=[])
         run = load_run(root / "run", root / "prepared")
-        asked = evaluation_set(run.data, "test", unit="event", exclude_known=False)
-        found = evaluate_model(run.model, run.data, asked, split="test", unit="event")
+        evaluation_set = load_evaluation_set(run.data, "test", unit="event", exclude_known=False)
+        found = evaluate_model(EvaluationInputs.read(run.model, run.data, evaluation_set))
     return {name: found.systems[name]["all"]["recall_at_100"] for name in ("model", "popularity")}
 
 

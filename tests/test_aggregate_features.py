@@ -14,7 +14,7 @@ from serving.server import ModelServer
 from tests.pipelines.reference import aggregate, read_rows
 from tfrs_twotower import api
 from tfrs_twotower.data.batches import training_batches
-from tfrs_twotower.evaluation.protocols import evaluation_set
+from tfrs_twotower.evaluation.protocols import load_evaluation_set
 from tfrs_twotower.models.embed import embed
 from tfrs_twotower.models.run_folder import load_run
 from tfrs_twotower.publishing.models_folder import read_candidates
@@ -63,7 +63,9 @@ class World:
         api.export(run, self.prepared, self.models)
         self.run = load_run(run, self.prepared)
         self.corpus = self.run.data.corpus()
-        self.asked = evaluation_set(self.run.data, "test", unit="event", exclude_known=False)
+        self.evaluation_set = load_evaluation_set(
+            self.run.data, "test", unit="event", exclude_known=False
+        )
         self.candidate_embeddings = embed(self.run.model.candidate_tower, self.corpus.features)
 
     def known(self, role: str, name: str, second: int) -> list[tuple[int, int, float]]:
@@ -104,7 +106,7 @@ def test_a_request_with_the_aggregates_of_its_moment_is_answered_as_in_training(
         [tests[key][chosen] for key in ("candidate_row", "timestamp_s", "query_row")]
     )
     seconds = tests["timestamp_s"][chosen][order].tolist()
-    users = data.query_ids()[world.asked.query_rows].tolist()
+    users = data.query_ids()[world.evaluation_set.query_rows].tolist()
     queries = [
         {
             "user": user,
@@ -113,7 +115,7 @@ def test_a_request_with_the_aggregates_of_its_moment_is_answered_as_in_training(
         }
         for user, second in zip(users, seconds, strict=True)
     ]
-    trained = embed(world.run.model.query_tower, world.asked.features)
+    trained = embed(world.run.model.query_tower, world.evaluation_set.features)
     scores = trained @ world.candidate_embeddings.T
 
     models = read_models_config(world.models / "models.config")

@@ -13,8 +13,8 @@ from serving.client import RetrievalClient
 from serving.model_config import read_models_config
 from serving.server import ModelServer
 from tfrs_twotower import api
-from tfrs_twotower.evaluation.evaluate import rank_model
-from tfrs_twotower.evaluation.protocols import evaluation_set
+from tfrs_twotower.evaluation.inputs import rank_model
+from tfrs_twotower.evaluation.protocols import load_evaluation_set
 from tfrs_twotower.keras import tf
 from tfrs_twotower.models.embed import embed
 from tfrs_twotower.models.run_folder import load_run
@@ -115,8 +115,8 @@ class Chain:
         self.models = root / "models"
         self.run = load_run(root / "run", prepared)
         self.corpus = self.run.data.corpus()
-        self.asked = evaluation_set(self.run.data, "test", exclude_known=False)
-        ids = self.run.data.query_ids()[self.asked.query_rows]
+        self.evaluation_set = load_evaluation_set(self.run.data, "test", exclude_known=False)
+        ids = self.run.data.query_ids()[self.evaluation_set.query_rows]
         self.queries = [query_at_last_event(int(name[1:])) for name in ids]
 
 
@@ -124,7 +124,7 @@ class Chain:
 @pytest.mark.parametrize(("mode", "encoder"), PAIRS)
 def test_what_is_served_is_what_was_trained(tmp_path, prepared, mode, encoder):
     chain = Chain(tmp_path, prepared, mode, encoder)
-    ranking = rank_model(chain.run.model, chain.corpus, chain.asked, k=5)
+    ranking = rank_model(chain.run.model, chain.corpus, chain.evaluation_set, k=5)
     names = [name for name in ("retrieval_exact", "retrieval") if name in chain.exported.manifests]
 
     with ModelServer(read_models_config(chain.models / "models.config"), rest_port=None) as server:
@@ -136,7 +136,7 @@ def test_what_is_served_is_what_was_trained(tmp_path, prepared, mode, encoder):
             with RetrievalClient(target, model=name) as client:
                 answers[name] = client.recommend(chain.queries, k=5)
 
-    trained = embed(chain.run.model.query_tower, chain.asked.features)
+    trained = embed(chain.run.model.query_tower, chain.evaluation_set.features)
     np.testing.assert_allclose(embeddings, trained, atol=1e-5)
     expected = chain.corpus.candidate_ids[ranking.top_rows].tolist()
     for found in answers.values():

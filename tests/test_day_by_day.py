@@ -63,7 +63,7 @@ def test_each_days_data_is_learned_in_a_fraction_of_the_time_at_no_lower_recall(
         of_cold = train(config, data, cold)
         of_warm = train(few_epochs(config), data, warm, warm_start=before)
 
-        assert of_warm.moved["item_id"].kept > 1000
+        assert of_warm.vocabulary_changes["item_id"].kept > 1000
         assert len(of_warm.epochs) * 4 <= len(of_cold.epochs)
         # A tenth of the 95 % interval of the test split.
         assert recall(warm, data) >= recall(cold, data) - 0.001

@@ -13,7 +13,7 @@ from serving.model_config import read_models_config
 from serving.server import ModelServer
 from tests import cc_loader
 from tfrs_twotower import api
-from tfrs_twotower.evaluation.protocols import evaluation_set
+from tfrs_twotower.evaluation.protocols import load_evaluation_set
 from tfrs_twotower.models.embed import embed
 from tfrs_twotower.models.run_folder import load_run
 from tfrs_twotower.publishing.models_folder import complete_query
@@ -113,9 +113,9 @@ class World:
         self.run = load_run(self.run_folder, self.prepared)
         self.corpus = self.run.data.corpus()
         self.candidate_embeddings = embed(self.run.model.candidate_tower, self.corpus.features)
-        asked = evaluation_set(self.run.data, "test", exclude_known=False)
-        self.query_ids = self.run.data.query_ids()[asked.query_rows].tolist()
-        self.query_embeddings = embed(self.run.model.query_tower, asked.features)
+        evaluation_set = load_evaluation_set(self.run.data, "test", exclude_known=False)
+        self.query_ids = self.run.data.query_ids()[evaluation_set.query_rows].tolist()
+        self.query_embeddings = embed(self.run.model.query_tower, evaluation_set.features)
         self.queries = [query_at_last_event(int(name[1:])) for name in self.query_ids]
 
 

@@ -21,16 +21,16 @@ if TYPE_CHECKING:
 
     from pipelines.prepare.dataset_files import Chunk
     from serving.client import Recommendations
+    from tfrs_twotower.evaluation.ablation import ContextSensitivity
     from tfrs_twotower.evaluation.compare import Comparison
-    from tfrs_twotower.evaluation.evaluate import Evaluation
     from tfrs_twotower.evaluation.explain import Explanation
-    from tfrs_twotower.evaluation.moments import MomentOverlap
+    from tfrs_twotower.evaluation.result import Evaluation
     from tfrs_twotower.publishing.embedding_store import EmbeddingStore
     from tfrs_twotower.publishing.export import Export
     from tfrs_twotower.publishing.refresh import Refresh
     from tfrs_twotower.publishing.release import Gate
-    from tfrs_twotower.training.train import Training
-    from tfrs_twotower.training.tune import Trial
+    from tfrs_twotower.training.train import TrainingResult
+    from tfrs_twotower.training.tune import TuningResult
 
 StrPath = str | Path
 
@@ -77,7 +77,9 @@ def _prepare_apart(
     return read_manifest(output, kind="prepared", made_by="twotower prepare")
 
 
-def train(config: Config | StrPath, data: StrPath, output: StrPath, **options: Any) -> "Training":
+def train(
+    config: Config | StrPath, data: StrPath, output: StrPath, **options: Any
+) -> "TrainingResult":
     """Trains on a prepared folder into a run folder; see `tfrs_twotower.training.train.train`."""
     from tfrs_twotower.training import train as training
     from tfrs_twotower.training.progress import EpochProgress
@@ -87,14 +89,16 @@ def train(config: Config | StrPath, data: StrPath, output: StrPath, **options: A
     return training.train(config, data, output, **options)
 
 
-def tune(config: Config | StrPath, data: StrPath, output: StrPath, **options: Any) -> "list[Trial]":
-    """Searches for better settings; see `tfrs_twotower.training.tune.search`."""
+def tune(
+    config: Config | StrPath, data: StrPath, output: StrPath, **options: Any
+) -> "TuningResult":
+    """Searches for better settings; see `tfrs_twotower.training.tune.tune`."""
+    from tfrs_twotower.training import tune as tuning
     from tfrs_twotower.training.progress import EpochProgress
-    from tfrs_twotower.training.tune import search
 
     config = _config(config)
     options.setdefault("callbacks", [EpochProgress(config.training)])
-    return search(config, data, output, **options)
+    return tuning.tune(config, data, output, **options)
 
 
 def evaluate(run: StrPath, data: StrPath, **options: Any) -> "Evaluation":
@@ -141,11 +145,11 @@ def explain(
     return explaining.explain(run, data, query, candidate_id)
 
 
-def sensitivity(run: StrPath, data: StrPath, **options: Any) -> "MomentOverlap":
-    """Compares two moments; see `tfrs_twotower.evaluation.context_sensitivity.sensitivity`."""
-    from tfrs_twotower.evaluation import context_sensitivity
+def sensitivity(run: StrPath, data: StrPath, **options: Any) -> "ContextSensitivity":
+    """Compares two moments; see `tfrs_twotower.evaluation.ablation.context_sensitivity`."""
+    from tfrs_twotower.evaluation.ablation import context_sensitivity
 
-    return context_sensitivity.sensitivity(run, data, **options)
+    return context_sensitivity(run, data, **options)
 
 
 def export(run: StrPath, data: StrPath, output: StrPath, **options: Any) -> "Export":

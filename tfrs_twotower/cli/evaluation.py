@@ -103,7 +103,7 @@ def evaluate(
         models=models,
         rules=json_object("--rules", rules),
     )
-    report = {**evaluation.as_dict(), "operations": evaluation.operations}
+    report = {**evaluation.as_dict(), "operations": evaluation.serving_cost}
     if json_file == Path("-"):
         print_json(report)
     else:
@@ -192,13 +192,7 @@ def explain(
 
     explanation = api.explain(run, data, json_object("--query", query), candidate)
     if as_json:
-        print_json(
-            {
-                **explanation._asdict(),
-                "nearest": [one._asdict() for one in explanation.nearest],
-                "contributions": [one._asdict() for one in explanation.contributions],
-            }
-        )
+        print_json(explanation.as_dict())
     else:
         print("\n".join(explanation.in_words()))
 

@@ -22,7 +22,7 @@ from tfrs_twotower.cli.publishing import publish
 from tfrs_twotower.schema import Config, load_config
 
 if TYPE_CHECKING:
-    from tfrs_twotower.training.train import Training
+    from tfrs_twotower.training.train import TrainingResult
 
 app = typer.Typer()
 
@@ -107,36 +107,38 @@ def tune(
     checked = load_config(config, overrides or ())
     found = api.tune(checked, data, output, num_trials=trials, overwrite=overwrite, resume=resume)
     if as_json:
-        print_json([{**dataclasses.asdict(trial), "folder": str(trial.folder)} for trial in found])
+        print_json(
+            [{**dataclasses.asdict(trial), "folder": str(trial.folder)} for trial in found.trials]
+        )
         return
-    paths = list(found[0].settings)
+    paths = list(found.best.settings)
     print_table(
-        f"{len(found)} trials, {checked.training.metric} on the validation split",
+        f"{len(found.trials)} trials, {checked.training.metric} on the validation split",
         ["trial", checked.training.metric, *paths, ""],
         [
             [str(trial.number), trial.value, *(trial.settings[path] for path in paths)]
             + ["stopped early" if trial.is_pruned else ""]
-            for trial in found
+            for trial in found.trials
         ],
     )
-    settings = " ".join(f"--set {override}" for override in found[0].as_overrides())
-    print(f"the best run is {found[0].folder}; to train it again: {settings}")
+    settings = " ".join(f"--set {override}" for override in found.best.as_overrides())
+    print(f"the best run is {found.best.folder}; to train it again: {settings}")
 
 
-def _as_json(trained: "Training") -> dict[str, Any]:
+def _as_json(trained: "TrainingResult") -> dict[str, Any]:
     return {
         "best_epoch": trained.best_epoch + 1,
-        "moved": {name: counts._asdict() for name, counts in trained.moved.items()},
+        "moved": {name: counts._asdict() for name, counts in trained.vocabulary_changes.items()},
         "validation": trained.validation.as_dict() if trained.validation else None,
     }
 
 
-def _print_training(trained: "Training", warm_start: Path | None) -> None:
-    if trained.moved:
+def _print_training(trained: "TrainingResult", warm_start: Path | None) -> None:
+    if trained.vocabulary_changes:
         print_table(
             f"Carried over from {warm_start}",
             ["vocabulary", "kept", "new", "dropped"],
-            [[name, *moved] for name, moved in trained.moved.items()],
+            [[name, *counts] for name, counts in trained.vocabulary_changes.items()],
         )
     if trained.validation:
         print_metrics(trained.validation.as_dict())
@@ -144,7 +146,7 @@ def _print_training(trained: "Training", warm_start: Path | None) -> None:
         print(f"best epoch {epoch} of {num_epochs}; run in {trained.folder}")
 
 
-def _warn_of_result(config: Config, trained: "Training") -> None:
+def _warn_of_result(config: Config, trained: "TrainingResult") -> None:
     if trained.validation is None:
         warn("the validation split is empty: the last epoch was kept")
     if config.ranking_is_query_independent:

@@ -1,4 +1,4 @@
-"""Where recall is lost: for every relevant candidate that is not answered, who missed it."""
+"""Where recall is lost: the stage at which each relevant candidate dropped out."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -6,9 +6,9 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from tfrs_twotower.evaluation.answers import NO_ANSWER
 from tfrs_twotower.evaluation.protocols import EvaluationSet
 from tfrs_twotower.evaluation.ranking import Pairs, Ranking
+from tfrs_twotower.evaluation.served import NO_CANDIDATE
 from tfrs_twotower.index.base import CandidateIndex
 from tfrs_twotower.index.parameters import IndexParameters
 from tfrs_twotower.index.scann import ScannIndex
@@ -28,12 +28,12 @@ SAME_EMBEDDINGS = 1e-5
 
 
 class Attribution(NamedTuple):
-    """Relevant candidates by what became of them; together they are all there are.
+    """Counts of the relevant candidates by what happened to them; they add up to all.
 
-    `found`: among the first k of the answer. `missed_by_model`: exact search ranks it after k.
-    `missed_by_index`: exact search has it among the first k, the index does not answer it.
-    `missed_by_rule`: not eligible, as the query had it before; or the answer has it until the
-    rules of the request apply.
+    `found`: among the first k that are served. `missed_by_model`: exact search ranks it after k.
+    `missed_by_index`: exact search has it among the first k, the index does not.
+    `missed_by_rule`: not eligible, as the query had it before; or among the first k only without
+    the rules of the request.
     """
 
     k: int
@@ -48,33 +48,37 @@ class Attribution(NamedTuple):
         return sum(self[1:])
 
 
-def attribute(exact: Ranking, found: Ints, ruled: Ints, asked: EvaluationSet) -> Attribution:
-    """Sorts the relevant candidates of an evaluation set.
+def attribute(
+    exact: Ranking, found: Ints, ruled: Ints, evaluation_set: EvaluationSet
+) -> Attribution:
+    """Counts the relevant candidates of an evaluation set by the stage at which they were lost.
 
     Args:
         exact: What exact ranking found for the eligible ones.
-        found: `[num_queries, k]` rows that the index answers each query with; -1: no answer.
+        found: `[num_queries, k]` rows that the index finds for each query; -1: no more.
         ruled: Likewise, under the rules of the request.
-        asked: The queries; `num_known` of their relevant candidates are not eligible.
+        evaluation_set: The queries; `num_known` of their relevant candidates are not eligible.
     """
     k = found.shape[1]
-    is_answered = _is_among(ruled, asked.positives)
-    by_rule = ~is_answered & _is_among(found, asked.positives)
-    is_missed = ~is_answered & ~by_rule
+    is_found = _is_among(ruled, evaluation_set.positives)
+    by_rule = ~is_found & _is_among(found, evaluation_set.positives)
+    is_missed = ~is_found & ~by_rule
     return Attribution(
         k=k,
-        found=int(is_answered.sum()),
+        found=int(is_found.sum()),
         missed_by_model=int((is_missed & (exact.ranks > k)).sum()),
         missed_by_index=int((is_missed & (exact.ranks <= k)).sum()),
-        missed_by_rule=asked.num_known + int(by_rule.sum()),
+        missed_by_rule=evaluation_set.num_known + int(by_rule.sum()),
     )
 
 
-def _is_among(answers: Ints, positives: Pairs) -> npt.NDArray[np.bool_]:
-    """`[num_positives]` whether each is answered."""
-    size = 1 + max(answers.max(), positives.candidate_rows.max())
-    answered = (np.arange(len(answers))[:, np.newaxis] * size + answers)[answers != NO_ANSWER]
-    return np.isin(positives.queries * size + positives.candidate_rows, answered)
+def _is_among(top_rows: Ints, positives: Pairs) -> npt.NDArray[np.bool_]:
+    """`[num_positives]` whether each is in the list of its query."""
+    # One number for each (query, candidate) pair.
+    size = 1 + max(top_rows.max(), positives.candidate_rows.max())
+    pairs = np.arange(len(top_rows))[:, np.newaxis] * size + top_rows
+    wanted = positives.queries * size + positives.candidate_rows
+    return np.isin(wanted, pairs[top_rows != NO_CANDIDATE])
 
 
 def exported_index(
@@ -82,7 +86,7 @@ def exported_index(
     embeddings: npt.NDArray[np.float32],
     scorer: ScoringLayer | None = None,
 ) -> CandidateIndex:
-    """The index that the newest version answers by, built again: the same, bit for bit.
+    """The index of the newest version, built again from its parameters: the same, bit for bit.
 
     Args:
         models: The models folder.

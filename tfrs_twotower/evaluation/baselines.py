@@ -1,4 +1,4 @@
-"""What needs no model: chance, popularity, neighbouring candidates, and lists from elsewhere.
+"""Non-learned baselines: chance, popularity, item-based neighbours, and lists from a file.
 
 Each ranks under the rules of the evaluation set: the same queries, the same eligible candidates.
 """
@@ -23,13 +23,20 @@ NUM_NEIGHBOURS = 100
 NEIGHBOUR_ELEMENTS = 16_000_000
 
 
-def popularity(asked: EvaluationSet, train_counts: Ints, k: int) -> Ranking:
+def popularity(evaluation_set: EvaluationSet, train_counts: Ints, k: int) -> Ranking:
     """Ranks by train positives, the same for every query; equal counts by candidate id."""
-    # A dot product of one and the count's place; counts themselves may be too large for float32.
-    _, places = np.unique(train_counts, return_inverse=True)
-    queries = np.ones([len(asked.query_rows), 1], np.float32)
-    candidates = places[:, np.newaxis].astype(np.float32)
-    return rank(queries, candidates, asked.positives, asked.excluded, k=k, listed=asked.listed)
+    # The score is 1 times the count's order; counts themselves may be too large for float32.
+    _, order = np.unique(train_counts, return_inverse=True)
+    queries = np.ones([len(evaluation_set.query_rows), 1], np.float32)
+    candidates = order[:, np.newaxis].astype(np.float32)
+    return rank(
+        queries,
+        candidates,
+        evaluation_set.positives,
+        evaluation_set.excluded,
+        k=k,
+        listed=evaluation_set.listed,
+    )
 
 
 def recent_counts(train: Arrays, corpus_size: int) -> Ints:
@@ -40,34 +47,45 @@ def recent_counts(train: Arrays, corpus_size: int) -> Ints:
         corpus_size: Number of candidates.
 
     Returns:
-        `[corpus_size]`; events of the second in which the tenth begins count.
+        `[corpus_size]`; events of the second in which the last tenth begins count.
     """
     is_positive = train[layout.LABEL] == 1
-    moments = train[layout.TIMESTAMP_S][is_positive]
-    begin = np.sort(moments)[int((1.0 - RECENT_SHARE) * len(moments))]
-    rows = train[layout.CANDIDATE_ROW][is_positive][moments >= begin]
+    timestamps = train[layout.TIMESTAMP_S][is_positive]
+    begin = np.sort(timestamps)[int((1.0 - RECENT_SHARE) * len(timestamps))]
+    rows = train[layout.CANDIDATE_ROW][is_positive][timestamps >= begin]
     return np.bincount(rows, minlength=corpus_size)
 
 
-def chance(asked: EvaluationSet, corpus_size: int, seed: int, k: int) -> Ranking:
-    """Ranks by directions drawn at random."""
+def chance(evaluation_set: EvaluationSet, corpus_size: int, seed: int, k: int) -> Ranking:
+    """Ranks at random: by dot products of random vectors."""
     generator = np.random.default_rng(seed)
-    queries = generator.normal(size=[len(asked.query_rows), RANDOM_DIM]).astype(np.float32)
+    queries = generator.normal(size=[len(evaluation_set.query_rows), RANDOM_DIM]).astype(np.float32)
     candidates = generator.normal(size=[corpus_size, RANDOM_DIM]).astype(np.float32)
-    return rank(queries, candidates, asked.positives, asked.excluded, k=k, listed=asked.listed)
+    return rank(
+        queries,
+        candidates,
+        evaluation_set.positives,
+        evaluation_set.excluded,
+        k=k,
+        listed=evaluation_set.listed,
+    )
 
 
 def item_knn(
-    asked: EvaluationSet, known: tuple[Ints, Ints], num_queries: int, corpus_size: int, k: int
+    evaluation_set: EvaluationSet,
+    known: tuple[Ints, Ints],
+    num_queries: int,
+    corpus_size: int,
+    k: int,
 ) -> Ranking:
     """Item-based collaborative filtering.
 
-    Two candidates are as near as the cosine of the sets of queries that had them in train; of each
-    candidate the nearest 100 count. A candidate's score is the sum over what the query had in
-    train.
+    The similarity of two candidates is the cosine of the sets of queries that had them in train;
+    of each candidate the 100 most similar count. A candidate's score is the sum of its similarities
+    to what the query had in train.
 
     Args:
-        asked: The evaluation set.
+        evaluation_set: The evaluation set.
         known: Train positives as query rows and candidate rows, distinct pairs.
         num_queries: Queries of the data, not of the evaluation set.
         corpus_size: Number of candidates.
@@ -78,26 +96,26 @@ def item_knn(
     """
     ones = np.ones(len(known[0]), np.float32)
     had = sp.csr_array((ones, known), shape=(num_queries, corpus_size))
-    nearness = _nearest(had)
-    of_asked = had[asked.query_rows]
+    similarities = _similarities(had)
+    of_queries = had[evaluation_set.query_rows]
 
     def scores(start: int, end: int) -> npt.NDArray[np.float32]:
-        return (of_asked[start:end] @ nearness).toarray()
+        return (of_queries[start:end] @ similarities).toarray()
 
     return rank_scores(
         scores,
-        len(asked.query_rows),
+        len(evaluation_set.query_rows),
         corpus_size,
-        asked.positives,
-        asked.excluded,
+        evaluation_set.positives,
+        evaluation_set.excluded,
         k=k,
-        listed=asked.listed,
+        listed=evaluation_set.listed,
     )
 
 
 def ranked_lists(
     path: str | Path,
-    asked: EvaluationSet,
+    evaluation_set: EvaluationSet,
     query_ids: npt.NDArray[np.str_],
     candidate_ids: npt.NDArray[np.str_],
     k: int,
@@ -106,13 +124,13 @@ def ranked_lists(
 
     Args:
         path: See `read_lists`; candidates that are not eligible are left out.
-        asked: The evaluation set.
-        query_ids: `[num_queries]` ids of the asked queries; may repeat.
+        evaluation_set: The evaluation set.
+        query_ids: `[num_queries]` ids of the queries; may repeat.
         candidate_ids: `[corpus_size]` ids of the corpus by row.
         k: Length of the lists of best candidates.
 
     Returns:
-        Ranks and lists; a relevant candidate that a list does not hold is behind all others.
+        Ranks and lists; a relevant candidate that is not in the list has the rank `UNLISTED`.
 
     Raises:
         UsageError: If the file cannot be read or lacks a column.
@@ -120,14 +138,22 @@ def ranked_lists(
     corpus_size = len(candidate_ids)
     lists = read_lists(path, query_ids, candidate_ids)
     pair = (lists["query"] * corpus_size + lists["row"]).drop_duplicates()
-    pair = pair[~pair.isin(asked.excluded.queries * corpus_size + asked.excluded.candidate_rows)]
-    if asked.listed is not None:
-        pair = pair[pair.isin(asked.listed.queries * corpus_size + asked.listed.candidate_rows)]
+    pair = pair[
+        ~pair.isin(
+            evaluation_set.excluded.queries * corpus_size + evaluation_set.excluded.candidate_rows
+        )
+    ]
+    if evaluation_set.listed is not None:
+        pair = pair[
+            pair.isin(
+                evaluation_set.listed.queries * corpus_size + evaluation_set.listed.candidate_rows
+            )
+        ]
     listed = Pairs(*np.divmod(pair.to_numpy(), corpus_size))
-    return rank_by_lists(listed, asked.positives, len(query_ids), corpus_size, k)
+    return rank_by_lists(listed, evaluation_set.positives, len(query_ids), corpus_size, k)
 
 
-def _nearest(had: sp.csr_array) -> sp.csr_array:
+def _similarities(had: sp.csr_array) -> sp.csr_array:
     """`[corpus_size, corpus_size]` cosines of the columns, each row's largest, the diagonal 0."""
     corpus_size = had.shape[1]
     lengths = np.sqrt(np.maximum(had.sum(0, dtype=np.float64), 1.0)).astype(np.float32)
@@ -140,7 +166,7 @@ def _nearest(had: sp.csr_array) -> sp.csr_array:
         cosines = (transposed[start : start + size] @ normal).toarray()
         rows = np.arange(len(cosines))
         cosines[rows, start + rows] = 0.0
-        # Equal cosines: the lower row, as everywhere.
+        # Equal cosines: the lower row first, as everywhere.
         columns = np.argsort(-cosines, axis=1, kind="stable")[:, :num_kept]
         kept = np.take_along_axis(cosines, columns, axis=1)
         rows = np.broadcast_to(rows[:, np.newaxis], columns.shape)

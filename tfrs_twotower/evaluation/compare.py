@@ -1,4 +1,4 @@
-"""Runs side by side: metrics on the same queries, whether they differ, how alike the lists are."""
+"""Compares runs on the same queries: metrics, significance of the differences, common lists."""
 
 import json
 from collections.abc import Sequence
@@ -12,27 +12,31 @@ import pandas as pd
 import pyarrow as pa
 
 from tfrs_twotower.evaluation import metrics
-from tfrs_twotower.evaluation.evaluate import evaluation_name
 from tfrs_twotower.evaluation.intervals import Interval, bootstrap, paired_p_value
 from tfrs_twotower.evaluation.protocols import FULL
+from tfrs_twotower.evaluation.result import evaluation_name
 from tfrs_twotower.evaluation.summaries import HEADLINE, LIST_LENGTH
 from tfrs_twotower.models.run_folder import CONFIG_FILE, EVALUATION, MADE_BY
 from tfrs_twotower.schema import UsageError, UserError, differences, load_config
 from tfrs_twotower.schema.folders import read_manifest
+from tfrs_twotower.schema.results import Tabular
 
 SIGNIFICANT = 0.05
 
 
 @dataclass(frozen=True)
 class Difference:
-    """A metric of one run beside that of the first, over the queries they share."""
+    """A metric of one run and its difference from the first run, over the queries they share.
+
+    `p_value`: of the hypothesis that there is no difference; see `paired_p_value`.
+    """
 
     metric: str
     value: float
     interval: Interval
-    difference: float  # From the first run.
+    difference: float
     difference_interval: Interval
-    p_value: float  # Of "there is no difference"; see `paired_p_value`.
+    p_value: float
 
     @property
     def is_significant(self) -> bool:
@@ -40,18 +44,60 @@ class Difference:
         return self.p_value < SIGNIFICANT
 
 
-@dataclass(frozen=True)
-class Comparison:
-    """What a comparison found; the first run is what the others are compared with."""
+@dataclass(frozen=True, repr=False)
+class Comparison(Tabular):
+    """The result of a comparison; the others are compared with the first run.
+
+    Attributes:
+        runs: Names of the runs.
+        evaluation: Which evaluation of the runs, as its files are named.
+        protocol: Among which candidates; see `protocols`.
+        relevant_from: The least weight of a relevant candidate.
+        num_queries: Queries that all runs were evaluated on.
+        metrics: By run; differences of the first run are 0.
+        overlap_at_k: By run: share of the lists in common with the first run.
+        config_differences: By run: path, value of the first run, own value.
+    """
 
     runs: tuple[str, ...]
-    evaluation: str  # As its files are named.
+    evaluation: str
     protocol: str
     relevant_from: float
     num_queries: int
-    metrics: dict[str, tuple[Difference, ...]]  # By run; differences of the first run are 0.
-    overlap_at_k: dict[str, float]  # By run: share of the lists in common with the first run.
-    config_differences: dict[str, list[tuple[str, Any, Any]]]  # By run: path, first's, own value.
+    metrics: dict[str, tuple[Difference, ...]]
+    overlap_at_k: dict[str, float]
+    config_differences: dict[str, list[tuple[str, Any, Any]]]
+
+    @property
+    def title(self) -> str:
+        """What was compared."""
+        return (
+            f"Comparison of {len(self.runs)} runs with {self.runs[0]}, evaluation "
+            f"{self.evaluation}: {self.num_queries:,} queries"
+        )
+
+    def to_frame(self) -> pd.DataFrame:
+        """A row a run and metric: value, difference from the first run, their intervals, p."""
+        rows = [
+            {
+                "run": run,
+                "metric": found.metric,
+                "value": found.value,
+                "low": found.interval.low,
+                "high": found.interval.high,
+                "difference": found.difference,
+                "difference_low": found.difference_interval.low,
+                "difference_high": found.difference_interval.high,
+                "p_value": found.p_value,
+            }
+            for run, differences in self.metrics.items()
+            for found in differences
+        ]
+        return pd.DataFrame(rows).set_index(["run", "metric"])
+
+    def headline(self) -> pd.DataFrame:
+        """The value of each metric by run."""
+        return self.to_frame()["value"].unstack("metric").loc[list(self.runs), list(HEADLINE)]
 
     def as_dict(self) -> dict[str, Any]:
         """As JSON holds it."""
@@ -82,24 +128,25 @@ class Comparison:
 
 
 def compare(runs: Sequence[str | Path], *, evaluation: str = evaluation_name("test")) -> Comparison:
-    """Compares evaluated runs on the queries that all of them were asked.
+    """Compares evaluated runs on the queries that all of them were evaluated on.
 
     Args:
         runs: Run folders, two or more, each evaluated.
         evaluation: Which evaluation of the runs, as its files are named.
 
     Raises:
-        UserError: If a run is not evaluated so, the runs share no query, or the queries have
+        UsageError: If there are fewer than two runs.
+        UserError: If a run has no such evaluation, the runs share no query, or the queries have
             different relevant candidates.
     """
     if len(runs) < 2:
-        raise UsageError("comparing takes two runs or more")
+        raise UsageError("a comparison needs two runs or more")
     names = _names([Path(run) for run in runs])
     evaluated = {run: _read(Path(path), evaluation) for run, path in zip(names, runs, strict=True)}
     first, *others = names
-    asked = evaluated[first].asked
+    aggregates = evaluated[first].aggregates
     shared = _shared({run: found.per_query for run, found in evaluated.items()})
-    # In the order and with the seed of the evaluation: its intervals are found again.
+    # The order and the seed of the evaluation give its intervals again.
     clusters = pd.factorize(shared[first].index.get_level_values(0))[0]
     values = {run: _metrics_of(table) for run, table in shared.items()}
     configs = {
@@ -109,8 +156,8 @@ def compare(runs: Sequence[str | Path], *, evaluation: str = evaluation_name("te
     return Comparison(
         runs=tuple(names),
         evaluation=evaluation,
-        protocol=asked["protocol"],
-        relevant_from=asked.get("relevant_from", 0.0),
+        protocol=aggregates["protocol"],
+        relevant_from=aggregates.get("relevant_from", 0.0),
         num_queries=len(clusters),
         metrics={
             run: _differences(
@@ -124,7 +171,7 @@ def compare(runs: Sequence[str | Path], *, evaluation: str = evaluation_name("te
 
 
 def _names(runs: Sequence[Path]) -> list[str]:
-    """What people call them: the last part of the path where that tells them apart."""
+    """Short names: the last part of the path where that tells the runs apart."""
     short = [path.resolve().name for path in runs]
     if len(set(short)) == len(short):
         return short
@@ -133,7 +180,7 @@ def _names(runs: Sequence[Path]) -> list[str]:
 
 class _Evaluated(NamedTuple):
     per_query: pd.DataFrame
-    asked: dict[str, Any]  # What the evaluation says of itself.
+    aggregates: dict[str, Any]  # See `Evaluation.as_dict`.
 
 
 def _read(folder: Path, name: str) -> _Evaluated:
@@ -141,15 +188,15 @@ def _read(folder: Path, name: str) -> _Evaluated:
     path = folder / EVALUATION / f"{name}.parquet"
     try:
         table = pd.read_parquet(path)
-        asked = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+        aggregates = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
     except (OSError, pa.ArrowException) as error:
         raise UserError(
             f"{folder} has no evaluation {name}: make it with `twotower evaluate --run {folder}` "
             "and the same split, protocol and unit"
         ) from error
-    # A user may be asked several times: event by event, in their order.
+    # Events of one user are several queries with one id: they are numbered in their order.
     table["occurrence"] = table.groupby("query_id").cumcount()
-    return _Evaluated(table.set_index(["query_id", "occurrence"]), asked)
+    return _Evaluated(table.set_index(["query_id", "occurrence"]), aggregates)
 
 
 def _shared(evaluated: dict[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
@@ -159,8 +206,8 @@ def _shared(evaluated: dict[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
         index = index[index.isin(table.index)]
     if index.empty:
         raise UserError(
-            f"the runs {', '.join(evaluated)} were asked different queries: nothing to compare; "
-            "evaluate them on the same data and split"
+            f"the runs {', '.join(evaluated)} were evaluated on different queries: nothing to "
+            "compare; evaluate them on the same data and split"
         )
     shared = {run: table.loc[index] for run, table in evaluated.items()}
     lengths = [table["ranks"].map(len).to_numpy() for table in shared.values()]
@@ -186,7 +233,7 @@ def _differences(
     seed: int,
 ) -> tuple[Difference, ...]:
     gained = own - first
-    # The same draws for both: what is compared is drawn together.
+    # Both come from the same resamples.
     drawn = bootstrap(np.concatenate([own, gained], axis=1), clusters, seed)
     count = len(HEADLINE)
     return tuple(

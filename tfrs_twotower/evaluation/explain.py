@@ -1,15 +1,17 @@
-"""Why a candidate is recommended: the nearest of the history, and what each feature adds.
+"""Why a candidate has its score: similar candidates of the history, and what each feature adds.
 
-What a feature adds is the score less the score without it, where its value is missing. Features
-work together, so what they add does not add up to the score.
+What a feature adds is the score less the score with its value missing. Features interact, so the
+contributions do not sum to the score.
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 import pyarrow.dataset as ds
 
 from tfrs_twotower.data.prepared import PreparedData
@@ -21,10 +23,11 @@ from tfrs_twotower.models.two_tower import TwoTowerModel
 from tfrs_twotower.schema import Config, UsageError, UserError
 from tfrs_twotower.schema import prepared as layout
 from tfrs_twotower.schema.features import History, Id
+from tfrs_twotower.schema.results import Tabular
 
 NUM_NEAREST = 5
-# Smaller changes of a score are nothing to speak of.
-LEAST_TOLD = 0.0005
+# Smaller changes of a score are not worth a number.
+LEAST_SHOWN = 0.0005
 
 Floats = npt.NDArray[np.float32]
 
@@ -45,45 +48,77 @@ class Contribution(NamedTuple):
     adds: float
 
 
-class Explanation(NamedTuple):
+@dataclass(frozen=True, repr=False)
+class Explanation(Tabular):
     """Why a candidate has its score for a query.
 
-    `is_known`: whether the data knows the query's id, true where none is given; `rank`: that among
-    the whole corpus.
+    Attributes:
+        query: The values that the query was scored with.
+        is_known: Whether the data has the query's id; true where none is given.
+        candidate_id: The candidate.
+        candidate_title: Its title; "" where it has none.
+        score: Of the pair.
+        rank: Of the candidate among the whole corpus, from 1.
+        corpus_size: Number of candidates.
+        nearest: The candidates of the query's history that are most similar to this one.
+        contributions: What each feature adds to the score, the largest first.
     """
 
     query: dict[str, Any]
     is_known: bool
     candidate_id: str
-    title: str
+    candidate_title: str
     score: float
     rank: int
     corpus_size: int
     nearest: list[Neighbour]
     contributions: list[Contribution]
 
+    @property
+    def title(self) -> str:
+        """The candidate with its score and rank."""
+        name = _named(self.candidate_id, self.candidate_title)
+        return f"{name} scores {self.score:.3f}: rank {self.rank:,} of {self.corpus_size:,}."
+
+    def to_frame(self) -> pd.DataFrame:
+        """A row a feature: its side and what it adds to the score."""
+        return pd.DataFrame(self.contributions, columns=Contribution._fields).set_index("feature")
+
+    def as_dict(self) -> dict[str, Any]:
+        """As JSON holds it."""
+        return {
+            "query": self.query,
+            "is_known": self.is_known,
+            "candidate_id": self.candidate_id,
+            "title": self.candidate_title,
+            "score": self.score,
+            "rank": self.rank,
+            "corpus_size": self.corpus_size,
+            "nearest": [one._asdict() for one in self.nearest],
+            "contributions": [one._asdict() for one in self.contributions],
+        }
+
     def in_words(self) -> list[str]:
         """A few sentences."""
-        name = _named(self.candidate_id, self.title)
-        lines = [f"{name} scores {self.score:.3f}: rank {self.rank:,} of {self.corpus_size:,}."]
+        lines = [self.title]
         if not self.is_known:
-            lines.append("The query's id is not known: only what else was given speaks.")
+            lines.append("The query's id is unknown: only the other features were used.")
         if self.nearest:
             near = ", ".join(
                 f"{_named(one.candidate_id, one.title)} ({one.similarity:.2f})"
                 for one in self.nearest
             )
-            lines.append(f"Of the history it is nearest to {near}.")
+            lines.append(f"Of the history it is most similar to {near}.")
         else:
             lines.append("There is no history to compare it with.")
         for one in self.contributions:
-            if abs(one.adds) < LEAST_TOLD:
+            if abs(one.adds) < LEAST_SHOWN:
                 lines.append(f"The {one.side}'s {one.feature} changes nothing.")
                 continue
-            does = f"adds {one.adds:.3f}" if one.adds > 0 else f"takes {-one.adds:.3f} away"
+            change = f"adds {one.adds:.3f}" if one.adds > 0 else f"takes {-one.adds:.3f} away"
             without = self.score - one.adds
             lines.append(
-                f"The {one.side}'s {one.feature} {does}: without it the score would be "
+                f"The {one.side}'s {one.feature} {change}: without it the score would be "
                 f"{without:.3f}."
             )
         return lines
@@ -102,7 +137,7 @@ def explain(
         candidate_id: The candidate.
 
     Raises:
-        UserError: If a folder does not serve, or the corpus has no such candidate.
+        UserError: If a folder is unusable, or the corpus has no such candidate.
         UsageError: If the query has a name that is no feature, or a value that does not fit.
     """
     loaded = load_run(run, data)
@@ -117,7 +152,7 @@ def explain(
     row = int(places[0])
     known, is_known = _known_query(loaded.data, query)
     embeddings = embed(model.candidate_tower, corpus.features)
-    # The query as it is, then without each of its features.
+    # First the whole query, then the query without each of its features.
     names = [
         name
         for name, feature in config.query_features.items()
@@ -138,7 +173,7 @@ def explain(
         query=known,
         is_known=is_known,
         candidate_id=candidate_id,
-        title=titles.get(candidate_id, ""),
+        candidate_title=titles.get(candidate_id, ""),
         score=float(scores[row]),
         rank=1 + int((scores > scores[row]).sum()) + int((scores[:row] == scores[row]).sum()),
         corpus_size=len(corpus),
@@ -148,10 +183,10 @@ def explain(
 
 
 def _known_query(data: PreparedData, query: Mapping[str, Any]) -> tuple[dict[str, Any], bool]:
-    """The given values and those that the data has of the query, without missing ones.
+    """The given values, completed from the prepared folder, without missing ones.
 
     Returns:
-        The values, and whether the data knows the query's id, true where none is given.
+        The values, and whether the folder has the query's id; true where none is given.
     """
     config = data.config
     features = config.features.query
@@ -166,8 +201,8 @@ def _known_query(data: PreparedData, query: Mapping[str, Any]) -> tuple[dict[str
     is_known = True
     if key_name in query:
         files = sorted(data.folder.glob(f"{layout.QUERIES}-*.parquet"))
-        is_asked = ds.field(layout.QUERY_ID) == str(query[key_name])
-        rows = ds.dataset(files).to_table(filter=is_asked).to_pylist()
+        is_query = ds.field(layout.QUERY_ID) == str(query[key_name])
+        rows = ds.dataset(files).to_table(filter=is_query).to_pylist()
         is_known = bool(rows)
         for name, feature in features.items() if is_known else ():
             column = layout.HISTORY_NOW if isinstance(feature, History) else name
@@ -183,7 +218,7 @@ def _without(query: Mapping[str, Any], name: str) -> dict[str, Any]:
 def _query_embeddings(
     data: PreparedData, model: TwoTowerModel, queries: list[dict[str, Any]]
 ) -> Floats:
-    """One by one, for what a query does not name has no type; `[num_queries, embedding_dim]`."""
+    """`[num_queries, embedding_dim]`, one by one: queries without a feature differ in inputs."""
     features = data.config.query_features
     encoder = data.query_encoder()
     return np.concatenate(

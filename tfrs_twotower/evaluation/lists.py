@@ -1,4 +1,4 @@
-"""Lists of candidates by query, as other systems and protocols bring them in a Parquet file."""
+"""Ranked lists of candidates from a Parquet file, of other systems or of a protocol."""
 
 from pathlib import Path
 
@@ -18,12 +18,12 @@ UNLISTED = np.iinfo(np.int32).max  # Behind any k.
 def read_lists(
     path: str | Path, query_ids: npt.NDArray[np.str_], candidate_ids: npt.NDArray[np.str_]
 ) -> pd.DataFrame:
-    """Reads the lists of the asked queries.
+    """Reads the lists of some queries.
 
     Args:
         path: Parquet with `query_id` (string) and `candidate_ids` (list of string, best first).
             Unknown ids are left out of the lists.
-        query_ids: `[num_queries]` ids of the asked queries; may repeat, each gets the list.
+        query_ids: `[num_queries]` ids of the queries; may repeat, each gets the list.
         candidate_ids: `[corpus_size]` ids of the corpus by row.
 
     Returns:

@@ -21,6 +21,8 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
+from tfrs_twotower.schema import UsageError
+
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 
@@ -87,9 +89,20 @@ OF_RANKS: dict[str, Callable[[Ints, Ints, int], Floats]] = {
 
 
 def by_name(name: str, queries: Ints, ranks: Ints) -> Floats:
-    """The per-query metric that a name such as `recall_at_10` or `mrr` means."""
-    metric, at, k = name.partition("_at_")
-    return OF_RANKS[metric](queries, ranks, int(k)) if at else mrr(queries, ranks)
+    """A metric of ranks by its name: `mrr`, or one of `OF_RANKS` with its k, as `recall_at_10`.
+
+    Raises:
+        UsageError: If there is no such metric.
+    """
+    if name == "mrr":
+        return mrr(queries, ranks)
+    metric, _, k = name.partition("_at_")
+    if metric not in OF_RANKS or not k.isdecimal() or not int(k):
+        raise UsageError(
+            f"no metric {name!r}: expected mrr, or {', '.join(OF_RANKS)} with a cut-off, such as "
+            "recall_at_10"
+        )
+    return OF_RANKS[metric](queries, ranks, int(k))
 
 
 def coverage_at_k(top_rows: Ints, corpus_size: int) -> float:
@@ -105,8 +118,8 @@ def coverage_at_k(top_rows: Ints, corpus_size: int) -> float:
 def novelty_at_k(top_rows: Ints, train_counts: Ints) -> Floats:
     """Mean self-information of the listed candidates, in bits; NaN for an empty list.
 
-    -log2 of the share of train positives that the candidate has, one added to every count: what is
-    popular says little, what nobody had says most.
+    -log2 of the share of train positives that the candidate has, with one added to every count: the
+    more popular a candidate, the less information.
 
     Args:
         top_rows: The lists.
@@ -126,7 +139,7 @@ def popularity_ratio_at_k(
     """Popularity bias: how popular the lists are, over how popular the relevant candidates are.
 
     Popularity of a list is the mean train count of its candidates; both are averaged over
-    queries. 1 = the lists are as popular as what people chose, more = they favour the popular.
+    queries. 1: the lists are as popular as the relevant candidates; above 1: more popular.
 
     Args:
         top_rows: The lists.
@@ -135,7 +148,7 @@ def popularity_ratio_at_k(
         relevant_rows: `[num_positives]` the relevant candidates.
 
     Returns:
-        The ratio; NaN where no relevant candidate was met in train, or every list is empty.
+        The ratio; NaN where no relevant candidate is in train, or every list is empty.
     """
     listed = _mean_of_listed(top_rows, train_counts.astype(np.float64))
     chosen = np.bincount(queries, weights=train_counts[relevant_rows]) / np.bincount(queries)
@@ -154,12 +167,13 @@ def diversity_at_k(top_rows: Ints, embeddings: npt.NDArray[np.float32]) -> Float
         embeddings: `[corpus_size, embedding_dim]` of length 1, or 0.
 
     Returns:
-        0 = all alike, 1 = unrelated; NaN for a list of fewer than two.
+        0: all the same, 1: all orthogonal; NaN for a list of fewer than two.
 
     References:
         Ziegler et al., Improving Recommendation Lists Through Topic Diversification, WWW 2005.
     """
-    # The sum over all pairs is the squared length of the sum, less each vector with itself.
+    # The sum over all pairs is the squared length of the sum, less each vector with itself. In
+    # float64: the difference of two nearly equal sums would lose its digits.
     is_listed = top_rows >= 0
     counts = is_listed.sum(1)
     diversity = np.full(len(top_rows), np.nan)

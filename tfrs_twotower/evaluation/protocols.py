@@ -1,8 +1,9 @@
-"""What an evaluation asks: which queries, what counts as right, what is eligible.
+"""Evaluation protocols: which queries, which candidates are relevant, which are eligible.
 
 The full protocol ranks the whole corpus. Sampled protocols rank the relevant candidates of a query
-among a few others: their numbers are larger, order models differently, and compare with nothing
-but the same protocol. They are used by name only.
+among a few others: their metrics are larger, may order models differently (Krichene and Rendle, On
+Sampled Metrics for Item Recommendation, KDD 2020), and compare with nothing but the same protocol.
+They are used only where they are asked for.
 """
 
 from pathlib import Path
@@ -22,19 +23,25 @@ Unit = Literal["user", "event"]
 UNITS = ("user", "event")
 
 FULL, SAMPLED, POPULAR, GIVEN = "full", "sampled", "popular", "given"
-# Drawings of a block of queries come from one generator: part of what a seed means.
+# A block of so many queries draws from one generator: another size draws other candidates.
 QUERIES_A_DRAW = 256
 
 
 class EvaluationSet(NamedTuple):
     """Queries of a split, with their relevant and their excluded candidates.
 
-    `features`: encoded query features, one entry a query; `query_rows`: `[num_queries]`;
-    `positives`: the relevant candidates, at least one a query; `excluded`: candidates that are not
-    eligible; `num_known`: relevant candidates left out because they are excluded; `listed`: the
-    only eligible candidates, None for the corpus; `protocol`: its name; `relevant_from`: the least
-    weight of a relevant candidate; `num_left_out`: queries left out because a given list lacks all
-    that is relevant.
+    Attributes:
+        features: Encoded query features by name, one entry a query.
+        query_rows: `[num_queries]` int64.
+        positives: The relevant candidates, at least one a query.
+        excluded: Candidates that are not eligible.
+        num_known: Relevant candidates left out because they are excluded.
+        listed: The only eligible candidates; None: the whole corpus.
+        protocol: Its name.
+        relevant_from: The least weight of a relevant candidate.
+        num_left_out: Queries left out because a given list has none of their relevant candidates.
+        split: The split that the queries are of.
+        unit: See `load_evaluation_set`.
     """
 
     features: Arrays
@@ -46,6 +53,8 @@ class EvaluationSet(NamedTuple):
     protocol: str = FULL
     relevant_from: float = 0.0
     num_left_out: int = 0
+    split: str = "test"
+    unit: Unit = "user"
 
     def take(self, kept: Ints) -> "EvaluationSet":
         """Some of the queries, given by ascending position."""
@@ -59,7 +68,7 @@ class EvaluationSet(NamedTuple):
 
 
 class Protocol(NamedTuple):
-    """Among which candidates the relevant ones are ranked."""
+    """The candidates among which the relevant ones are ranked."""
 
     kind: str  # FULL, SAMPLED (uniformly), POPULAR (by train count) or GIVEN (lists of a file).
     num_sampled: int = 0  # Of SAMPLED and POPULAR: how many others a query gets.
@@ -67,7 +76,7 @@ class Protocol(NamedTuple):
 
     @property
     def name(self) -> str:
-        """What the results are labelled with, and their files named after."""
+        """Labels results and is part of their files' names."""
         of = self.num_sampled or (self.lists and self.lists.stem)
         return f"{self.kind}-{of}" if of else self.kind
 
@@ -97,7 +106,7 @@ def parse_protocol(text: str) -> Protocol:
     )
 
 
-def evaluation_set(
+def load_evaluation_set(
     data: PreparedData,
     split: str,
     *,
@@ -105,7 +114,7 @@ def evaluation_set(
     exclude_known: bool = True,
     relevant_from: float = 0.0,
 ) -> EvaluationSet:
-    """The full-corpus protocol.
+    """Reads the queries of a split, to be ranked over the whole corpus.
 
     Args:
         data: The prepared folder.
@@ -144,8 +153,8 @@ def evaluation_set(
         query_rows[first_of_query][positives.queries] * size + positives.candidate_rows,
         known.queries * size + known.candidate_rows,
     )
-    asked, queries = np.unique(positives.queries[~is_known], return_inverse=True)
-    if not len(asked):
+    kept, queries = np.unique(positives.queries[~is_known], return_inverse=True)
+    if not len(kept):
         above = f" of weight {relevant_from} or more" if relevant_from else ""
         lower = ("lower ", Parameter("relevant_from"))
         larger = ("give it a larger share in `split` of the config",)
@@ -155,7 +164,7 @@ def evaluation_set(
             *(lower if relevant_from else larger),
             ", or evaluate another split",
         )
-    entries = first_of_query[asked]
+    entries = first_of_query[kept]
     skipped = (*keys, layout.LABEL, layout.WEIGHT, *data.config.candidate_aggregates)
     return EvaluationSet(
         features={
@@ -166,11 +175,13 @@ def evaluation_set(
         excluded=_pairs_of(query_rows[entries], known),
         num_known=int(is_known.sum()),
         relevant_from=relevant_from,
+        split=split,
+        unit=unit,
     )
 
 
 def under_protocol(
-    asked: EvaluationSet,
+    evaluation_set: EvaluationSet,
     protocol: Protocol,
     *,
     query_ids: npt.NDArray[np.str_],
@@ -178,12 +189,12 @@ def under_protocol(
     train_counts: Ints,
     seed: int,
 ) -> EvaluationSet:
-    """The same queries, ranked among fewer candidates.
+    """The same queries under another protocol, ranked among fewer candidates.
 
     Args:
-        asked: The full protocol.
+        evaluation_set: The full protocol.
         protocol: Which candidates: a query's relevant ones, and those drawn or given.
-        query_ids: `[num_queries]` ids of the asked queries.
+        query_ids: `[num_queries]` ids of the queries.
         candidate_ids: `[corpus_size]` ids of the corpus by row.
         train_counts: `[corpus_size]`, what popularity draws by.
         seed: Decides what is drawn.
@@ -192,21 +203,21 @@ def under_protocol(
         UserError: If the given lists cannot be read, or hold no relevant candidate.
     """
     if protocol.kind == FULL:
-        return asked
+        return evaluation_set
     if protocol.lists is not None:
-        return _among_given(asked, protocol, query_ids, candidate_ids)
+        return _among_given(evaluation_set, protocol, query_ids, candidate_ids)
     weights = train_counts if protocol.kind == POPULAR else np.ones_like(train_counts)
-    drawn = draw_others(asked, weights, protocol.num_sampled, seed)
-    pairs = np.concatenate([np.stack(asked.positives), np.stack(drawn)], axis=1)
+    drawn = draw_others(evaluation_set, weights, protocol.num_sampled, seed)
+    pairs = np.concatenate([np.stack(evaluation_set.positives), np.stack(drawn)], axis=1)
     pairs = np.unique(pairs, axis=1)
-    return asked._replace(listed=Pairs(pairs[0], pairs[1]), protocol=protocol.name)
+    return evaluation_set._replace(listed=Pairs(pairs[0], pairs[1]), protocol=protocol.name)
 
 
-def draw_others(asked: EvaluationSet, weights: Ints, num_drawn: int, seed: int) -> Pairs:
+def draw_others(evaluation_set: EvaluationSet, weights: Ints, num_drawn: int, seed: int) -> Pairs:
     """Draws candidates that are neither relevant nor excluded, without replacement.
 
     Args:
-        asked: The queries.
+        evaluation_set: The queries.
         weights: `[corpus_size]` what the first draw of a query is proportional to; a candidate of
             weight 0 is not drawn.
         num_drawn: How many a query; fewer where there are no more.
@@ -215,7 +226,7 @@ def draw_others(asked: EvaluationSet, weights: Ints, num_drawn: int, seed: int) 
     References:
         Efraimidis and Spirakis, Weighted Random Sampling with a Reservoir, 2006.
     """
-    corpus_size, num_queries = len(weights), len(asked.query_rows)
+    corpus_size, num_queries = len(weights), len(evaluation_set.query_rows)
     num_drawn = min(num_drawn, corpus_size)
     with np.errstate(divide="ignore"):
         scale = (1.0 / weights).astype(np.float32)
@@ -226,7 +237,7 @@ def draw_others(asked: EvaluationSet, weights: Ints, num_drawn: int, seed: int) 
             [end - start, corpus_size], np.float32
         )
         waiting *= scale  # The smallest waiting times win.
-        for pairs in (asked.positives, asked.excluded):
+        for pairs in (evaluation_set.positives, evaluation_set.excluded):
             part = pairs.between(start, end)
             waiting[part.queries, part.candidate_rows] = np.inf
         rows = np.argpartition(waiting, num_drawn - 1, axis=1)[:, :num_drawn]
@@ -237,20 +248,20 @@ def draw_others(asked: EvaluationSet, weights: Ints, num_drawn: int, seed: int) 
 
 
 def _among_given(
-    asked: EvaluationSet,
+    evaluation_set: EvaluationSet,
     protocol: Protocol,
     query_ids: npt.NDArray[np.str_],
     candidate_ids: npt.NDArray[np.str_],
 ) -> EvaluationSet:
-    """Queries that the lists do not name, or whose list has no relevant candidate, are left out.
+    """Queries without a list, or whose list has no relevant candidate, are left out.
 
-    A list says itself what is eligible: what the query had before stays in.
+    A list decides what is eligible: candidates that the query had before are not excluded.
     """
     assert protocol.lists is not None
     pairs = read_lists(protocol.lists, query_ids, candidate_ids).drop_duplicates()
     size = len(candidate_ids)
     is_relevant = np.isin(
-        asked.positives.queries * size + asked.positives.candidate_rows,
+        evaluation_set.positives.queries * size + evaluation_set.positives.candidate_rows,
         pairs["query"] * size + pairs["row"],
     )
     if not is_relevant.any():
@@ -259,14 +270,14 @@ def _among_given(
             "of this data set and split?"
         )
     pairs = pairs.sort_values(["query", "row"])
-    kept = np.unique(asked.positives.queries[is_relevant])
+    kept = np.unique(evaluation_set.positives.queries[is_relevant])
     nothing = np.zeros(0, np.int64)
-    return asked._replace(
-        positives=Pairs(*(column[is_relevant] for column in asked.positives)),
+    return evaluation_set._replace(
+        positives=Pairs(*(column[is_relevant] for column in evaluation_set.positives)),
         excluded=Pairs(nothing, nothing),
         listed=Pairs(pairs["query"].to_numpy(np.int64), pairs["row"].to_numpy(np.int64)),
         protocol=protocol.name,
-        num_left_out=len(asked.query_rows) - len(kept),
+        num_left_out=len(evaluation_set.query_rows) - len(kept),
     ).take(kept)
 
 
@@ -285,7 +296,7 @@ def _known_pairs(data: PreparedData, split: str) -> Pairs:
 
 
 def _pairs_of(query_rows: Ints, known: Pairs) -> Pairs:
-    """The known pairs of each asked query, queries counted by their position in `query_rows`."""
+    """The known pairs of each query, queries numbered by their position in `query_rows`."""
     first = np.searchsorted(known.queries, query_rows, side="left")
     last = np.searchsorted(known.queries, query_rows, side="right")
     lengths = last - first

@@ -1,4 +1,4 @@
-"""Parts of an evaluation: kinds of users, kinds of relevant candidates, values of a feature."""
+"""Slices of an evaluation: kinds of queries, kinds of relevant candidates, feature values."""
 
 import itertools
 from typing import NamedTuple
@@ -24,30 +24,32 @@ MAX_VALUES = 8
 class Slice(NamedTuple):
     """A part of the queries, or of their relevant candidates.
 
-    A part of the relevant candidates leaves the others out as if they had not been relevant, and
-    with them the queries that have none left; what is ranked stays the same.
+    A slice of the relevant candidates leaves the others out as if they were not relevant, and with
+    them the queries that have none left; what is ranked stays the same.
     """
 
     is_positive: Bools  # [num_positives] which relevant candidates belong to it.
     is_of_queries: bool  # Whether it is whole queries.
 
 
-def slices_of(data: PreparedData, corpus: Corpus, asked: EvaluationSet) -> dict[str, Slice]:
-    """The parts of an evaluation set by name.
+def slices_of(
+    data: PreparedData, corpus: Corpus, evaluation_set: EvaluationSet
+) -> dict[str, Slice]:
+    """The slices of an evaluation set by name.
 
-    * all; warm, cold: users with and without a positive in train;
+    * all; warm, cold: queries with and without a positive in train;
     * known and new candidates: with and without a positive in train;
     * head, tail: the fifth of the corpus that is most popular in train, and the rest;
-    * `feature=value` for every categorical and boolean feature: of the query or the moment, parts
-      of the queries; of the candidate, parts of the relevant candidates. The most frequent
-      values, then "(12 others)" together; missing ones are "(none)", rare ones "(unknown)". What
-      has several values belongs to the part of each.
+    * `feature=value` for every categorical and boolean feature: of the query or the context, slices
+      of the queries; of the candidate, slices of the relevant candidates. The most frequent
+      values, then "(12 others)" together; missing ones are "(none)", rare ones "(unknown)". A
+      feature with several values belongs to the slice of each.
 
     Returns:
         The slices; a slice may be empty.
     """
-    queries, rows = asked.positives
-    is_warm = np.isin(asked.query_rows, data.known_positives()[0])
+    queries, rows = evaluation_set.positives
+    is_warm = np.isin(evaluation_set.query_rows, data.known_positives()[0])
     counts = corpus.train_counts[rows]
     is_head = is_in_head(corpus)[rows]
     slices = {
@@ -61,7 +63,7 @@ def slices_of(data: PreparedData, corpus: Corpus, asked: EvaluationSet) -> dict[
     }
     config = data.config
     for name, feature in config.query_features.items():
-        for value, chosen in _values(data, name, feature, asked.features).items():
+        for value, chosen in _values(data, name, feature, evaluation_set.features).items():
             slices[f"{name}={value}"] = Slice(chosen[queries], True)
     for name, feature in config.candidate_features.items():
         for value, chosen in _values(data, name, feature, corpus.features).items():

@@ -1,4 +1,4 @@
-"""Which metrics an evaluation reports, over each of its slices."""
+"""The metrics that an evaluation reports, over each of its slices."""
 
 from collections.abc import Mapping
 
@@ -33,7 +33,7 @@ Intervals = dict[str, Interval]
 
 def summaries(
     rankings: Mapping[str, Ranking],
-    asked: EvaluationSet,
+    evaluation_set: EvaluationSet,
     chosen: Slice,
     corpus: Corpus,
     candidates: Floats,
@@ -43,7 +43,7 @@ def summaries(
 
     Args:
         rankings: By system.
-        asked: The queries.
+        evaluation_set: The queries.
         chosen: The slice.
         corpus: The candidates.
         candidates: `[corpus_size, embedding_dim]` their embeddings, for diversity.
@@ -56,8 +56,10 @@ def summaries(
     if not chosen.is_positive.any():
         empty: Values = dict.fromkeys((*METRICS, COVERAGE) if chosen.is_of_queries else METRICS)
         return {name: dict(empty) for name in rankings}, {}
-    kept, queries = np.unique(asked.positives.queries[chosen.is_positive], return_inverse=True)
-    relevant_rows = asked.positives.candidate_rows[chosen.is_positive]
+    kept, queries = np.unique(
+        evaluation_set.positives.queries[chosen.is_positive], return_inverse=True
+    )
+    relevant_rows = evaluation_set.positives.candidate_rows[chosen.is_positive]
     means: dict[str, Values] = {}
     columns = []
     for name, ranking in rankings.items():
@@ -70,7 +72,7 @@ def summaries(
         columns += [of_query[metric] for metric in HEADLINE]
     if seed is None:
         return means, {}
-    drawn = iter(bootstrap(np.stack(columns, axis=1), asked.query_rows[kept], seed))
+    drawn = iter(bootstrap(np.stack(columns, axis=1), evaluation_set.query_rows[kept], seed))
     return means, {name: {metric: next(drawn) for metric in HEADLINE} for name in rankings}
 
 
@@ -81,7 +83,7 @@ def _of_lists(
     queries: npt.NDArray[np.int64],
     relevant_rows: npt.NDArray[np.int64],
 ) -> Values:
-    """What the lists themselves are like; None where no list is long enough to tell."""
+    """Metrics of the lists themselves; None where no list is long enough for one."""
     counts = corpus.train_counts
     found = {
         COVERAGE: metrics.coverage_at_k(top_rows, len(corpus)),
@@ -96,5 +98,5 @@ def _of_lists(
 
 def _mean(values: npt.NDArray[np.float64]) -> float:
     """Over the queries that have a value."""
-    there = values[~np.isnan(values)]
-    return float(there.mean()) if len(there) else float("nan")
+    present = values[~np.isnan(values)]
+    return float(present.mean()) if len(present) else float("nan")

@@ -18,24 +18,17 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tfrs_twotower import __version__
 from tfrs_twotower.models.embed import embed
+from tfrs_twotower.models.projector import write_projector
 from tfrs_twotower.models.run_folder import load_run
 from tfrs_twotower.schema.folders import MANIFEST, output_folder, write_json
 
 CANDIDATES_FILE = "candidates.parquet"
-PROJECTOR, VECTORS_FILE, METADATA_FILE = "projector", "vectors.tsv", "metadata.tsv"
-PROJECTOR_CONFIG = f"""\
-embeddings {{
-  tensor_name: "candidates"
-  tensor_path: "{VECTORS_FILE}"
-  metadata_path: "{METADATA_FILE}"
-}}
-"""
+PROJECTOR = "projector"
 
 
 @dataclass(frozen=True)
@@ -86,41 +79,3 @@ def _with_embeddings(table: pa.Table, embeddings: npt.NDArray[np.float32]) -> pa
         pa.array(embeddings.reshape(-1)), embeddings.shape[1]
     )
     return table.add_column(1, "embedding", vectors)
-
-
-def write_projector(
-    attributes: pa.Table, embeddings: npt.NDArray[np.float32], folder: Path
-) -> None:
-    """Writes tab-separated vectors and, for each, its id and attributes.
-
-    Args:
-        attributes: A row a candidate; its columns are what the projector shows and colours by.
-        embeddings: `[num_candidates, embedding_dim]`.
-        folder: To make; `tensorboard --logdir` opens it.
-    """
-    folder.mkdir()
-    pd.DataFrame(embeddings).to_csv(
-        folder / VECTORS_FILE, sep="\t", header=False, index=False, float_format="%.6g"
-    )
-    vectors = [field.name for field in attributes.schema if _is_vector(field.type)]
-    shown = attributes.drop_columns(vectors)
-    columns = [[_one_line(value) for value in column.to_pylist()] for column in shown.columns]
-    rows = [*zip(*columns, strict=True)]
-    if len(columns) > 1:  # The projector takes the first line of a single column for a value.
-        rows.insert(0, tuple(shown.column_names))
-    text = "".join("\t".join(row) + "\n" for row in rows)
-    (folder / METADATA_FILE).write_text(text, encoding="utf-8")
-    (folder / "projector_config.pbtxt").write_text(PROJECTOR_CONFIG, encoding="utf-8")
-
-
-def _is_vector(kind: pa.DataType) -> bool:
-    is_list = pa.types.is_list(kind) or pa.types.is_fixed_size_list(kind)
-    return is_list and pa.types.is_floating(kind.value_type)
-
-
-def _one_line(value: object) -> str:
-    """Text without what ends a field or a line; the projector knows no quotes."""
-    if value is None:
-        return ""
-    values = value if isinstance(value, list) else [value]
-    return " ".join(" | ".join(str(one) for one in values).split())

@@ -1,4 +1,4 @@
-"""What happens at the end of an epoch: a ranking metric, the best weights, a checkpoint."""
+"""Callbacks at the end of an epoch: a ranking metric, the best weights, a checkpoint."""
 
 import json
 import math
@@ -6,13 +6,13 @@ from pathlib import Path
 
 from tfrs_twotower.data.prepared import Corpus
 from tfrs_twotower.evaluation import metrics
-from tfrs_twotower.evaluation.evaluate import rank_model
+from tfrs_twotower.evaluation.inputs import rank_model
 from tfrs_twotower.evaluation.protocols import EvaluationSet
 from tfrs_twotower.keras import keras, tf
 from tfrs_twotower.models.run_folder import BEST_WEIGHTS, CHECKPOINTS, METRICS_FILE
 from tfrs_twotower.schema import TrainingDiverged
 from tfrs_twotower.schema.folders import write_json
-from tfrs_twotower.training.distribution import agreed
+from tfrs_twotower.training.distribution import mean_across_workers
 
 Logs = dict[str, float]
 
@@ -20,39 +20,44 @@ Logs = dict[str, float]
 class RankingValidation(keras.callbacks.Callback):
     """Adds `val_<metric>` over the whole corpus to the logs of an epoch.
 
-    Stands before the callbacks that read the logs.
+    Must come before the callbacks that read the logs.
     """
 
     def __init__(
         self,
-        asked: EvaluationSet,
+        evaluation_set: EvaluationSet,
         corpus: Corpus,
         metric: str,
         strategy: tf.distribute.Strategy | None = None,
     ) -> None:
-        """Validates on `asked` by `metric`; see `metrics.by_name`.
+        """Validates by a metric; see `metrics.by_name`.
 
-        Several workers of a `strategy` agree on the value, so that they stop together.
+        Args:
+            evaluation_set: The queries.
+            corpus: The candidates.
+            metric: Its name.
+            strategy: Whose workers all get the mean of their values, so that they stop together.
         """
         super().__init__()
-        self._asked, self._corpus, self._metric = asked, corpus, metric
+        self._evaluation_set, self._corpus, self._metric = evaluation_set, corpus, metric
         self._strategy = strategy or tf.distribute.get_strategy()
 
     def on_epoch_end(self, epoch: int, logs: Logs) -> None:
         """Ranks the corpus for every validation query."""
-        ranking = rank_model(self.model, self._corpus, self._asked)
-        of_query = metrics.by_name(self._metric, self._asked.positives.queries, ranking.ranks)
-        logs[f"val_{self._metric}"] = agreed(self._strategy, float(of_query.mean()))
+        ranking = rank_model(self.model, self._corpus, self._evaluation_set)
+        queries = self._evaluation_set.positives.queries
+        value = float(metrics.by_name(self._metric, queries, ranking.ranks).mean())
+        logs[f"val_{self._metric}"] = mean_across_workers(self._strategy, value)
 
 
-class WatchLoss(keras.callbacks.Callback):
-    """Makes the loss of an epoch the mean over its steps, and stops at one that is not finite.
+class MeanLossAndNaNGuard(keras.callbacks.Callback):
+    """Logs the mean loss over the steps of an epoch, and stops at a loss that is not finite.
 
-    Keras would report the last step of a `tfrs.Model`. Stands first among the callbacks.
+    Keras would log the last step of a `tfrs.Model`. Must come first among the callbacks.
     """
 
     def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
-        """Starts the mean anew."""
+        """Resets the mean."""
         self._epoch, self._sum, self._steps = epoch, 0.0, 0
 
     def on_train_batch_end(self, batch: int, logs: Logs) -> None:
@@ -62,23 +67,23 @@ class WatchLoss(keras.callbacks.Callback):
         self._sum, self._steps = self._sum + float(logs["loss"]), self._steps + 1
 
     def on_epoch_end(self, epoch: int, logs: Logs) -> None:
-        """Replaces what the logs hold."""
+        """Replaces the losses of the last step in the logs."""
         logs["loss"] = self._sum / self._steps
         for of_last_step in ("total_loss", "regularization_loss"):
             logs.pop(of_last_step, None)
 
 
 class KeepBest(keras.callbacks.Callback):
-    """Keeps the best weights, stops when they get no better, and can go on after a kill.
+    """Keeps the best weights, stops early, and can resume after a kill.
 
-    Stands in for Keras' EarlyStopping, ModelCheckpoint and BackupAndRestore, whose own state is in
-    no checkpoint: after a resume they forget which epoch was the best.
+    Replaces Keras' EarlyStopping, ModelCheckpoint and BackupAndRestore, whose own state is in no
+    checkpoint: after a resume they no longer know which epoch was the best.
     """
 
     def __init__(
         self, folder: Path, *, monitor: str | None, patience: int, writes: bool = True
     ) -> None:
-        """Sets the state of a new training.
+        """Sets the state of a new training run.
 
         Args:
             folder: The run folder.
@@ -95,10 +100,10 @@ class KeepBest(keras.callbacks.Callback):
         self.epochs: list[Logs] = []
 
     def restore(self, model: keras.Model) -> None:
-        """Goes on where the last checkpoint of the folder was written, if there is one.
+        """Restores the last checkpoint of the folder, if there is one.
 
-        Must be called before `fit`: it says what checkpoints hold, the model, its optimizer and
-        this callback's state.
+        Must be called before `fit`: it decides what checkpoints hold, which is the model, its
+        optimizer and this callback's state.
         """
         self.set_model(model)
         model.optimizer.build(model.trainable_variables)
@@ -109,7 +114,7 @@ class KeepBest(keras.callbacks.Callback):
             best=self._best,
             best_epoch=self._best_epoch,
         )
-        # Made now, by all workers: the one that saves could not make a shared variable alone.
+        # All workers create it here: the one that saves could not create a shared variable alone.
         _ = checkpoint.save_counter
         self._manager = tf.train.CheckpointManager(
             checkpoint, str(self._folder / CHECKPOINTS), max_to_keep=1
@@ -120,7 +125,7 @@ class KeepBest(keras.callbacks.Callback):
 
     @property
     def finished_epochs(self) -> int:
-        """How many epochs are behind."""
+        """How many epochs are finished."""
         return int(self._finished_epochs)
 
     @property

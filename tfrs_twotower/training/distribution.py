@@ -1,4 +1,4 @@
-"""Training on several devices or machines: who takes part, and who holds which share of a batch."""
+"""Training on several devices or machines: the strategy, and each replica's share of a batch."""
 
 import json
 import os
@@ -16,15 +16,15 @@ EXAMPLE = (
     '{"cluster": {"worker": ["host1:2222", "host2:2222"]}, "task": {"type": "worker", "index": 0}}'
 )
 
-# What TensorFlow raises in a worker whose peers are gone.
-LOST = (
+# What TensorFlow raises in a worker whose peers are gone: a connection that ended, or any status
+# that a collective operation passes on. An `InternalError` of another origin is a bug.
+CONNECTION_ENDED = (
     tf.errors.AbortedError,
     tf.errors.CancelledError,
     tf.errors.DeadlineExceededError,
-    tf.errors.FailedPreconditionError,
-    tf.errors.InternalError,
     tf.errors.UnavailableError,
 )
+PASSED_ON = "Collective ops is aborted by"
 
 
 def make_strategy(training: Training) -> tf.distribute.Strategy:
@@ -34,8 +34,8 @@ def make_strategy(training: Training) -> tf.distribute.Strategy:
     waits for all of them.
 
     Raises:
-        UsageError: If the environment does not say who the workers are.
-        UserError: If they do not find together.
+        UsageError: If the environment does not name the workers.
+        UserError: If they do not connect.
     """
     if training.distribution == "one_device":
         return tf.distribute.get_strategy()
@@ -51,12 +51,12 @@ def make_strategy(training: Training) -> tf.distribute.Strategy:
         ) from error
     except tf.errors.OpError as error:
         raise UserError(
-            f"the workers of {TF_CONFIG} did not find together: {_first_line(error)}"
+            f"the workers of {TF_CONFIG} did not connect: {_first_line(error)}"
         ) from error
 
 
 def is_chief(strategy: tf.distribute.Strategy) -> bool:
-    """Whether this process is the one that writes the run folder."""
+    """Whether this process writes the run folder."""
     resolver = strategy.cluster_resolver
     if not _has_workers(strategy):
         return True
@@ -68,9 +68,9 @@ def is_chief(strategy: tf.distribute.Strategy) -> bool:
 def distributed(
     strategy: tf.distribute.Strategy, batches: Callable[[], tf.data.Dataset]
 ) -> tf.data.Dataset:
-    """What `fit` reads: whole batches on one device, else a share for each replica in turn.
+    """What `fit` reads: whole batches on one device, else one share after another for the replicas.
 
-    Every worker makes the whole batches, which costs little, and embeds its own share.
+    Every worker makes the whole batches, which costs little, and trains on its own share.
     """
     if strategy.num_replicas_in_sync == 1:
         return batches()
@@ -110,8 +110,8 @@ def in_shares(batches: tf.data.Dataset, replicas: range, num_replicas: int) -> t
     return batches.flat_map(shares_of).prefetch(tf.data.AUTOTUNE)
 
 
-def agreed(strategy: tf.distribute.Strategy, value: float) -> float:
-    """The mean of the workers' values, the same in all; returns once all have come here."""
+def mean_across_workers(strategy: tf.distribute.Strategy, value: float) -> float:
+    """The mean of the workers' values, the same in all; returns once all workers have called it."""
     if not _has_workers(strategy):
         return value
 
@@ -124,22 +124,26 @@ def agreed(strategy: tf.distribute.Strategy, value: float) -> float:
 
 
 @contextmanager
-def lost_workers_are_told(strategy: tf.distribute.Strategy) -> Iterator[None]:
-    """Turns what TensorFlow says when another worker is gone into a sentence.
+def report_lost_workers(strategy: tf.distribute.Strategy) -> Iterator[None]:
+    """Turns the error that TensorFlow raises when another worker is gone into a user's error.
 
     Raises:
-        UserError: In place of it.
+        UserError: If another worker is gone.
     """
     try:
         yield
-    except LOST as error:
-        if not _has_workers(strategy):
+    except tf.errors.OpError as error:
+        if not _has_workers(strategy) or not _is_of_lost_worker(error):
             raise
         raise UserError(
-            f"a worker was lost ({_first_line(error)}): see what it said last, then start all "
+            f"a worker was lost ({_first_line(error)}): see its last message, then start all "
             "workers again with ",
             Parameter("resume", True),
         ) from error
+
+
+def _is_of_lost_worker(error: tf.errors.OpError) -> bool:
+    return isinstance(error, CONNECTION_ENDED) or PASSED_ON in str(error.message)
 
 
 def _has_workers(strategy: tf.distribute.Strategy) -> bool:
@@ -159,7 +163,7 @@ def _check_tf_config(text: str) -> None:
 
 
 def _first_line(error: tf.errors.OpError) -> str:
-    """What TensorFlow says of itself, without the places in its graph."""
+    """The first line of TensorFlow's message, without the nodes of its graph."""
     text = re.sub(r"\{\{.*?\}\}|Graph execution error:", "", str(error.message))
     lines = [line.strip(" ():") for line in text.splitlines() if line.strip(" ():")]
     return lines[0][:200] if lines else type(error).__name__

@@ -1,8 +1,8 @@
-"""Hard negatives from the whole corpus: what the model itself ranks best and the query never took.
+"""Hard negatives mined from the corpus: what the model ranks best beside the positives.
 
-The towers change as they learn, so every few epochs the corpus is ranked anew for every query of
-train. What was found is kept beside the checkpoints: a training that is resumed between two
-minings goes on with the same negatives.
+The towers change as they learn, so every few epochs the corpus is ranked again for every query of
+the train split. The mined rows are kept beside the checkpoints: a training that is resumed between
+two minings continues with the same negatives.
 """
 
 from collections.abc import Callable, Iterator
@@ -26,10 +26,10 @@ MINED_FILE = "mined.npz"
 
 
 def segments(epochs: range, loss: Loss) -> Iterator[range]:
-    """Cuts epochs where the corpus is to be mined anew; all in one where nothing is mined.
+    """Cuts epochs where the corpus is mined again; one segment where nothing is mined.
 
     Args:
-        epochs: What is still to be trained, numbered from 0.
+        epochs: The epochs still to be trained, numbered from 0.
         loss: How many negatives are mined, and how often.
     """
     start = epochs.start
@@ -44,7 +44,7 @@ def segments(epochs: range, loss: Loss) -> Iterator[range]:
 def mined_negatives(
     epoch: int, loss: Loss, folder: Path, mine_now: Callable[[], Ints]
 ) -> Ints | None:
-    """What was mined last before an epoch, or is to be mined for it.
+    """The mined negatives of an epoch, read from the run folder or mined now.
 
     Args:
         epoch: First epoch of a segment, or the one to resume at.
@@ -53,8 +53,8 @@ def mined_negatives(
         mine_now: Ranks the corpus with the model as it is.
 
     Returns:
-        `[num_queries, num_mined]` candidate rows or -1; None before the first mining, as untrained
-        towers know nothing, and where nothing is to be mined.
+        `[num_queries, num_mined]` candidate rows or -1; None before the first mining, as the
+        ranking of untrained towers means nothing, and where nothing is mined.
     """
     mined_at = epoch // loss.mine_every * loss.mine_every
     if not loss.mined_negatives or mined_at == 0:
@@ -72,7 +72,7 @@ def mined_negatives(
 
 
 def mine(model: TwoTowerModel, examples: Arrays, corpus: Corpus, k: int) -> Ints:
-    """Ranks the corpus for each query as its last train positive saw it.
+    """Ranks the corpus for each query, with the features of its last train positive.
 
     Args:
         model: The two towers, as they are now.

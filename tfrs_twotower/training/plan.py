@@ -1,4 +1,4 @@
-"""What a training would be, without training: the weights, the steps, the memory."""
+"""The dry run of a training: its parameters, steps and memory."""
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,10 +18,10 @@ from tfrs_twotower.training.optimizers import make_optimizer
 
 @dataclass(frozen=True)
 class Plan:
-    """What a training would be.
+    """Parameters, steps and memory of a training run.
 
-    `weights`: name and shape of each variable; `memory_bytes`: by what it is for, on one device;
-    the interpreter and TensorFlow themselves, about 0.6 GB, come on top.
+    `weights`: name and shape of each variable; `memory_bytes`: by purpose, on one device, without
+    the interpreter and TensorFlow itself, which take about 0.6 GB.
     """
 
     weights: dict[str, list[int]]
@@ -37,14 +37,14 @@ class Plan:
 
 
 def plan(config: Config, data: str | Path) -> Plan:
-    """Builds the model and counts; reads the manifest and vocabularies only.
+    """Builds the model and counts; reads only the manifest and the vocabularies.
 
     Args:
         config: Must describe the data.
         data: The prepared folder.
 
     Raises:
-        UserError: If the data does not serve.
+        UserError: If the data is unusable.
     """
     prepared = PreparedData(data, config)
     model = build_model(prepared)
@@ -56,7 +56,7 @@ def plan(config: Config, data: str | Path) -> Plan:
     num_steps = steps_per_epoch(num_examples, config.training.batch_size)
     optimizer = make_optimizer(config.training, num_steps)
     optimizer.build(model.trainable_variables)
-    # Row numbers, time, label and weight stand beside the features.
+    # Both rows, label and weight take 4 bytes each, the timestamp 8.
     key_bytes = 4 + 4 + 8 + 4 + 4
     examples_bytes = sum(of_train.values()) * (
         key_bytes + _bytes_an_entry(prepared.features_to_train)
@@ -85,9 +85,9 @@ def plan(config: Config, data: str | Path) -> Plan:
 
 
 def _step_bytes(config: Config) -> int:
-    """Of the largest tensors of a step: a block of scores and its gradient, embeddings of a batch.
+    """The largest tensors of a step: a block of scores and embeddings, each with its gradient.
 
-    Layers of towers hold their own beside it.
+    The activations of the towers' layers are not counted.
     """
     batch_size = config.training.batch_size
     num_candidates = batch_size + config.loss.uniform_negatives
@@ -97,7 +97,7 @@ def _step_bytes(config: Config) -> int:
 
 
 def _bytes_an_entry(features: dict[str, Feature]) -> int:
-    """Of encoded features in memory: float32 and int32 alike take four bytes."""
+    """Bytes of the encoded features of one example; float32 and int32 both take four."""
     specs = [encoded_spec(feature, name) for name, feature in features.items()]
     return sum(4 * _size(spec.shape[1:]) for spec in specs)
 

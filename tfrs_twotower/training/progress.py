@@ -1,4 +1,4 @@
-"""Training, shown on stderr while it runs."""
+"""The progress of a training on stderr."""
 
 import time
 
@@ -10,7 +10,7 @@ from tfrs_twotower.schema.training import Training
 
 
 class EpochProgress(keras.callbacks.Callback):
-    """A bar for the steps of an epoch, and a line that stays for each finished one."""
+    """A bar for the steps of an epoch, and a lasting line for each finished one."""
 
     def __init__(self, training: Training) -> None:
         """Shows the epochs that the config asks for."""
@@ -33,11 +33,11 @@ class EpochProgress(keras.callbacks.Callback):
         self._progress.start()
 
     def on_train_end(self, logs: dict[str, float] | None = None) -> None:
-        """Takes the bar away."""
+        """Removes the bar."""
         self._progress.stop()
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        """Starts the bar anew."""
+        """Resets the bar."""
         self._started_s = time.monotonic()
         self._progress.reset(
             self._task,
@@ -51,7 +51,7 @@ class EpochProgress(keras.callbacks.Callback):
         self._progress.update(self._task, completed=batch + 1, loss=logs["loss"])
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float]) -> None:
-        """Prints what the epoch came to."""
+        """Prints the loss and metrics of the epoch."""
         shown = "  ".join(f"{name} {value:.4f}" for name, value in logs.items() if _is_shown(name))
         seconds = time.monotonic() - self._started_s
         self._console.print(f"epoch {epoch + 1}/{self._epochs}  {shown}  {seconds:.1f} s")

@@ -1,4 +1,4 @@
-"""Training: prepared data and a config in, a run folder out."""
+"""Training: a config and a prepared folder -> a run folder."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -6,14 +6,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pyarrow as pa
 
 from tfrs_twotower import __version__
 from tfrs_twotower.data.batches import steps_per_epoch, training_batches, training_examples
 from tfrs_twotower.data.prepared import Arrays, Corpus, PreparedData
-from tfrs_twotower.evaluation.evaluate import Evaluation, evaluate_model
-from tfrs_twotower.evaluation.protocols import EvaluationSet, evaluation_set
+from tfrs_twotower.evaluation.aggregate import evaluate_model
+from tfrs_twotower.evaluation.inputs import EvaluationInputs
+from tfrs_twotower.evaluation.protocols import EvaluationSet, load_evaluation_set
+from tfrs_twotower.evaluation.result import Evaluation
 from tfrs_twotower.keras import keras, tf
 from tfrs_twotower.models.embed import embed
+from tfrs_twotower.models.projector import write_projector
 from tfrs_twotower.models.run_folder import (
     BEST_WEIGHTS,
     CONFIG_FILE,
@@ -23,54 +29,78 @@ from tfrs_twotower.models.run_folder import (
     check_same,
     write_inputs,
 )
+from tfrs_twotower.models.two_tower import TwoTowerModel
 from tfrs_twotower.schema import Config, UserError
 from tfrs_twotower.schema import prepared as layout
 from tfrs_twotower.schema.folders import MANIFEST, output_folder, write_json
-from tfrs_twotower.training.callbacks import KeepBest, RankingValidation, WatchLoss
+from tfrs_twotower.schema.results import Tabular
+from tfrs_twotower.training.callbacks import KeepBest, MeanLossAndNaNGuard, RankingValidation
 from tfrs_twotower.training.distribution import (
-    agreed,
     distributed,
     is_chief,
-    lost_workers_are_told,
     make_strategy,
+    mean_across_workers,
+    report_lost_workers,
 )
 from tfrs_twotower.training.mining import mine, mined_negatives, segments
 from tfrs_twotower.training.optimizers import make_optimizer
-from tfrs_twotower.training.projector import write_projector
-from tfrs_twotower.training.warm_start import EarlierRun, Moved, carry_over, earlier_run
+from tfrs_twotower.training.warm_start import (
+    EarlierRun,
+    VocabularyChanges,
+    carry_over,
+    earlier_run,
+)
 
 # Keras' callback writes its events of training there.
 EVENTS = f"{TENSORBOARD}/train"
+# More points than this make TensorBoard's projector slow in a browser.
+MAX_PROJECTED = 10_000
 
 
-@dataclass(frozen=True)
-class Training:
-    """What a training came to.
+@dataclass(frozen=True, repr=False)
+class TrainingResult(Tabular):
+    """The result of a training run.
 
-    `epochs`: the logs of each epoch; `best_epoch`: from 0; `validation`: the best epoch beside the
-    baselines, None where there is nothing to validate on; `moved`: what a warm start carried over,
-    by vocabulary, empty where none was asked for or the training was resumed.
+    Attributes:
+        folder: The run folder.
+        epochs: The logs of each epoch: its number from 0, `loss`, `val_<metric>`.
+        best_epoch: The epoch whose weights are kept, from 0.
+        validation: The best epoch beside the baselines; None where nothing could be validated on.
+        vocabulary_changes: By vocabulary, what a warm start carried over; empty without one, and
+            after a resume.
     """
 
     folder: Path
     epochs: list[dict[str, float]]
     best_epoch: int
     validation: Evaluation | None
-    moved: dict[str, Moved] = field(default_factory=dict)
+    vocabulary_changes: dict[str, VocabularyChanges] = field(default_factory=dict)
+
+    @property
+    def title(self) -> str:
+        """The run folder and its best epoch."""
+        of_all = f"best epoch {self.best_epoch + 1} of {len(self.epochs)}"
+        return f"Training run in {self.folder}: {of_all}"
+
+    def to_frame(self) -> pd.DataFrame:
+        """The logs: a row an epoch, counted from 1."""
+        logs = pd.DataFrame(self.epochs)
+        logs.index = pd.RangeIndex(1, 1 + len(logs), name="epoch")
+        return logs.drop(columns="epoch", errors="ignore")
 
 
 @dataclass(frozen=True)
 class _Inputs:
-    """What a training reads."""
+    """What a training run reads; `evaluation_set`: the validation split, None where it is empty."""
 
     data: PreparedData
     examples: Arrays
     corpus: Corpus
-    asked: EvaluationSet | None
+    evaluation_set: EvaluationSet | None
 
     @property
     def num_examples(self) -> int:
-        """Examples that an epoch steps through."""
+        """Examples of an epoch."""
         return len(training_examples(self.examples, self.data.config)[layout.LABEL])
 
     @property
@@ -88,7 +118,7 @@ def train(
     resume: bool = False,
     warm_start: str | Path | None = None,
     callbacks: Sequence[keras.callbacks.Callback] = (),
-) -> Training:
+) -> TrainingResult:
     """Trains a two-tower model with Keras and keeps the best epoch.
 
     Several workers (`training.distribution: multi_worker`) all call this, with folders that all of
@@ -99,55 +129,56 @@ def train(
         data: The prepared folder.
         output: The run folder to write.
         overwrite: Whether a finished run folder may be replaced.
-        resume: Whether an unfinished training in the folder is gone on with; it ends where an
-            uninterrupted one ends.
+        resume: Whether to resume an unfinished training in the folder; it ends with the weights of
+            an uninterrupted one.
         warm_start: A finished run of the same features and towers, on earlier data, whose weights
-            to begin with; see `tfrs_twotower.training.warm_start`.
+            to start from; see `tfrs_twotower.training.warm_start`.
         callbacks: Further Keras callbacks, for example to show progress; they see
             `val_<metric>` in the logs.
 
     Raises:
-        UserError: If the data does not serve, the training diverges, or a worker is lost.
+        UserError: If the data is unusable, the training diverges, or a worker is lost.
     """
-    strategy = make_strategy(config.training)
+    strategy = make_strategy(config.training)  # First: several workers need a fresh TensorFlow.
     earlier = earlier_run(warm_start, config) if warm_start is not None else None
     inputs = _read(data, config)
     claimed = output_folder(output, overwrite=overwrite, resume=resume)
     writes = is_chief(strategy)
     with (
-        lost_workers_are_told(strategy),
+        report_lost_workers(strategy),
         claimed if writes else nullcontext(Path(output)) as folder,
     ):
         with _chief_first(strategy):
             _begin(folder, inputs.data, earlier)
-        # What draws without a seed of its own, such as layers of a user's own towers.
+        # For what draws without a seed of its own, such as layers of a user's own towers.
         keras.utils.set_random_seed(config.training.seed)
         with strategy.scope():
             model = build_model(inputs.data)
             model.compile(optimizer=make_optimizer(config.training, inputs.steps_per_epoch))
-        # Each replica reports the loss of the whole batch; Keras would sum them.
+        # Each replica reports the loss of the whole batch; Keras would sum the replicas'.
         model.distribute_reduction_method = "first"
         keep_best = KeepBest(
             folder,
-            monitor=f"val_{config.training.metric}" if inputs.asked else None,
+            monitor=f"val_{config.training.metric}" if inputs.evaluation_set else None,
             patience=config.training.patience,
             writes=writes,
         )
-        moved = carry_over(earlier, model, inputs.data) if earlier else {}
-        with strategy.scope():  # It makes the optimizer's variables.
+        changes = carry_over(earlier, model, inputs.data) if earlier else {}
+        with strategy.scope():  # Makes the optimizer's variables.
             keep_best.restore(model)
         _fit(model, inputs, strategy, keep_best, folder, callbacks)
-        agreed(strategy, 0.0)  # The chief has written the best weights.
+        mean_across_workers(strategy, 0.0)  # Waits until the chief has written the best weights.
         tf.train.Checkpoint(model=model).read(str(folder / BEST_WEIGHTS)).expect_partial()
-        validation = None
-        if inputs.asked:
-            validation = evaluate_model(
-                model, inputs.data, inputs.asked, split="validation", unit="user"
-            )
-        result = Training(Path(output), keep_best.epochs, keep_best.best_epoch, validation, moved)
+        embeddings = embed(model.candidate_tower, inputs.corpus.features)
+        result = TrainingResult(
+            folder=Path(output),
+            epochs=keep_best.epochs,
+            best_epoch=keep_best.best_epoch,
+            validation=_validate(model, inputs, embeddings),
+            vocabulary_changes=changes,
+        )
         if writes:
-            embeddings = embed(model.candidate_tower, inputs.corpus.features)
-            write_projector(folder / EVENTS, embeddings, inputs.corpus, inputs.data)
+            _write_projector(folder / EVENTS, inputs, embeddings)
             _finish(folder, result, config)
     return result
 
@@ -162,12 +193,12 @@ def _read(folder: str | Path, config: Config) -> _Inputs:
             "least 2: bring more data, or change `split` or `labels`"
         )
     validates = data.manifest["counts"]["examples"]["validation"]["positives"]
-    asked = evaluation_set(data, "validation") if validates else None
-    return _Inputs(data, examples, data.corpus(), asked)
+    evaluation_set = load_evaluation_set(data, "validation") if validates else None
+    return _Inputs(data, examples, data.corpus(), evaluation_set)
 
 
 def _begin(folder: Path, data: PreparedData, earlier: EarlierRun | None) -> None:
-    """Writes down what the run is of, or checks that it is the one that was begun."""
+    """Records the inputs of a new run, or checks that a resumed run has the same."""
     began_from = earlier.digest if earlier else None
     if (folder / CONFIG_FILE).exists():
         check_same(folder, data, began_from)
@@ -183,12 +214,14 @@ def _fit(
     folder: Path,
     callbacks: Sequence[keras.callbacks.Callback],
 ) -> None:
-    """Trains what is left of the epochs, and mines negatives between them where asked for."""
+    """Trains the epochs that are left, and mines negatives between them where configured."""
     config = inputs.data.config
     left = range(keep_best.finished_epochs, config.training.epochs)
     metric = config.training.metric
     validation = (
-        [RankingValidation(inputs.asked, inputs.corpus, metric, strategy)] if inputs.asked else []
+        [RankingValidation(inputs.evaluation_set, inputs.corpus, metric, strategy)]
+        if inputs.evaluation_set
+        else []
     )
     events = keras.callbacks.TensorBoard(str(folder / TENSORBOARD), write_graph=False)
 
@@ -211,7 +244,7 @@ def _fit(
             steps_per_epoch=inputs.steps_per_epoch,
             verbose=0,
             callbacks=[
-                WatchLoss(),
+                MeanLossAndNaNGuard(),
                 *validation,
                 *([events] if is_chief(strategy) else []),
                 keep_best,
@@ -222,21 +255,41 @@ def _fit(
 
 @contextmanager
 def _chief_first(strategy: tf.distribute.Strategy) -> Iterator[None]:
-    """The other workers read what the chief writes."""
+    """Runs the block in the chief before the others, which read what it writes."""
     if not is_chief(strategy):
-        agreed(strategy, 0.0)
+        mean_across_workers(strategy, 0.0)
     yield
     if is_chief(strategy):
-        agreed(strategy, 0.0)
+        mean_across_workers(strategy, 0.0)
 
 
-def _finish(folder: Path, result: Training, config: Config) -> None:
+def _validate(
+    model: TwoTowerModel, inputs: _Inputs, candidates: npt.NDArray[np.float32]
+) -> Evaluation | None:
+    """Evaluates the best epoch; None where the validation split is empty."""
+    if inputs.evaluation_set is None:
+        return None
+    return evaluate_model(
+        EvaluationInputs(model, inputs.data, inputs.corpus, inputs.evaluation_set, candidates)
+    )
+
+
+def _write_projector(folder: Path, inputs: _Inputs, embeddings: npt.NDArray[np.float32]) -> None:
+    """The most frequent candidates for TensorBoard, coloured by title, attributes and count."""
+    counts = inputs.corpus.train_counts
+    rows = np.sort(np.argsort(-counts, kind="stable")[:MAX_PROJECTED])
+    attributes = inputs.data.candidate_table().take(rows)
+    attributes = attributes.append_column("train_count", pa.array(counts[rows]))
+    write_projector(attributes, embeddings[rows], folder)
+
+
+def _finish(folder: Path, result: TrainingResult, config: Config) -> None:
     write_json(
         folder / METRICS_FILE,
         {
             "epochs": result.epochs,
             "best_epoch": result.best_epoch,
-            "moved": {name: moved._asdict() for name, moved in result.moved.items()},
+            "moved": {name: one._asdict() for name, one in result.vocabulary_changes.items()},
             "validation": result.validation.as_dict() if result.validation else None,
         },
     )

@@ -1,8 +1,8 @@
-"""Hyper-parameter search: Optuna proposes settings of the config, training judges them.
+"""Hyper-parameter search: Optuna proposes settings of the config, training evaluates them.
 
 Each trial is a run folder of its own under `trials/`, the best of which can be evaluated and
-exported as it is. What Optuna knows stands in a journal of JSON lines: a search that was killed
-goes on with `resume`, and proposes what an uninterrupted one would have proposed.
+exported as it is. Optuna keeps its state in a journal of JSON lines: a search that was killed
+resumes, and proposes what an uninterrupted one would have proposed.
 """
 
 import json
@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pandas as pd
 import yaml
 
 from tfrs_twotower import __version__
@@ -26,6 +27,7 @@ from tfrs_twotower.schema import (
     parse_config,
 )
 from tfrs_twotower.schema.folders import MANIFEST, MARKER, output_folder, write_json
+from tfrs_twotower.schema.results import Tabular
 from tfrs_twotower.schema.search import Range
 from tfrs_twotower.training.train import train
 
@@ -52,10 +54,14 @@ def default_space(config: Config) -> Space:
 
 @dataclass(frozen=True)
 class Trial:
-    """One set of settings and what it came to.
+    """One set of settings and its result.
 
-    `value`: the best `training.metric` on the validation split, 0 where training diverged;
-    `is_pruned`: stopped early, being behind the median of the earlier ones.
+    Attributes:
+        number: From 0, in the order of the trials.
+        settings: By path.to.key of the config.
+        value: The best `training.metric` on the validation split; 0 where training diverged.
+        is_pruned: Whether it was stopped early, being behind the median of the earlier ones.
+        folder: Its run folder.
     """
 
     number: int
@@ -69,7 +75,34 @@ class Trial:
         return [f"{path}={_as_yaml(value)}" for path, value in self.settings.items()]
 
 
-def search(
+@dataclass(frozen=True, repr=False)
+class TuningResult(Tabular):
+    """The trials of a hyper-parameter search, best first; `metric` is what they are judged by."""
+
+    trials: tuple[Trial, ...]
+    metric: str
+
+    @property
+    def best(self) -> Trial:
+        """The trial with the highest value."""
+        return self.trials[0]
+
+    @property
+    def title(self) -> str:
+        """How many trials, and by what they are ordered."""
+        return f"{len(self.trials)} trials by {self.metric} on the validation split"
+
+    def to_frame(self) -> pd.DataFrame:
+        """A row a trial: its value, its settings, whether it was stopped early."""
+        rows = [
+            {self.metric: trial.value, **trial.settings, "is_pruned": trial.is_pruned}
+            for trial in self.trials
+        ]
+        index = pd.Index([trial.number for trial in self.trials], name="trial")
+        return pd.DataFrame(rows, index=index)
+
+
+def tune(
     config: Config,
     data: str | Path,
     output: str | Path,
@@ -78,24 +111,21 @@ def search(
     overwrite: bool = False,
     resume: bool = False,
     callbacks: Sequence[keras.callbacks.Callback] = (),
-) -> list[Trial]:
-    """Trains with settings that Optuna proposes.
+) -> TuningResult:
+    """Searches for better settings: trains with those that Optuna proposes.
 
     Args:
-        config: What stands fast; `search` says what is tried, else `default_space`.
+        config: What is not searched stays as it is; what is, is in `search`, else `default_space`.
         data: The prepared folder.
         output: The folder of the search.
         num_trials: How many, those of before a `resume` included.
         overwrite: Whether a finished search may be replaced.
-        resume: Whether to go on with the search in the folder, finished or not.
+        resume: Whether to continue the search in the folder, finished or not.
         callbacks: Further Keras callbacks of every training.
-
-    Returns:
-        The trials, best first.
 
     Raises:
         UsageError: If Optuna is not installed, or the space does not fit the config.
-        UserError: If the data does not serve.
+        UserError: If the data is unusable.
     """
     optuna = _optuna()
     space = config.search or default_space(config)
@@ -119,20 +149,19 @@ def search(
             study.tell(killed.number, state=optuna.trial.TrialState.FAIL)
             study.enqueue_trial(killed.params)
         while (done := len(_finished(study))) < num_trials:
-            # A sampler of its own for each trial: a search that is resumed draws the same.
+            # A sampler of its own for each trial: a resumed search draws the same.
             study.sampler = optuna.samplers.TPESampler(
                 n_startup_trials=STARTUP_TRIALS, seed=config.training.seed + done
             )
             _run_trial(study, config, space, data, folder, callbacks)
         write_json(folder / MANIFEST, {"kind": "search", "code_version": __version__})
-    return sorted(
-        (_as_trial(trial, Path(output)) for trial in _finished(study)),
-        key=lambda trial: (trial.is_pruned, -trial.value, trial.number),
-    )
+    trials = [_as_trial(trial, Path(output)) for trial in _finished(study)]
+    trials.sort(key=lambda trial: (trial.is_pruned, -trial.value, trial.number))
+    return TuningResult(tuple(trials), config.training.metric)
 
 
 class _Report(keras.callbacks.Callback):
-    """Tells Optuna of each epoch, and stops a trial that is behind the others."""
+    """Reports each epoch to Optuna, and stops a trial that is behind the others."""
 
     def __init__(self, trial: "optuna.Trial", metric: str) -> None:
         super().__init__()
@@ -210,7 +239,7 @@ def _as_yaml(value: Any) -> str:
 
 
 def _check_space(config: Config, space: Space) -> None:
-    """Tries both ends of everything, so that no search fails in the night."""
+    """Checks both ends of each range before the first trial, not hours later."""
     for path, values in space.items():
         if isinstance(values, list) and not values:
             raise UsageError(f"`search.{path}`: an empty list")
@@ -225,7 +254,7 @@ def _check_space(config: Config, space: Space) -> None:
 
 
 def _check_same(folder: Path, data: PreparedData) -> None:
-    """Writes down what a new search is of, or checks that one that goes on is of the same."""
+    """Records the inputs of a new search, or checks that a resumed one has the same."""
     if (folder / CONFIG_FILE).exists():
         check_same(folder, data)
     else:

@@ -1,8 +1,8 @@
-"""Weights of an earlier run for a model on newer data, whose vocabularies have moved.
+"""Weights of an earlier run for a model on newer data with other vocabularies.
 
-Rows of embedding tables follow their tokens. A token that is new begins where the earlier model
-had it, in its out-of-vocabulary row, where that row was trained (`dropout` of an id), and anew
-elsewhere. All other weights are carried over as they are; the optimizer begins anew.
+Rows of embedding tables follow their tokens. A token that is new starts from the row it was looked
+up in before, its out-of-vocabulary row, where that row was trained (`dropout` of an id), and from a
+fresh row elsewhere. All other weights are copied as they are; the optimizer starts afresh.
 """
 
 import hashlib
@@ -27,14 +27,15 @@ from tfrs_twotower.schema import Config, UsageError, UserError, differences, loa
 from tfrs_twotower.schema.features import WITH_VOCABULARY
 from tfrs_twotower.schema.folders import read_manifest
 
-# What may change from run to run: it decides values and rows, not what a weight means.
-FREE = ("column", "dropout", "max_size", "min_count", "separator")
+# Keys of features and towers that may change between the runs: they decide which values are read
+# and how weights are trained, not what a weight means.
+FREE = frozenset({"column", "dropout", "input_dropout", "max_size", "min_count", "separator"})
 
 Floats = npt.NDArray[np.float32]
 
 
-class Moved(NamedTuple):
-    """Tokens of one vocabulary: kept from the earlier run, new, and dropped."""
+class VocabularyChanges(NamedTuple):
+    """How many tokens of a vocabulary are kept from the earlier run, new, and dropped."""
 
     kept: int
     new: int
@@ -42,23 +43,22 @@ class Moved(NamedTuple):
 
 
 class EarlierRun(NamedTuple):
-    """A finished run to begin from."""
+    """A finished run to start from; `digest` is that of its weights and vocabularies."""
 
     folder: Path
     digest: str
-    """Of its weights and vocabularies."""
 
 
 def earlier_run(folder: str | Path, config: Config) -> EarlierRun:
-    """Checks that a run can be begun from.
+    """Checks that a training can start from a run.
 
     Args:
         folder: What `twotower train` wrote.
-        config: Of the training that is to begin.
+        config: Of the training that is to start.
 
     Raises:
         UserError: If there is no such run.
-        UsageError: If its model is another one than the config's.
+        UsageError: If the config describes another model than the run's.
     """
     folder = Path(folder)
     read_manifest(folder, kind="run", made_by=MADE_BY)
@@ -82,8 +82,13 @@ def earlier_run(folder: str | Path, config: Config) -> EarlierRun:
     return EarlierRun(folder, digest.hexdigest())
 
 
-def carry_over(run: EarlierRun, model: keras.Model, data: PreparedData) -> dict[str, Moved]:
+def carry_over(
+    run: EarlierRun, model: keras.Model, data: PreparedData
+) -> dict[str, VocabularyChanges]:
     """Gives a fresh model the weights of an earlier run.
+
+    Variables correspond by their path in the model, such as `query_tower._output.kernel`, not by
+    the order in which they were created.
 
     Args:
         run: See `earlier_run`.
@@ -91,7 +96,7 @@ def carry_over(run: EarlierRun, model: keras.Model, data: PreparedData) -> dict[
         data: The newer data.
 
     Returns:
-        What became of the tokens of each vocabulary, by feature name.
+        The changes of each vocabulary, by feature name.
 
     Raises:
         UserError: If the weights are not those of this model.
@@ -103,13 +108,19 @@ def carry_over(run: EarlierRun, model: keras.Model, data: PreparedData) -> dict[
         status.expect_partial().assert_existing_objects_matched()
     except (AssertionError, ValueError, tf.errors.OpError) as error:
         raise UserError(f"{run.folder} holds the weights of another model") from error
-    moved = {}
-    tables = _tables(model, data.config)
-    for old, new in zip(earlier.variables, model.variables, strict=True):
-        name = tables.get(new.ref())
+    old_variables, variables = _by_path(earlier), _by_path(model)
+    if lone := sorted(old_variables.keys() ^ variables.keys()):
+        raise UserError(
+            f"{run.folder} holds the weights of another model: {lone[0]} is in one of the two only"
+        )
+    changes = {}
+    features_of_tables = _features_of_tables(model, data.config)
+    for path, new in variables.items():
+        old = old_variables[path]
+        name = features_of_tables.get(new.ref())
         if name is not None:
             oov_buckets = _with_vocabulary(data.config)[name].oov_buckets
-            values, moved[name] = moved_rows(
+            values, changes[name] = reordered_rows(
                 old.numpy(),
                 new.numpy(),
                 _tokens(earlier_data.vocabulary_dir / f"{name}.txt"),
@@ -121,30 +132,30 @@ def carry_over(run: EarlierRun, model: keras.Model, data: PreparedData) -> dict[
             new.assign(old.value())
         else:
             raise UserError(
-                f"{run.folder}: {new.name} has shape {old.shape} there, {new.shape} here; only "
+                f"{run.folder}: {path} has shape {old.shape} there, {new.shape} here; only "
                 "embedding layers that are named like their feature may grow"
             )
-    return moved
+    return changes
 
 
-def moved_rows(
+def reordered_rows(
     old: Floats,
     fresh: Floats,
     old_tokens: list[bytes],
     new_tokens: list[bytes],
     oov_buckets: int,
-) -> tuple[Floats, Moved]:
+) -> tuple[Floats, VocabularyChanges]:
     """Rows of a table in the order of another vocabulary.
 
     Args:
         old: `[1 + oov_buckets + len(old_tokens), embedding_dim]`.
-        fresh: `[1 + oov_buckets + len(new_tokens), embedding_dim]`, for tokens without a past.
+        fresh: `[1 + oov_buckets + len(new_tokens), embedding_dim]`, for tokens that are new.
         old_tokens: In the order of rows.
         new_tokens: In the order of rows.
         oov_buckets: Of both tables.
 
     Returns:
-        The table for `new_tokens`, and what became of the tokens.
+        The table for `new_tokens`, and how the vocabulary changed.
     """
     first = FIRST_OOV_ROW + oov_buckets
     row_of: Mapping[bytes, int] = {token: row for row, token in enumerate(old_tokens, first)}
@@ -152,25 +163,38 @@ def moved_rows(
     is_new = rows < 0
     buckets = tf.strings.to_hash_bucket_fast(tf.constant(new_tokens, tf.string), oov_buckets)
     rows = np.where(is_new, FIRST_OOV_ROW + buckets.numpy(), rows)
-    moved = np.concatenate([old[:first], old[rows]])
-    # A row that never had a gradient is zero, and says nothing.
-    says_nothing = is_new & ~old[rows].any(axis=1)
-    moved[first:][says_nothing] = fresh[first:][says_nothing]
+    table = np.concatenate([old[:first], old[rows]])
+    # A row that is all zeros never had a gradient: nothing was learned there.
+    is_untrained = is_new & ~old[rows].any(axis=1)
+    table[first:][is_untrained] = fresh[first:][is_untrained]
     num_new = int(is_new.sum())
     kept = len(new_tokens) - num_new
-    return moved, Moved(kept, num_new, len(old_tokens) - kept)
+    return table, VocabularyChanges(kept, num_new, len(old_tokens) - kept)
 
 
 def _model_of(config: Config) -> dict[str, Any]:
-    """The part of a config that the weights depend on."""
+    """The part of a config that decides what the weights mean.
+
+    The order of features belongs to it: it is that of the columns that a tower's first layer reads.
+    """
     dumped = config.model_dump(mode="json", include={"features", "towers"})
-    for features in dumped["features"].values():
-        for feature in features.values():
-            for key in FREE:
-                feature.pop(key, None)
-    for side in ("query", "candidate"):
-        dumped["towers"][side].pop("dropout")
-    return dict(dumped, learns_temperature=config.loss.learns_temperature)
+    sides = dumped["features"]
+    return {
+        "features": {
+            side: {name: _without_free_keys(feature) for name, feature in features.items()}
+            for side, features in sides.items()
+        },
+        "order_of_features": {side: list(features) for side, features in sides.items()},
+        "towers": {
+            key: _without_free_keys(value) if isinstance(value, dict) else value
+            for key, value in dumped["towers"].items()
+        },
+        "learns_temperature": config.loss.learns_temperature,
+    }
+
+
+def _without_free_keys(settings: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in settings.items() if key not in FREE}
 
 
 def _with_vocabulary(config: Config) -> dict[str, Any]:
@@ -178,7 +202,13 @@ def _with_vocabulary(config: Config) -> dict[str, Any]:
     return {name: f for name, f in features.items() if isinstance(f, WITH_VOCABULARY)}
 
 
-def _tables(model: keras.Model, config: Config) -> dict[Any, str]:
+def _by_path(model: keras.Model) -> dict[str, tf.Variable]:
+    """The variables of a model, without those of its optimizer."""
+    own = {variable.ref() for variable in model.variables}
+    return {path: one for path, one in model.get_weight_paths().items() if one.ref() in own}
+
+
+def _features_of_tables(model: keras.Model, config: Config) -> dict[Any, str]:
     """The feature of each embedding table whose rows are tokens, by its variable."""
     named = _with_vocabulary(config)
     return {

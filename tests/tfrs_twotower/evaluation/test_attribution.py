@@ -1,4 +1,4 @@
-"""Who missed a relevant candidate, with each culprit planted."""
+"""At which stage relevant candidates are lost, with a loss planted at each."""
 
 import numpy as np
 import pytest
@@ -19,15 +19,15 @@ def pairs(*given: tuple[int, int]) -> Pairs:
     return Pairs(queries, rows)
 
 
-def test_each_relevant_candidate_has_one_culprit_or_none():
+def test_each_relevant_candidate_is_lost_at_one_stage_or_found():
     positives = pairs((0, 3), (0, 5), (1, 5), (1, 7), (1, 9))
-    asked = EvaluationSet({}, np.arange(2), positives, NOTHING, num_known=6)
+    evaluation_set = EvaluationSet({}, np.arange(2), positives, NOTHING, num_known=6)
     # Exact search has 3 and 5 of query 0, 7 and 9 of query 1 among the first two.
     exact = Ranking(np.array([1, 2, 3, 2, 1]), np.zeros([2, 0], np.int64))
     # The index lost 5; the rules of the request took 9.
     found, ruled = np.array([[3, 8], [9, 7]]), np.array([[3, 8], [7, -1]])
 
-    attribution = attribute(exact, found, ruled, asked)
+    attribution = attribute(exact, found, ruled, evaluation_set)
 
     assert attribution == Attribution(
         k=2, found=2, missed_by_model=1, missed_by_index=1, missed_by_rule=6 + 1
@@ -35,7 +35,7 @@ def test_each_relevant_candidate_has_one_culprit_or_none():
     assert attribution.total == 11
 
 
-def test_an_evaluation_with_models_says_who_missed_what(tiny_run, models):
+def test_an_evaluation_with_models_tells_the_stages_apart(tiny_run, models):
     evaluation = evaluate(*tiny_run, split="validation", models=models)
 
     for row in evaluation.details["attribution"]:
@@ -46,7 +46,7 @@ def test_an_evaluation_with_models_says_who_missed_what(tiny_run, models):
     assert evaluation.systems["served"]["all"] == pytest.approx(evaluation.systems["model"]["all"])
 
 
-def test_what_the_rules_of_a_request_take_is_told(tiny_run, models):
+def test_what_the_rules_of_a_request_remove_is_counted(tiny_run, models):
     free = evaluate(*tiny_run, split="validation", models=models)
     # No cosine is as large.
     ruled = evaluate(*tiny_run, split="validation", models=models, rules={"min_score": 1.5})

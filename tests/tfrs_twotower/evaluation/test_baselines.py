@@ -18,7 +18,9 @@ def pairs(*given: tuple[int, int]) -> Pairs:
     return Pairs(queries, rows)
 
 
-def asked(num_queries: int, positives: Pairs, excluded: Pairs | None = None) -> EvaluationSet:
+def evaluation_set_of(
+    num_queries: int, positives: Pairs, excluded: Pairs | None = None
+) -> EvaluationSet:
     return EvaluationSet(
         features={},
         query_rows=np.arange(num_queries),
@@ -34,7 +36,7 @@ def asked(num_queries: int, positives: Pairs, excluded: Pairs | None = None) -> 
 def test_popularity_ranks_by_count_and_equal_counts_by_id():
     counts = np.array([3, 9, 3, 0, 5])  # b, e, a, c, d
 
-    found = baselines.popularity(asked(1, pairs((0, 0), (0, 2), (0, 3))), counts, k=5)
+    found = baselines.popularity(evaluation_set_of(1, pairs((0, 0), (0, 2), (0, 3))), counts, k=5)
 
     assert found.ranks.tolist() == [3, 4, 5]
     assert found.top_rows.tolist() == [[1, 4, 0, 2, 3]]
@@ -44,7 +46,7 @@ def test_popularity_leaves_out_what_the_query_had():
     counts = np.array([3, 9, 3, 0, 5])
 
     found = baselines.popularity(
-        asked(2, pairs((0, 0), (1, 0)), pairs((0, 1), (0, 4))), counts, k=2
+        evaluation_set_of(2, pairs((0, 0), (1, 0)), pairs((0, 1), (0, 4))), counts, k=2
     )
 
     assert found.ranks.tolist() == [1, 3]
@@ -54,7 +56,7 @@ def test_popularity_leaves_out_what_the_query_had():
 def test_counts_that_differ_by_one_are_told_apart_however_large():
     counts = np.array([2**24, 2**24 + 1, 2**40, 2**40 + 1])  # float32 takes them for two.
 
-    found = baselines.popularity(asked(1, pairs((0, 0))), counts, k=4)
+    found = baselines.popularity(evaluation_set_of(1, pairs((0, 0))), counts, k=4)
 
     assert found.top_rows.tolist() == [[3, 2, 1, 0]]
 
@@ -65,7 +67,7 @@ def test_counts_that_differ_by_one_are_told_apart_however_large():
 def test_chance_puts_a_candidate_anywhere_alike():
     everybody = pairs(*((query, query % 50) for query in range(2000)))
 
-    ranks = baselines.chance(asked(2000, everybody), 50, seed=1, k=10).ranks
+    ranks = baselines.chance(evaluation_set_of(2000, everybody), 50, seed=1, k=10).ranks
 
     # Uniform over 1..50: mean 25.5, standard deviation 14.4, of the mean 0.32 (candidates share
     # directions, hence the margin).
@@ -77,7 +79,7 @@ def test_chance_is_decided_by_its_seed():
     everybody = pairs(*((query, 3) for query in range(30)))
 
     first, again, other = (
-        baselines.chance(asked(30, everybody), 50, seed=seed, k=10).ranks.tolist()
+        baselines.chance(evaluation_set_of(30, everybody), 50, seed=seed, k=10).ranks.tolist()
         for seed in (1, 1, 2)
     )
 
@@ -129,7 +131,7 @@ def test_neighbours_are_those_of_the_definition(monkeypatch, num_neighbours):
     had = (np.random.default_rng(1).random([12, 7]) < 0.4).astype(np.float64)
     everybody = pairs(*((query, query % 7) for query in range(12)))
 
-    found = baselines.item_knn(asked(12, everybody), np.nonzero(had), 12, 7, k=7)
+    found = baselines.item_knn(evaluation_set_of(12, everybody), np.nonzero(had), 12, 7, k=7)
 
     scores = np.round(dense_knn(had, num_neighbours), 5)
     expected = [sorted(range(7), key=lambda c: (-row[c], c)) for row in scores]
@@ -140,7 +142,7 @@ def test_neighbours_are_those_of_the_definition(monkeypatch, num_neighbours):
 def test_a_query_without_a_past_gets_the_order_of_ids():
     known = (np.array([0, 0, 1]), np.array([1, 2, 2]))
 
-    found = baselines.item_knn(asked(3, pairs((2, 1)), pairs()), known, 3, 4, k=4)
+    found = baselines.item_knn(evaluation_set_of(3, pairs((2, 1)), pairs()), known, 3, 4, k=4)
 
     assert found.ranks.tolist() == [2]
     assert found.top_rows[0].tolist() == [1, 2, 0, 3]
@@ -156,7 +158,7 @@ def ranked(tmp_path):
     def of(lists, positives, excluded=None, query_ids=("ann", "bob"), k=3):
         table = pd.DataFrame({"query_id": list(lists), "candidate_ids": list(lists.values())})
         table.to_parquet(tmp_path / "lists.parquet")
-        question = asked(len(query_ids), positives, excluded)
+        question = evaluation_set_of(len(query_ids), positives, excluded)
         return baselines.ranked_lists(
             tmp_path / "lists.parquet", question, np.array(query_ids), CANDIDATES, k
         )
@@ -224,4 +226,6 @@ def test_a_file_that_holds_no_lists_is_told(tmp_path, content):
         pd.DataFrame({"query_id": ["ann"], "items": [["a"]]}).to_parquet(path)
 
     with pytest.raises(UsageError, match=r"cannot read ranked lists from .*lists\.parquet: expect"):
-        baselines.ranked_lists(path, asked(1, pairs((0, 0))), np.array(["ann"]), CANDIDATES, 3)
+        baselines.ranked_lists(
+            path, evaluation_set_of(1, pairs((0, 0))), np.array(["ann"]), CANDIDATES, 3
+        )

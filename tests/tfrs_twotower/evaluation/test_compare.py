@@ -66,6 +66,19 @@ def test_a_planted_difference_is_found(tmp_path, ranks):
     assert found.p_value < 0.001
 
 
+def test_a_comparison_shows_each_run_in_the_order_given(tmp_path, ranks):
+    better = [[max(1, rank - 4) for rank in one] for one in ranks]
+    comparison = compare([write_run(tmp_path / "z", ranks), write_run(tmp_path / "a", better)])
+
+    table = comparison.to_frame()
+    found = of(comparison, "a", "mrr")
+    assert table.loc[("a", "mrr"), "difference"] == found.difference
+    assert table.loc[("a", "mrr"), "p_value"] == found.p_value
+    first, *lines = repr(comparison).splitlines()
+    assert first == "Comparison of 2 runs with z, evaluation test-full: 400 queries"
+    assert [line.split()[0] for line in lines[-2:]] == ["z", "a"]
+
+
 def test_noise_alone_is_no_difference(tmp_path, ranks):
     other = np.random.default_rng(5).integers(1, 60, [400, 2]).tolist()
     comparison = compare([write_run(tmp_path / "a", ranks), write_run(tmp_path / "b", other)])
@@ -123,7 +136,7 @@ def test_a_comparison_is_json_that_any_reader_accepts(tmp_path, ranks):
 
 
 def test_one_run_is_nothing_to_compare(tmp_path, ranks):
-    with pytest.raises(UsageError, match="takes two runs or more"):
+    with pytest.raises(UsageError, match="a comparison needs two runs or more"):
         compare([write_run(tmp_path / "a", ranks)])
 
 
@@ -141,7 +154,7 @@ def test_runs_that_share_no_query_are_told(tmp_path):
     first = write_run(tmp_path / "a", [[1]], query_ids=["ann"])
     second = write_run(tmp_path / "b", [[1]], query_ids=["bob"])
 
-    with pytest.raises(UserError, match="a, b were asked different queries"):
+    with pytest.raises(UserError, match="a, b were evaluated on different queries"):
         compare([first, second])
 
 

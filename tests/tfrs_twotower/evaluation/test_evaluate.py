@@ -11,8 +11,14 @@ import pytest
 from tests import every_kind
 from tfrs_twotower.data.prepared import PreparedData
 from tfrs_twotower.evaluation import evaluate as evaluate_module
-from tfrs_twotower.evaluation.evaluate import evaluate, evaluate_model
-from tfrs_twotower.evaluation.protocols import evaluation_set
+from tfrs_twotower.evaluation import inputs as inputs_module
+from tfrs_twotower.evaluation import rankers
+from tfrs_twotower.evaluation.aggregate import aggregate, evaluate_model
+from tfrs_twotower.evaluation.evaluate import evaluate
+from tfrs_twotower.evaluation.inputs import EvaluationInputs
+from tfrs_twotower.evaluation.protocols import load_evaluation_set
+from tfrs_twotower.evaluation.slices import slices_of
+from tfrs_twotower.models import embed as embed_module
 from tfrs_twotower.models.embed import embed
 from tfrs_twotower.models.run_folder import build_model
 from tfrs_twotower.schema import UserError
@@ -37,6 +43,10 @@ def run(tmp_path_factory, data):
     folder = tmp_path_factory.mktemp("run") / "run"
     train(every_kind.config(epochs=1), data.folder, folder)
     return folder
+
+
+def inputs_of(model, data, split):
+    return EvaluationInputs.read(model, data, load_evaluation_set(data, split))
 
 
 def by_definition(model, data, split):
@@ -85,7 +95,7 @@ def by_definition(model, data, split):
 
 @pytest.mark.parametrize("split", ["validation", "test"])
 def test_metrics_are_those_of_a_definition_in_plain_numpy(model, data, split):
-    evaluation = evaluate_model(model, data, evaluation_set(data, split), split=split, unit="user")
+    evaluation = evaluate_model(inputs_of(model, data, split))
 
     of_query, means = by_definition(model, data, split)
     for name, expected in means.items():
@@ -98,9 +108,7 @@ def test_metrics_are_those_of_a_definition_in_plain_numpy(model, data, split):
 
 
 def test_popularity_and_chance_are_measured_beside_the_model(model, data):
-    evaluation = evaluate_model(
-        model, data, evaluation_set(data, "test"), split="test", unit="user"
-    )
+    evaluation = evaluate_model(inputs_of(model, data, "test"))
 
     wanted = {"recall_at_10", "recall_at_100", "hit_rate_at_10", "ndcg_at_10", "mrr"}
     for name in ("model", "popularity", "random"):
@@ -108,9 +116,7 @@ def test_popularity_and_chance_are_measured_beside_the_model(model, data):
 
 
 def test_a_slice_without_queries_has_no_metric_and_not_a_metric_of_zero(model, data):
-    evaluation = evaluate_model(
-        model, data, evaluation_set(data, "test"), split="test", unit="user"
-    )
+    evaluation = evaluate_model(inputs_of(model, data, "test"))
 
     assert evaluation.num_queries["cold"] == 0
     assert set(evaluation.systems["model"]["cold"].values()) == {None}
@@ -129,10 +135,7 @@ def test_warm_and_cold_users_are_told_apart(tmp_path, data):
         return PreparedData(made, data.config)
 
     partly_cold = without_cold(tmp_path / "prepared")
-    asked = evaluation_set(partly_cold, "test")
-    evaluation = evaluate_model(
-        build_model(partly_cold), partly_cold, asked, split="test", unit="user"
-    )
+    evaluation = evaluate_model(inputs_of(build_model(partly_cold), partly_cold, "test"))
 
     per_query = evaluation.per_query.set_index("query_id")
     assert set(per_query.index[~per_query["is_warm"]]) == cold & set(per_query.index)
@@ -146,7 +149,7 @@ def test_warm_and_cold_users_are_told_apart(tmp_path, data):
 def test_the_size_of_the_batches_changes_nothing(model, data, monkeypatch):
     features = data.corpus().features
     whole = embed(model.candidate_tower, features)
-    monkeypatch.setattr(evaluate_module, "EMBED_BATCH", 4)
+    monkeypatch.setattr(embed_module, "EMBED_BATCH", 4)
 
     np.testing.assert_allclose(embed(model.candidate_tower, features), whole, atol=1e-6)
     assert whole.shape == (every_kind.NUM_CANDIDATES, 8)
@@ -159,30 +162,44 @@ def test_embeddings_that_are_not_finite_are_told_and_not_ranked_first(data):
     output.assign(np.full_like(output, np.nan))
 
     with pytest.raises(UserError, match="training diverged: the query_tower gives values that are"):
-        evaluate_model(broken, data, evaluation_set(data, "test"), split="test", unit="user")
+        evaluate_model(inputs_of(broken, data, "test"))
 
 
 def test_lists_of_another_system_are_measured_by_the_same_rules(model, data, tmp_path):
-    asked = evaluation_set(data, "test")
-    ids, candidates = data.query_ids()[asked.query_rows], data.corpus().candidate_ids
+    evaluation_set = load_evaluation_set(data, "test")
+    ids, candidates = data.query_ids()[evaluation_set.query_rows], data.corpus().candidate_ids
     perfect = [
-        candidates[asked.positives.candidate_rows[asked.positives.queries == query]].tolist()
+        candidates[
+            evaluation_set.positives.candidate_rows[evaluation_set.positives.queries == query]
+        ].tolist()
         for query in range(len(ids))
     ]
     lists = pd.DataFrame({"query_id": ids, "candidate_ids": perfect})
     lists.to_parquet(tmp_path / "oracle.parquet")
 
-    evaluation = evaluate_model(
-        model,
-        data,
-        asked,
-        split="test",
-        unit="user",
-        ranked_lists={"oracle": tmp_path / "oracle.parquet"},
+    inputs = EvaluationInputs.read(model, data, evaluation_set)
+    ranker = rankers.ranked_lists(tmp_path / "oracle.parquet")
+    evaluation = aggregate(
+        inputs,
+        {"model": rankers.model(inputs), "oracle": ranker(inputs)},
+        slices_of(data, inputs.corpus, evaluation_set),
     )
 
     oracle = evaluation.systems["oracle"]["all"]
     assert (oracle["recall_at_10"], oracle["ndcg_at_10"], oracle["mrr"]) == (1.0, 1.0, 1.0)
+
+
+def test_an_evaluation_shows_the_headline_metrics_and_is_a_frame(model, data):
+    evaluation = evaluate_model(inputs_of(model, data, "test"))
+
+    table = evaluation.to_frame()
+    assert table.loc[("model", "all"), "mrr"] == evaluation.systems["model"]["all"]["mrr"]
+    assert table.loc[("model", "cold")].isna().all()
+    first, *lines = repr(evaluation).splitlines()
+    assert first.startswith("Evaluation of the test split, full protocol: ")
+    assert [line.split()[0] for line in lines[2:]] == ["model", "popularity", "random"]
+    assert f"{evaluation.systems['popularity']['all']['mrr']:.4f}" in lines[3]
+    assert "<table" in evaluation._repr_html_()
 
 
 # --- of a run -------------------------------------------------------------------------------
@@ -198,6 +215,29 @@ def test_an_evaluation_of_a_run_is_written_beside_it(run, data, unit, name):
     assert aggregates["unit"] == unit
     assert len(per_query) == evaluation.num_queries["all"]
     assert per_query["ranks"].map(len).sum() == evaluation.num_positives
+
+
+def test_the_corpus_is_read_and_embedded_once(run, data, monkeypatch):
+    """Queries are embedded again with shuffled features and in other moments, candidates never."""
+    calls = {"corpus": 0, "candidate_tower": 0, "query_tower": 0}
+    read_corpus = PreparedData.corpus
+
+    def counted_corpus(self):
+        calls["corpus"] += 1
+        return read_corpus(self)
+
+    def counted_embed(tower, encoded):
+        calls[tower.name] += 1
+        return embed(tower, encoded)
+
+    monkeypatch.setattr(PreparedData, "corpus", counted_corpus)
+    for module in (evaluate_module, inputs_module):
+        monkeypatch.setattr(module, "embed", counted_embed)
+    evaluate(run, data.folder)
+
+    assert (calls["corpus"], calls["candidate_tower"]) == (1, 1)
+    # All, the sample unchanged, each feature shuffled, morning and evening.
+    assert calls["query_tower"] == 2 + len(data.config.query_features) + 2
 
 
 def test_an_evaluation_that_cannot_be_written_leaves_the_one_before(run, data, monkeypatch):
@@ -233,9 +273,7 @@ def test_the_same_evaluation_writes_the_same_bytes(run, data):
 
 
 def test_a_model_below_popularity_is_said_so(model, data):
-    evaluation = evaluate_model(
-        model, data, evaluation_set(data, "test"), split="test", unit="user"
-    )
+    evaluation = evaluate_model(inputs_of(model, data, "test"))
     ours, popular = (evaluation.systems[name]["all"] for name in ("model", "popularity"))
 
     ours["recall_at_10"], popular["recall_at_10"] = 0.1, 0.2

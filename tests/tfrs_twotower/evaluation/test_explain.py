@@ -1,17 +1,15 @@
-"""What a model says for itself: explanations, and how much the moment changes lists."""
+"""Explanations of single recommendations."""
 
 import numpy as np
 import pytest
 
 from tests import every_kind
 from tfrs_twotower.data.prepared import PreparedData
-from tfrs_twotower.evaluation.context_sensitivity import sensitivity
 from tfrs_twotower.evaluation.explain import Contribution, Explanation, Neighbour, explain
-from tfrs_twotower.evaluation.moments import morning_and_evening
 from tfrs_twotower.keras import tf
 from tfrs_twotower.models.embed import embed
 from tfrs_twotower.models.run_folder import load_run
-from tfrs_twotower.schema import UsageError, UserError, parse_config
+from tfrs_twotower.schema import UsageError, UserError
 from tfrs_twotower.training.train import train
 
 QUERY = {
@@ -109,12 +107,12 @@ def test_an_id_that_nobody_knows_has_no_say(folders):
     assert of_query == {"age"}
 
 
-def test_an_explanation_reads_as_sentences():
-    told = Explanation(
+def test_an_explanation_is_sentences_and_a_table():
+    explanation = Explanation(
         query={"user": "7"},
         is_known=False,
         candidate_id="12",
-        title="Alien",
+        candidate_title="Alien",
         score=0.75,
         rank=3,
         corpus_size=3416,
@@ -124,16 +122,23 @@ def test_an_explanation_reads_as_sentences():
             Contribution("clock", "context", -0.125),
             Contribution("price", "candidate", 0.0001),
         ],
-    ).in_words()
+    )
 
-    assert told == [
+    assert explanation.in_words() == [
         "Alien (12) scores 0.750: rank 3 of 3,416.",
-        "The query's id is not known: only what else was given speaks.",
-        "Of the history it is nearest to Aliens (9) (0.81).",
+        "The query's id is unknown: only the other features were used.",
+        "Of the history it is most similar to Aliens (9) (0.81).",
         "The query's past adds 0.500: without it the score would be 0.250.",
         "The context's clock takes 0.125 away: without it the score would be 0.875.",
         "The candidate's price changes nothing.",
     ]
+    assert explanation.to_frame().to_dict("index") == {
+        "past": {"side": "query", "adds": 0.5},
+        "clock": {"side": "context", "adds": -0.125},
+        "price": {"side": "candidate", "adds": 0.0001},
+    }
+    assert repr(explanation).startswith("Alien (12) scores 0.750: rank 3 of 3,416.\n")
+    assert explanation.as_dict()["title"] == "Alien"
 
 
 @pytest.mark.parametrize(
@@ -154,62 +159,6 @@ def test_mistakes_are_refused_in_a_line(folders, query, candidate, error, said):
         explain(*folders, query, candidate)
 
     assert len(str(refused.value).splitlines()) == 1
-
-
-# --- moments --------------------------------------------------------------------------------
-
-
-def test_a_moment_is_as_alike_to_itself_as_can_be(folders):
-    moment = {"moment": 1_709_712_000}
-
-    found = sensitivity(*folders, first=moment, second=moment)
-
-    assert found.overlap_at_10 == 1.0
-    assert found.context_mode == "user_tower"
-
-
-def test_morning_and_evening_are_by_the_clock_of_the_feature(folders):
-    found = sensitivity(*folders)
-
-    # Paris is an hour ahead of UTC in March: 07:00 and 19:00 UTC, twelve hours apart.
-    assert found.first["moment"] % 86_400 == 7 * 3600
-    assert found.second["moment"] - found.first["moment"] == 12 * 3600
-    assert 0.0 <= found.overlap_at_10 <= 1.0
-
-
-def test_a_model_that_reads_no_hour_has_no_morning():
-    config = parse_config(
-        "columns: {timestamp: ts}\n"
-        "features:\n"
-        "  query: {user: {kind: id}}\n"
-        "  context: {day: {kind: timestamp, parts: [weekday]}}\n"
-        "  candidate: {item: {kind: id}}",
-        "test.yaml",
-    )
-
-    assert morning_and_evening(config) is None
-
-
-def test_a_moment_of_no_feature_is_refused(folders):
-    with pytest.raises(UsageError, match="weather is no context feature: expected some of moment"):
-        sensitivity(*folders, first={"weather": 1}, second={"weather": 2})
-
-
-@pytest.mark.parametrize(
-    ("moment", "said"),
-    [
-        pytest.param({}, "a moment is empty: .* one of moment", id="empty"),
-        pytest.param({"moment": "noon"}, "moment takes Unix seconds, .* got 'noon'", id="text"),
-    ],
-)
-def test_a_moment_that_says_nothing_is_refused(folders, moment, said):
-    with pytest.raises(UsageError, match=said):
-        sensitivity(*folders, first=moment, second={"moment": 1})
-
-
-def test_one_moment_alone_is_refused(folders):
-    with pytest.raises(UsageError, match="both moments or none"):
-        sensitivity(*folders, first={"moment": 1})
 
 
 def test_the_prepared_folder_is_read_only(folders):

@@ -1,4 +1,4 @@
-"""Popularity profiles, sensitivity and users, against planted rankings."""
+"""Popularity profiles and example users, against planted rankings."""
 
 import numpy as np
 import pandas as pd
@@ -7,14 +7,14 @@ import pytest
 from tests import every_kind
 from tfrs_twotower.data.prepared import Corpus, PreparedData
 from tfrs_twotower.evaluation import insights
-from tfrs_twotower.evaluation.protocols import EvaluationSet, evaluation_set
+from tfrs_twotower.evaluation.protocols import EvaluationSet, load_evaluation_set
 from tfrs_twotower.evaluation.ranking import Pairs, Ranking
 from tfrs_twotower.schema import UserError
 
 NOTHING = Pairs(*np.zeros([2, 0], np.int64))
 
 
-def asked(*positives: tuple[int, int]) -> EvaluationSet:
+def evaluation_set_of(*positives: tuple[int, int]) -> EvaluationSet:
     queries, rows = np.array(positives, np.int64).T
     return EvaluationSet({}, np.unique(queries), Pairs(queries, rows), NOTHING, num_known=0)
 
@@ -34,7 +34,7 @@ def test_lists_and_choices_are_told_by_tenths_of_the_order_of_popularity():
         "long": ranking([9, 9], [19, -1], [4, 2]),
     }
 
-    found = insights.popularity_profile(rankings, asked((0, 3), (1, 18)), corpus)
+    found = insights.popularity_profile(rankings, evaluation_set_of((0, 3), (1, 18)), corpus)
 
     assert found["popular"] == [1.0] + [0.0] * 9
     np.testing.assert_allclose(found["long"], [0, 1 / 3, 1 / 3, *[0] * 6, 1 / 3])
@@ -44,46 +44,18 @@ def test_lists_and_choices_are_told_by_tenths_of_the_order_of_popularity():
 def test_a_corpus_smaller_than_ten_has_empty_tenths():
     corpus = Corpus({}, np.array(["a", "b"]), np.array([1, 2]))
 
-    found = insights.popularity_profile({"it": ranking([1], [1])}, asked((0, 0)), corpus)
+    found = insights.popularity_profile(
+        {"it": ranking([1], [1])}, evaluation_set_of((0, 0)), corpus
+    )
 
     assert sum(found["it"]) == sum(found["consumed"]) == 1.0
-
-
-# --- sensitivity ----------------------------------------------------------------------------
-
-
-def test_a_feature_that_changes_nothing_overlaps_wholly():
-    unchanged = ranking([1, 12], [4, 5], [6, 7])
-    other = ranking([11, 12], [8, 9], [6, 3])
-
-    idle, felt = insights.sensitivity(
-        {"idle": unchanged, "felt": other}, unchanged, asked((0, 4), (1, 2)), context=["felt"]
-    )
-
-    assert (idle["overlap_at_10"], idle["recall_at_10"], idle["is_context"]) == (1.0, 0.5, False)
-    assert (felt["overlap_at_10"], felt["recall_at_10"], felt["is_context"]) == (0.25, 0.0, True)
-    assert felt["recall_at_10_unchanged"] == 0.5
-
-
-def test_one_feature_is_dealt_anew_and_the_others_stay():
-    number = np.arange(50)
-    question = asked((0, 1))._replace(
-        query_rows=number, features={"a": number, "b": np.stack([number, number], 1)}
-    )
-
-    dealt = insights.shuffled(question, "b", seed=1)
-
-    assert dealt.features["a"].tolist() == number.tolist()
-    assert sorted(dealt.features["b"][:, 0]) == number.tolist()
-    assert (dealt.features["b"][:, 0] == dealt.features["b"][:, 1]).all()
-    assert (dealt.features["b"][:, 0] != number).any()
 
 
 @pytest.mark.parametrize(
     ("entries", "wanted", "expected"), [(3, 6, [0, 1, 2]), (9, 3, [0, 4, 8]), (1, 4, [0])]
 )
-def test_positions_are_spread_from_the_first_to_the_last(entries, wanted, expected):
-    assert insights.spread(entries, wanted).tolist() == expected
+def test_positions_are_evenly_spaced_from_the_first_to_the_last(entries, wanted, expected):
+    assert insights.evenly_spaced(entries, wanted).tolist() == expected
 
 
 # --- users ----------------------------------------------------------------------------------
@@ -101,18 +73,18 @@ def data(tmp_path_factory):
 
 
 def test_a_user_is_shown_with_what_she_had_got_and_chose(data):
-    question, corpus = evaluation_set(data, "test"), data.corpus()
-    ranks = 1 + np.arange(len(question.positives.queries))
-    lists = np.full([len(question.query_rows), 3], -1)
-    lists[:, 0] = question.positives.candidate_rows[0]
-    query_id = data.query_ids()[question.query_rows[0]]
+    evaluation_set, corpus = load_evaluation_set(data, "test"), data.corpus()
+    ranks = 1 + np.arange(len(evaluation_set.positives.queries))
+    lists = np.full([len(evaluation_set.query_rows), 3], -1)
+    lists[:, 0] = evaluation_set.positives.candidate_rows[0]
+    query_id = data.query_ids()[evaluation_set.query_rows[0]]
 
-    shown = insights.users(data, corpus, question, Ranking(ranks, lists), [query_id])[0]
+    shown = insights.users(data, corpus, evaluation_set, Ranking(ranks, lists), [query_id])[0]
 
     # Row 0 is padding, row 1 unknown, row 2 item-0.
-    asked_with = [row for row in question.features["recent"][0].tolist() if row]
-    history = ["(unknown)" if row == 1 else f"item-{row - 2}" for row in asked_with]
-    chosen = question.positives.candidate_rows[question.positives.queries == 0]
+    held = [row for row in evaluation_set.features["recent"][0].tolist() if row]
+    history = ["(unknown)" if row == 1 else f"item-{row - 2}" for row in held]
+    chosen = evaluation_set.positives.candidate_rows[evaluation_set.positives.queries == 0]
     assert shown["query_id"] == query_id
     assert [entry["candidate_id"] for entry in shown["history"]] == history[::-1]
     assert [(entry["candidate_id"], entry["is_relevant"]) for entry in shown["recommended"]] == [
@@ -125,10 +97,12 @@ def test_a_user_is_shown_with_what_she_had_got_and_chose(data):
 
 
 def test_titles_are_shown_where_there_are_some(data):
-    question, corpus = evaluation_set(data, "test"), data.corpus()
-    rows = np.arange(len(corpus))[np.newaxis].repeat(len(question.query_rows), axis=0)
+    evaluation_set, corpus = load_evaluation_set(data, "test"), data.corpus()
+    rows = np.arange(len(corpus))[np.newaxis].repeat(len(evaluation_set.query_rows), axis=0)
 
-    shown = insights.users(data, corpus, question, Ranking(question.positives.queries, rows))
+    shown = insights.users(
+        data, corpus, evaluation_set, Ranking(evaluation_set.positives.queries, rows)
+    )
 
     attributes = pd.read_parquet(data.folder / "candidate_attributes-00000-of-00001.parquet")
     expected = attributes.set_index("candidate_id")["title"].fillna("").to_dict()
@@ -136,12 +110,16 @@ def test_titles_are_shown_where_there_are_some(data):
 
 
 def test_a_user_that_is_not_evaluated_is_told(data):
-    question = evaluation_set(data, "test")
-    lists = np.zeros([len(question.query_rows), 1], np.int64)
+    evaluation_set = load_evaluation_set(data, "test")
+    lists = np.zeros([len(evaluation_set.query_rows), 1], np.int64)
 
     with pytest.raises(
         UserError, match="user 'nobody' is not among the .* users evaluated: expect"
     ):
         insights.users(
-            data, data.corpus(), question, Ranking(question.positives.queries, lists), ["nobody"]
+            data,
+            data.corpus(),
+            evaluation_set,
+            Ranking(evaluation_set.positives.queries, lists),
+            ["nobody"],
         )

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy.stats import permutation_test
 
 from tfrs_twotower.evaluation.intervals import bootstrap, paired_p_value
 
@@ -103,6 +104,22 @@ def test_a_handful_of_users_gives_the_exact_share_of_sign_flips():
     p = paired_p_value(np.array([1.0, 2.0, 4.0]), each_its_own(3), seed=3)
 
     assert p == pytest.approx(2 / 8, abs=0.02)
+
+
+def test_the_p_value_is_that_of_scipy():
+    """SciPy enumerates all sign flips of so few users; events of a user are summed first."""
+    generator = np.random.default_rng(9)
+    of_users = generator.normal(0.4, 1.0, 12)
+    clusters = np.repeat(np.arange(12), 3)
+    events = generator.normal(0.0, 0.1, 36)
+    events += ((of_users - np.bincount(clusters, events)) / 3)[clusters]
+
+    exact = permutation_test(
+        (of_users,), lambda sums, axis: sums.sum(axis), permutation_type="samples", n_resamples=5000
+    ).pvalue
+
+    assert 0.02 < exact < 0.9
+    assert paired_p_value(events, clusters, seed=1) == pytest.approx(exact, abs=0.02)
 
 
 def test_both_directions_count():

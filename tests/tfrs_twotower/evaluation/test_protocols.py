@@ -13,7 +13,7 @@ from tfrs_twotower.evaluation.protocols import (
     EvaluationSet,
     Protocol,
     draw_others,
-    evaluation_set,
+    load_evaluation_set,
     parse_protocol,
     under_protocol,
 )
@@ -82,7 +82,7 @@ def data(tmp_path_factory):
     )
 
 
-def by_query(asked: EvaluationSet) -> list[tuple[str, str, str]]:
+def by_query(evaluation_set: EvaluationSet) -> list[tuple[str, str, str]]:
     """(query, its relevant candidates, its excluded candidates), in the order of the queries."""
 
     def of(pairs, number):
@@ -90,77 +90,77 @@ def by_query(asked: EvaluationSet) -> list[tuple[str, str, str]]:
         return "".join(CANDIDATES[row] for row in rows)
 
     return [
-        (QUERIES[row], of(asked.positives, number), of(asked.excluded, number))
-        for number, row in enumerate(asked.query_rows)
+        (QUERIES[row], of(evaluation_set.positives, number), of(evaluation_set.excluded, number))
+        for number, row in enumerate(evaluation_set.query_rows)
     ]
 
 
-def test_a_user_is_asked_once_for_all_that_is_new_to_her(data):
-    asked = evaluation_set(data, "validation")
+def test_a_user_is_one_query_whose_new_positives_are_relevant(data):
+    evaluation_set = load_evaluation_set(data, "validation")
 
-    assert by_query(asked) == [("ann", "c", "ab"), ("eve", "ae", "")]
+    assert by_query(evaluation_set) == [("ann", "c", "ab"), ("eve", "ae", "")]
 
 
 def test_the_test_split_excludes_the_positives_of_train_and_of_validation(data):
-    asked = evaluation_set(data, "test")
+    evaluation_set = load_evaluation_set(data, "test")
 
-    assert by_query(asked) == [("ann", "ef", "abc"), ("eve", "d", "ae")]
+    assert by_query(evaluation_set) == [("ann", "ef", "abc"), ("eve", "d", "ae")]
 
 
 def test_relevant_candidates_that_are_left_out_are_counted(data):
-    assert evaluation_set(data, "validation").num_known == 2
-    assert evaluation_set(data, "test").num_known == 1
+    assert load_evaluation_set(data, "validation").num_known == 2
+    assert load_evaluation_set(data, "test").num_known == 1
 
 
-def test_a_user_is_asked_as_she_is_at_her_first_event_of_the_split(data):
-    asked = evaluation_set(data, "validation")
+def test_a_user_has_the_features_of_the_first_event_of_the_split(data):
+    evaluation_set = load_evaluation_set(data, "validation")
 
-    assert asked.features["mood"].tolist() == [10.0, 10.0]
-    assert asked.features["user"].tolist() == [2, 4]
+    assert evaluation_set.features["mood"].tolist() == [10.0, 10.0]
+    assert evaluation_set.features["user"].tolist() == [2, 4]
 
 
 def test_an_event_is_a_query_of_its_own_with_one_relevant_candidate(data):
-    asked = evaluation_set(data, "test", unit="event")
+    evaluation_set = load_evaluation_set(data, "test", unit="event")
 
-    assert by_query(asked) == [
+    assert by_query(evaluation_set) == [
         ("ann", "e", "abc"),
         ("ann", "f", "abc"),
         ("eve", "d", "ae"),
         ("eve", "d", "ae"),
     ]
-    assert asked.features["mood"].tolist() == [21.0, 22.0, 21.0, 23.0]
+    assert evaluation_set.features["mood"].tolist() == [21.0, 22.0, 21.0, 23.0]
 
 
 def test_known_candidates_may_stay_eligible(data):
-    asked = evaluation_set(data, "validation", exclude_known=False)
+    evaluation_set = load_evaluation_set(data, "validation", exclude_known=False)
 
-    assert by_query(asked) == [("ann", "bc", ""), ("bob", "c", ""), ("eve", "ae", "")]
-    assert asked.num_known == 0
+    assert by_query(evaluation_set) == [("ann", "bc", ""), ("bob", "c", ""), ("eve", "ae", "")]
+    assert evaluation_set.num_known == 0
 
 
 def test_train_excludes_nothing_of_its_own(data):
-    assert by_query(evaluation_set(data, "train")) == [("ann", "ab", ""), ("bob", "c", "")]
+    assert by_query(load_evaluation_set(data, "train")) == [("ann", "ab", ""), ("bob", "c", "")]
 
 
 def test_only_features_of_the_query_tower_are_given_to_it(data):
-    assert sorted(evaluation_set(data, "test").features) == ["mood", "user"]
+    assert sorted(load_evaluation_set(data, "test").features) == ["mood", "user"]
 
 
 @pytest.mark.parametrize("unit", ["user", "event"])
 @pytest.mark.parametrize("split", ["train", "validation", "test"])
 def test_no_relevant_candidate_is_excluded_and_no_query_has_none(data, split, unit):
-    asked = evaluation_set(data, split, unit=unit)
+    evaluation_set = load_evaluation_set(data, split, unit=unit)
 
-    relevant = set(zip(*asked.positives, strict=True))
-    assert not relevant & set(zip(*asked.excluded, strict=True))
-    assert {query for query, _ in relevant} == set(range(len(asked.query_rows)))
-    for pairs in (asked.positives, asked.excluded):
+    relevant = set(zip(*evaluation_set.positives, strict=True))
+    assert not relevant & set(zip(*evaluation_set.excluded, strict=True))
+    assert {query for query, _ in relevant} == set(range(len(evaluation_set.query_rows)))
+    for pairs in (evaluation_set.positives, evaluation_set.excluded):
         assert (np.diff(pairs.queries) >= 0).all()
 
 
 def test_an_unknown_split_is_told_with_those_there_are(data):
     with pytest.raises(UsageError, match="unknown split 'tests': expected one of train, val"):
-        evaluation_set(data, "tests")
+        load_evaluation_set(data, "tests")
 
 
 @pytest.mark.parametrize(
@@ -176,7 +176,7 @@ def test_a_split_with_nothing_to_find_is_told_and_not_a_metric_of_zero(tmp_path,
     data = folder_of(tmp_path / "prepared", train=[event("ann", "a", 1)], test=test)
 
     with pytest.raises(UserError, match="the test split has no positive that its query did not"):
-        evaluation_set(data, "test", unit=unit)
+        load_evaluation_set(data, "test", unit=unit)
 
 
 def test_only_positives_of_enough_weight_are_relevant(tmp_path):
@@ -190,13 +190,13 @@ def test_only_positives_of_enough_weight_are_relevant(tmp_path):
         ],
     )
 
-    assert by_query(evaluation_set(data, "test", relevant_from=1.0)) == [("ann", "c", "a")]
-    assert by_query(evaluation_set(data, "test", relevant_from=0.5)) == [
+    assert by_query(load_evaluation_set(data, "test", relevant_from=1.0)) == [("ann", "c", "a")]
+    assert by_query(load_evaluation_set(data, "test", relevant_from=0.5)) == [
         ("ann", "bc", "a"),
         ("bob", "d", ""),
     ]
     with pytest.raises(UserError, match="no positive of weight 3.0 or more that its query did not"):
-        evaluation_set(data, "test", relevant_from=3.0)
+        load_evaluation_set(data, "test", relevant_from=3.0)
 
 
 # --- among fewer candidates -----------------------------------------------------------------
@@ -240,14 +240,14 @@ def some_question(num_queries: int, corpus_size: int) -> EvaluationSet:
 
 
 def test_drawn_candidates_are_distinct_and_neither_relevant_nor_excluded():
-    asked = some_question(700, 40)
+    evaluation_set = some_question(700, 40)
 
-    drawn = draw_others(asked, np.ones(40, np.int64), 30, seed=1)
+    drawn = draw_others(evaluation_set, np.ones(40, np.int64), 30, seed=1)
 
     pairs = list(zip(*drawn, strict=True))
     assert len(set(pairs)) == len(pairs) == 700 * 30
-    assert not set(pairs) & set(zip(*asked.positives, strict=True))
-    assert not set(pairs) & set(zip(*asked.excluded, strict=True))
+    assert not set(pairs) & set(zip(*evaluation_set.positives, strict=True))
+    assert not set(pairs) & set(zip(*evaluation_set.excluded, strict=True))
 
 
 def test_a_small_corpus_gives_all_that_is_left():
@@ -258,9 +258,9 @@ def test_a_small_corpus_gives_all_that_is_left():
 
 def test_every_candidate_is_drawn_alike():
     nothing = Pairs(*np.zeros([2, 0], np.int64))
-    asked = question(6000, Pairs(np.arange(6000), np.zeros(6000, np.int64)), nothing)
+    evaluation_set = question(6000, Pairs(np.arange(6000), np.zeros(6000, np.int64)), nothing)
 
-    drawn = draw_others(asked, np.ones(21, np.int64), 5, seed=2)
+    drawn = draw_others(evaluation_set, np.ones(21, np.int64), 5, seed=2)
 
     # 5 of 20: a quarter each, standard deviation 0.0056.
     shares = np.bincount(drawn.candidate_rows, minlength=21) / 6000
@@ -270,28 +270,28 @@ def test_every_candidate_is_drawn_alike():
 
 def test_the_first_popular_candidate_is_drawn_in_proportion_to_its_count():
     nothing = Pairs(*np.zeros([2, 0], np.int64))
-    asked = question(8000, Pairs(np.arange(8000), np.zeros(8000, np.int64)), nothing)
+    evaluation_set = question(8000, Pairs(np.arange(8000), np.zeros(8000, np.int64)), nothing)
 
-    drawn = draw_others(asked, np.array([50, 6, 3, 1, 0]), 1, seed=3)
+    drawn = draw_others(evaluation_set, np.array([50, 6, 3, 1, 0]), 1, seed=3)
 
     shares = np.bincount(drawn.candidate_rows, minlength=5) / 8000
     np.testing.assert_allclose(shares, [0.0, 0.6, 0.3, 0.1, 0.0], atol=0.02)
 
 
 def test_the_seed_decides_what_is_drawn():
-    asked, weights = some_question(300, 40), np.ones(40, np.int64)
+    evaluation_set, weights = some_question(300, 40), np.ones(40, np.int64)
 
-    first, again, other = (draw_others(asked, weights, 9, seed) for seed in (1, 1, 2))
+    first, again, other = (draw_others(evaluation_set, weights, 9, seed) for seed in (1, 1, 2))
 
     np.testing.assert_array_equal(first, again)
     assert (np.stack(first) != np.stack(other)).any()
 
 
 def test_a_sampled_list_holds_the_relevant_candidates_and_those_drawn():
-    asked = some_question(5, 30)
+    evaluation_set = some_question(5, 30)
 
     sampled = under_protocol(
-        asked,
+        evaluation_set,
         parse_protocol("sampled:8"),
         query_ids=np.array(list("vwxyz")),
         candidate_ids=np.arange(30).astype(str),
@@ -301,18 +301,18 @@ def test_a_sampled_list_holds_the_relevant_candidates_and_those_drawn():
 
     listed = set(zip(*sampled.listed, strict=True))
     assert Counter(query for query, _ in listed) == dict.fromkeys(range(5), 9)
-    assert set(zip(*asked.positives, strict=True)) < listed
+    assert set(zip(*evaluation_set.positives, strict=True)) < listed
     assert sampled.protocol == "sampled-8"
     assert (np.diff(sampled.listed.queries) >= 0).all()
 
 
 @pytest.fixture
 def given_lists(tmp_path):
-    def under(lists, asked):
+    def under(lists, evaluation_set):
         table = pd.DataFrame({"query_id": list(lists), "candidate_ids": list(lists.values())})
         table.to_parquet(tmp_path / "given.parquet")
         return under_protocol(
-            asked,
+            evaluation_set,
             parse_protocol(f"given:{tmp_path / 'given.parquet'}"),
             query_ids=np.array(["ann", "bob", "eve"]),
             candidate_ids=np.array(CANDIDATES),
@@ -324,15 +324,17 @@ def given_lists(tmp_path):
 
 
 def test_given_lists_say_themselves_what_is_eligible(given_lists):
-    asked = question(
+    evaluation_set = question(
         3,
         Pairs(np.array([0, 0, 1, 2]), np.array([0, 1, 2, 3])),
         Pairs(np.array([2]), np.array([4])),
     )
 
-    given = given_lists({"eve": ["f", "d", "e", "nobody"], "ann": ["b", "c"], "bob": ["a"]}, asked)
+    given = given_lists(
+        {"eve": ["f", "d", "e", "nobody"], "ann": ["b", "c"], "bob": ["a"]}, evaluation_set
+    )
 
-    # Ann's a is in no list of hers, bob's list lacks his c: he is not asked.
+    # Ann's a is in no list of hers, bob's list lacks his c: he is not evaluation_set.
     assert given.query_rows.tolist() == [0, 2]
     assert given.features["number"].tolist() == [0, 2]
     assert list(zip(*given.positives, strict=True)) == [(0, 1), (1, 3)]
@@ -342,20 +344,22 @@ def test_given_lists_say_themselves_what_is_eligible(given_lists):
 
 
 def test_given_lists_of_another_world_are_told(given_lists):
-    asked = question(
+    evaluation_set = question(
         3,
         Pairs(np.arange(3), np.arange(3)),
         Pairs(*np.zeros([2, 0], np.int64)),
     )
 
     with pytest.raises(UserError, match="no list holds a relevant candidate of its query: are"):
-        given_lists({"ann": ["f"], "zoe": ["a"]}, asked)
+        given_lists({"ann": ["f"], "zoe": ["a"]}, evaluation_set)
 
 
 def test_some_of_the_queries_keep_what_is_theirs():
-    asked = some_question(5, 30)._replace(listed=Pairs(np.array([0, 3, 4]), np.array([9, 8, 7])))
+    evaluation_set = some_question(5, 30)._replace(
+        listed=Pairs(np.array([0, 3, 4]), np.array([9, 8, 7]))
+    )
 
-    part = asked.take(np.array([1, 3]))
+    part = evaluation_set.take(np.array([1, 3]))
 
     assert part.query_rows.tolist() == part.features["number"].tolist() == [1, 3]
     assert list(zip(*part.positives, strict=True)) == [(0, 1), (1, 3)]

@@ -6,7 +6,7 @@ import pytest
 from tests import every_kind
 from tfrs_twotower.data.prepared import Corpus, PreparedData
 from tfrs_twotower.evaluation import slices as slices_module
-from tfrs_twotower.evaluation.protocols import evaluation_set
+from tfrs_twotower.evaluation.protocols import load_evaluation_set
 from tfrs_twotower.evaluation.slices import is_in_head, slices_of
 
 
@@ -19,7 +19,7 @@ def data(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def slices(data):
-    return slices_of(data, data.corpus(), evaluation_set(data, "test"))
+    return slices_of(data, data.corpus(), load_evaluation_set(data, "test"))
 
 
 def corpus_of(*counts: int) -> Corpus:
@@ -50,10 +50,10 @@ def test_two_halves_make_the_whole(slices, parts):
 
 
 def test_a_value_of_a_query_feature_is_a_part_of_the_queries(data, slices):
-    asked = evaluation_set(data, "test")
+    evaluation_set = load_evaluation_set(data, "test")
 
     # plan: row 0 missing, rows 1 and 2 unknown, then free and paid.
-    plans = asked.features["plan"][asked.positives.queries]
+    plans = evaluation_set.features["plan"][evaluation_set.positives.queries]
     expected = {"free": plans == 3, "paid": plans == 4, "(none)": plans == 0}
     for value, chosen in expected.items():
         if chosen.any():
@@ -62,20 +62,20 @@ def test_a_value_of_a_query_feature_is_a_part_of_the_queries(data, slices):
 
 
 def test_a_value_of_a_candidate_feature_is_a_part_of_the_relevant_candidates(data, slices):
-    asked = evaluation_set(data, "test")
+    evaluation_set = load_evaluation_set(data, "test")
 
     # language: row 0 missing, row 1 unknown, then en and fr.
-    languages = data.corpus().features["language"][asked.positives.candidate_rows]
+    languages = data.corpus().features["language"][evaluation_set.positives.candidate_rows]
     assert not slices["language=fr"].is_of_queries
     np.testing.assert_array_equal(slices["language=fr"].is_positive, languages == 3)
 
 
 def test_what_has_several_values_belongs_to_the_part_of_each(data, slices):
-    asked = evaluation_set(data, "test")
+    evaluation_set = load_evaluation_set(data, "test")
 
     # genres: row 0 padding, row 1 unknown, then drama, comedy and crime.
     genres = [set(rows) - {0} for rows in data.corpus().features["genres"].tolist()]
-    of_positives = [genres[row] for row in asked.positives.candidate_rows]
+    of_positives = [genres[row] for row in evaluation_set.positives.candidate_rows]
     for value, row in {"(unknown)": 1, "drama": 2, "comedy": 3, "crime": 4}.items():
         found = slices[f"genres={value}"].is_positive.tolist()
         assert found == [row in rows for rows in of_positives]
@@ -85,21 +85,21 @@ def test_what_has_several_values_belongs_to_the_part_of_each(data, slices):
 
 def test_values_beyond_the_most_frequent_are_counted_and_kept_together(data, monkeypatch):
     monkeypatch.setattr(slices_module, "MAX_VALUES", 1)
-    asked = evaluation_set(data, "test")
+    evaluation_set = load_evaluation_set(data, "test")
 
-    slices = slices_of(data, data.corpus(), asked)
+    slices = slices_of(data, data.corpus(), evaluation_set)
 
     named = {name.partition("=")[2] for name in slices if name.startswith("genres=")}
     assert named == {"drama", "(2 others)", "(none)", "(unknown)"}
-    genres = data.corpus().features["genres"][asked.positives.candidate_rows]
+    genres = data.corpus().features["genres"][evaluation_set.positives.candidate_rows]
     is_other = slices["genres=(2 others)"].is_positive
     assert is_other.tolist() == [bool({3, 4} & set(rows)) for rows in genres.tolist()]
 
 
 def test_a_truth_value_makes_parts_too(data, slices):
-    asked = evaluation_set(data, "test")
+    evaluation_set = load_evaluation_set(data, "test")
 
-    member = asked.features["member"][asked.positives.queries]
+    member = evaluation_set.features["member"][evaluation_set.positives.queries]
     np.testing.assert_array_equal(slices["member=true"].is_positive, member == 1.0)
     np.testing.assert_array_equal(slices["member=false"].is_positive, member == 0.0)
 

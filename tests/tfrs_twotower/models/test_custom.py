@@ -85,7 +85,7 @@ def test_an_own_model_begins_warm_by_the_names_of_its_tables(prepared, tmp_path)
         warm_start=tmp_path / "run",
     )
 
-    assert {name: moved.kept for name, moved in warm.moved.items()} == {
+    assert {name: one.kept for name, one in warm.vocabulary_changes.items()} == {
         "user_id": 20,
         "item_id": 20,
     }

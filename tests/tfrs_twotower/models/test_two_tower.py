@@ -6,8 +6,8 @@ import pytest
 from tests import tiny_world
 from tfrs_twotower.data.batches import steps_per_epoch, training_batches, training_examples
 from tfrs_twotower.data.prepared import PreparedData
-from tfrs_twotower.evaluation.evaluate import rank_model
-from tfrs_twotower.evaluation.protocols import evaluation_set
+from tfrs_twotower.evaluation.inputs import rank_model
+from tfrs_twotower.evaluation.protocols import load_evaluation_set
 from tfrs_twotower.keras import keras, tf
 from tfrs_twotower.models.run_folder import build_model
 from tfrs_twotower.schema import Config, parse_config
@@ -61,7 +61,7 @@ def test_the_withheld_candidate_ranks_before_all_that_the_query_does_not_like(pr
 
     model = trained(data)
 
-    ranks = rank_model(model, data.corpus(), evaluation_set(data, "test")).ranks
+    ranks = rank_model(model, data.corpus(), load_evaluation_set(data, "test")).ranks
     if data.config.loss.kind == "softmax":
         np.testing.assert_array_equal(ranks, np.ones(tiny_world.SIZE))
     else:
@@ -76,7 +76,7 @@ def test_mined_negatives_are_the_best_ranked_that_the_query_does_not_like(prepar
     mined = mine(model, data.examples("train"), data.corpus(), k=5)
 
     # Eleven candidates are left for each query; the withheld one is ranked first of them.
-    withheld = evaluation_set(data, "test").positives
+    withheld = load_evaluation_set(data, "test").positives
     assert mined.shape == (tiny_world.SIZE, 5)
     np.testing.assert_array_equal(mined[withheld.queries, 0], withheld.candidate_rows)
     known = data.examples("train")
@@ -88,13 +88,13 @@ def test_mined_negatives_are_pushed_away(prepared):
     """The withheld candidate, given as every query's mined negative, ranks low in the end."""
     loss = "{kind: bpr, temperature: 0.1, implicit_negatives: 1, mined_negatives: 8}"
     data = PreparedData(prepared, config(loss))
-    withheld = evaluation_set(data, "test").positives
+    withheld = load_evaluation_set(data, "test").positives
     mined = np.zeros([tiny_world.SIZE, 1], np.int64)
     mined[withheld.queries, 0] = withheld.candidate_rows
 
     model = trained(data, mined)
 
-    ranks = rank_model(model, data.corpus(), evaluation_set(data, "test")).ranks
+    ranks = rank_model(model, data.corpus(), load_evaluation_set(data, "test")).ranks
     assert np.mean(ranks) > 8
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from tfrs_twotower.keras import keras, tf
 from tfrs_twotower.schema import UserError
-from tfrs_twotower.training.callbacks import KeepBest, WatchLoss
+from tfrs_twotower.training.callbacks import KeepBest, MeanLossAndNaNGuard
 
 METRIC = "val_recall_at_10"
 
@@ -189,7 +189,7 @@ def test_one_checkpoint_is_kept(tmp_path, model):
 
 @pytest.mark.parametrize("loss", [np.nan, np.inf])
 def test_a_loss_that_is_not_finite_is_told_at_its_step(loss):
-    watch = WatchLoss()
+    watch = MeanLossAndNaNGuard()
     watch.on_epoch_begin(1)
     watch.on_train_batch_end(0, {"loss": 1.0})
 
@@ -198,7 +198,10 @@ def test_a_loss_that_is_not_finite_is_told_at_its_step(loss):
 
 
 def test_the_loss_of_an_epoch_is_the_mean_over_its_steps():
-    watch, logs = WatchLoss(), {"loss": 9.0, "total_loss": 9.0, "regularization_loss": 0.0}
+    watch, logs = (
+        MeanLossAndNaNGuard(),
+        {"loss": 9.0, "total_loss": 9.0, "regularization_loss": 0.0},
+    )
     watch.on_epoch_begin(0)
     watch.on_train_batch_end(0, {"loss": 100.0})
     watch.on_epoch_begin(1)

@@ -13,10 +13,11 @@ import pytest
 
 from tests import distributed_training, every_kind
 from tfrs_twotower.keras import tf
-from tfrs_twotower.schema import UsageError
+from tfrs_twotower.schema import UsageError, UserError
 from tfrs_twotower.schema.folders import MANIFEST
 from tfrs_twotower.schema.training import Training
-from tfrs_twotower.training.distribution import in_shares, make_strategy
+from tfrs_twotower.training import distribution
+from tfrs_twotower.training.distribution import in_shares, make_strategy, report_lost_workers
 from tfrs_twotower.training.train import train
 
 ROOT = Path(__file__).parents[3]
@@ -100,6 +101,46 @@ def test_workers_that_are_not_named_are_asked_for_with_an_example(monkeypatch, t
     message = str(caught.value)
     assert "host1:2222" in message
     assert len(message.splitlines()) == 2
+
+
+@pytest.mark.parametrize(
+    ("error", "is_lost"),
+    [
+        pytest.param(tf.errors.UnavailableError(None, None, "Socket closed"), True, id="closed"),
+        pytest.param(
+            tf.errors.InternalError(None, None, "Collective ops is aborted by: task:1 is gone"),
+            True,
+            id="passed-on",
+        ),
+        pytest.param(tf.errors.InternalError(None, None, "cuDNN: bad param"), False, id="bug"),
+        pytest.param(
+            tf.errors.FailedPreconditionError(None, None, "Table not initialized"),
+            False,
+            id="state",
+        ),
+        pytest.param(ValueError("shapes"), False, id="python"),
+    ],
+)
+def test_a_worker_is_reported_lost_only_where_it_is(monkeypatch, error, is_lost):
+    monkeypatch.setattr(distribution, "_has_workers", lambda strategy: True)
+    expected = (
+        pytest.raises(UserError, match="a worker was lost")
+        if is_lost
+        else pytest.raises(type(error), match=str(error)[-12:])
+    )
+
+    with expected, report_lost_workers(tf.distribute.get_strategy()):
+        raise error
+
+
+def test_without_other_workers_nobody_is_lost():
+    error = tf.errors.UnavailableError(None, None, "Socket closed")
+
+    with (
+        pytest.raises(tf.errors.UnavailableError),
+        report_lost_workers(tf.distribute.get_strategy()),
+    ):
+        raise error
 
 
 # --- equality -------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ import pytest
 
 from tfrs_twotower.keras import keras, tf
 from tfrs_twotower.schema.training import Training
-from tfrs_twotower.training.optimizers import RowSparseAdam, make_optimizer
+from tfrs_twotower.training.optimizers import KERAS_INTERNALS, RowSparseAdam, make_optimizer
 
 RATE = 0.1
 
@@ -23,6 +23,23 @@ def adam_by_hand(start, gradients):
         rate = RATE * np.sqrt(1 - 0.999**step) / (1 - 0.9**step)
         value = value - rate * first / (np.sqrt(second) + 1e-7)
     return value
+
+
+def test_keras_still_has_what_the_optimizer_reads_of_its_inside():
+    optimizer = RowSparseAdam(RATE)
+    variables = [tf.Variable([1.0]), tf.Variable([2.0])]
+    optimizer.build(variables)
+
+    moved = [name for name in KERAS_INTERNALS if not hasattr(optimizer, name)]
+    assert not moved, f"tf_keras {keras.__version__} moved {moved} of its Optimizer"
+    places = [optimizer._index_dict[optimizer._var_key(variable)] for variable in variables]
+    assert places == [0, 1], "Optimizer._index_dict no longer holds places by Optimizer._var_key"
+
+
+def test_keras_still_has_the_reduction_that_training_sets():
+    """Setting an attribute that Keras does not read would pass without a word."""
+    assert isinstance(keras.Model.distribute_reduction_method, property)
+    assert keras.Model().distribute_reduction_method == "auto"
 
 
 def test_dense_gradients_get_plain_adam():

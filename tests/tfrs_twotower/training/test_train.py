@@ -9,14 +9,19 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from tests import every_kind, tiny_world
 from tests.prepared_folder import Example, write_prepared_folder
+from tfrs_twotower.data.prepared import PreparedData
 from tfrs_twotower.evaluation.evaluate import evaluate
 from tfrs_twotower.keras import keras, tf
+from tfrs_twotower.models.embed import embed
+from tfrs_twotower.models.run_folder import load_run
 from tfrs_twotower.schema import UsageError, UserError
 from tfrs_twotower.schema.folders import MANIFEST, MARKER
+from tfrs_twotower.training import train as train_module
 from tfrs_twotower.training.train import train
 
 EPOCHS = 4  # of `every_kind`
@@ -129,6 +134,41 @@ def test_a_run_folder_holds_what_the_next_steps_read(run):
     }
     assert not (run / MARKER).exists()
     assert list((run / "tensorboard").rglob("events.out.tfevents.*"))
+
+
+def test_a_result_shows_its_epochs(tiny, tmp_path):
+    result = train(tiny_world.config(epochs=2), tiny, tmp_path / "run")
+
+    logs = result.to_frame()
+    assert logs.index.tolist() == [1, 2]
+    assert logs["loss"].tolist() == [epoch["loss"] for epoch in result.epochs]
+    assert repr(result).startswith(f"Training run in {tmp_path / 'run'}: best epoch ")
+    assert f"{result.epochs[1]['loss']:.4f}" in repr(result)
+
+
+def test_tensorboard_projects_the_candidates_of_the_best_epoch(run, prepared):
+    loaded = load_run(run, prepared)
+    corpus = loaded.data.corpus()
+
+    vectors = np.loadtxt(run / "tensorboard" / "train" / "vectors.tsv", delimiter="\t")
+    labels = pd.read_csv(run / "tensorboard" / "train" / "metadata.tsv", sep="\t")
+
+    embeddings = embed(loaded.model.candidate_tower, corpus.features)
+    np.testing.assert_allclose(vectors, embeddings, atol=1e-5)
+    assert labels["candidate_id"].tolist() == corpus.candidate_ids.tolist()
+    assert labels["train_count"].tolist() == corpus.train_counts.tolist()
+
+
+def test_of_a_large_corpus_the_most_frequent_candidates_are_projected(
+    prepared, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(train_module, "MAX_PROJECTED", 3)
+    train(every_kind.config(epochs=1), prepared, tmp_path / "run")
+
+    labels = pd.read_csv(tmp_path / "run" / "tensorboard" / "train" / "metadata.tsv", sep="\t")
+    corpus = PreparedData(prepared, every_kind.config()).corpus()
+    top = sorted(np.argsort(-corpus.train_counts, kind="stable")[:3])
+    assert labels["candidate_id"].tolist() == corpus.candidate_ids[top].tolist()
 
 
 def test_the_summary_compares_the_best_epoch_with_popularity(run):

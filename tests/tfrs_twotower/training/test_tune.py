@@ -10,7 +10,7 @@ from tfrs_twotower.cli import main
 from tfrs_twotower.keras import keras
 from tfrs_twotower.models.run_folder import load_run
 from tfrs_twotower.schema import TrainingDiverged, UsageError, UserError, parse_config
-from tfrs_twotower.training.tune import search
+from tfrs_twotower.training.tune import tune
 
 SPACE = (
     "search={training.learning_rate: {low: 0.001, high: 0.1, log: true}, "
@@ -32,7 +32,7 @@ def prepared(tmp_path_factory):
 @pytest.fixture(scope="module")
 def searched(prepared, tmp_path_factory):
     folder = tmp_path_factory.mktemp("search") / "search"
-    return folder, search(config(), prepared, folder, num_trials=3)
+    return folder, tune(config(), prepared, folder, num_trials=3)
 
 
 def settings_of(trials):
@@ -40,7 +40,7 @@ def settings_of(trials):
 
 
 def test_trials_stay_within_the_space_and_differ(searched):
-    _, trials = searched
+    trials = searched[1].trials
 
     assert len(trials) == 3
     rates = [trial.settings["training.learning_rate"] for trial in trials]
@@ -50,7 +50,7 @@ def test_trials_stay_within_the_space_and_differ(searched):
 
 
 def test_the_best_trial_comes_first_and_is_a_run_of_its_settings(searched, prepared):
-    _, trials = searched
+    trials = searched[1].trials
 
     assert trials[0].value == max(trial.value for trial in trials)
     run = load_run(trials[0].folder, prepared)
@@ -59,8 +59,21 @@ def test_the_best_trial_comes_first_and_is_a_run_of_its_settings(searched, prepa
     assert trials[0].value == max(epoch["val_recall_at_10"] for epoch in summary["epochs"])
 
 
+def test_a_result_shows_its_trials_best_first(searched):
+    found = searched[1]
+
+    table = found.to_frame()
+    assert found.best is found.trials[0]
+    assert table.index.tolist() == [trial.number for trial in found.trials]
+    assert table["recall_at_10"].tolist() == [trial.value for trial in found.trials]
+    assert table["training.learning_rate"].tolist() == [
+        trial.settings["training.learning_rate"] for trial in found.trials
+    ]
+    assert repr(found).startswith("3 trials by recall_at_10 on the validation split\n")
+
+
 def test_settings_are_shown_as_the_command_line_takes_them(searched):
-    _, trials = searched
+    trials = searched[1].trials
     again = config(*trials[0].as_overrides())
 
     assert again.training.learning_rate == trials[0].settings["training.learning_rate"]
@@ -77,12 +90,12 @@ def test_a_search_that_was_killed_goes_on_as_if_it_had_not_been(searched, prepar
                 raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        search(config(), prepared, tmp_path / "search", num_trials=3, callbacks=[Kill()])
+        tune(config(), prepared, tmp_path / "search", num_trials=3, callbacks=[Kill()])
 
-    resumed = search(config(), prepared, tmp_path / "search", num_trials=3, resume=True)
+    resumed = tune(config(), prepared, tmp_path / "search", num_trials=3, resume=True)
 
-    expected = sorted((trial.value, str(trial.settings)) for trial in searched[1])
-    assert sorted((trial.value, str(trial.settings)) for trial in resumed) == expected
+    expected = sorted((trial.value, str(trial.settings)) for trial in searched[1].trials)
+    assert sorted((trial.value, str(trial.settings)) for trial in resumed.trials) == expected
 
 
 def test_a_trial_that_diverges_is_the_worst_and_does_not_end_the_search(prepared, tmp_path):
@@ -90,32 +103,32 @@ def test_a_trial_that_diverges_is_the_worst_and_does_not_end_the_search(prepared
         def on_train_begin(self, logs=None):
             raise TrainingDiverged.because("the loss in epoch 1 is nan")
 
-    [trial] = search(config(), prepared, tmp_path / "search", num_trials=1, callbacks=[Diverge()])
+    found = tune(config(), prepared, tmp_path / "search", num_trials=1, callbacks=[Diverge()])
 
-    assert trial.value == 0.0
+    assert [trial.value for trial in found.trials] == [0.0]
 
 
 def test_a_finished_search_takes_further_trials(searched, prepared):
-    folder, trials = searched
+    folder, found = searched
 
-    more = search(config(), prepared, folder, num_trials=4, resume=True)
+    more = tune(config(), prepared, folder, num_trials=4, resume=True)
 
-    assert settings_of(trials).items() <= settings_of(more).items()
-    assert len(more) == 4
+    assert settings_of(found.trials).items() <= settings_of(more.trials).items()
+    assert len(more.trials) == 4
 
 
 def test_a_finished_search_is_refused_without_a_word(searched, prepared):
     with pytest.raises(UsageError, match="is finished: pass `overwrite=True`"):
-        search(config(), prepared, searched[0])
+        tune(config(), prepared, searched[0])
 
 
 def test_a_search_does_not_go_on_with_another_config(searched, prepared):
     with pytest.raises(
         UsageError, match="begun with another config: loss.temperature: 0.3 then, 0.7"
     ):
-        search(config("loss.temperature=0.7"), prepared, searched[0], num_trials=9, resume=True)
+        tune(config("loss.temperature=0.7"), prepared, searched[0], num_trials=9, resume=True)
     # It is as it was.
-    assert len(search(config(), prepared, searched[0], num_trials=1, resume=True)) >= 3
+    assert len(tune(config(), prepared, searched[0], num_trials=1, resume=True).trials) >= 3
 
 
 def test_a_search_does_not_go_on_with_other_data(searched, prepared, tmp_path):
@@ -125,7 +138,7 @@ def test_a_search_does_not_go_on_with_other_data(searched, prepared, tmp_path):
     (other / "manifest.json").write_text(json.dumps(manifest))
 
     with pytest.raises(UserError, match="trained on other data"):
-        search(config(), other, searched[0], num_trials=9, resume=True)
+        tune(config(), other, searched[0], num_trials=9, resume=True)
 
 
 @pytest.mark.parametrize(
@@ -139,7 +152,7 @@ def test_a_search_does_not_go_on_with_other_data(searched, prepared, tmp_path):
 )
 def test_a_space_that_cannot_be_is_refused_before_any_training(prepared, tmp_path, space, told):
     with pytest.raises(UsageError, match=told):
-        search(config(f"search={space}"), prepared, tmp_path / "search")
+        tune(config(f"search={space}"), prepared, tmp_path / "search")
 
     assert not (tmp_path / "search").exists()
 

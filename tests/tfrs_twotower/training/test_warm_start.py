@@ -5,15 +5,20 @@ import json
 import numpy as np
 import pytest
 
-from tests import every_kind, tiny_world
+from tests import every_kind, own_models, tiny_world
 from tests.prepared_folder import Example, write_prepared_folder
 from tfrs_twotower.cli import main
 from tfrs_twotower.data.prepared import PreparedData
 from tfrs_twotower.keras import tf
 from tfrs_twotower.models.run_folder import build_model, load_run
-from tfrs_twotower.schema import UsageError, UserError, parse_config
+from tfrs_twotower.schema import UsageError, UserError, dump_config, parse_config
 from tfrs_twotower.training.train import train
-from tfrs_twotower.training.warm_start import Moved, carry_over, earlier_run, moved_rows
+from tfrs_twotower.training.warm_start import (
+    VocabularyChanges,
+    carry_over,
+    earlier_run,
+    reordered_rows,
+)
 
 CONFIG_TEXT = """\
 columns: {query_id: user, candidate_id: item}
@@ -87,11 +92,11 @@ def test_rows_follow_their_tokens():
     old = np.array([[0.0], [0.0], [1.0], [2.0], [3.0]], np.float32)
     fresh = np.array([[0.0], [0.0], [70.0], [80.0], [90.0]], np.float32)
 
-    table, moved = moved_rows(old, fresh, [b"a", b"b", b"c"], [b"c", b"new", b"a"], 1)
+    table, changes = reordered_rows(old, fresh, [b"a", b"b", b"c"], [b"c", b"new", b"a"], 1)
 
-    # Padding and the unknown row stay; an unknown row of zero says nothing: "new" begins anew.
+    # Padding and the unknown row stay; the unknown row is untrained: "new" gets its fresh row.
     assert table[:, 0].tolist() == [0.0, 0.0, 3.0, 80.0, 1.0]
-    assert moved == Moved(kept=2, new=1, dropped=1)
+    assert changes == VocabularyChanges(kept=2, new=1, dropped=1)
 
 
 def test_a_new_token_begins_where_it_was_looked_up_before():
@@ -99,7 +104,7 @@ def test_a_new_token_begins_where_it_was_looked_up_before():
     fresh = np.full([6, 1], 99.0, np.float32)
     bucket = int(tf.strings.to_hash_bucket_fast(["new"], 3)[0])
 
-    table, _ = moved_rows(old, fresh, [b"a"], [b"new", b"a"], 3)
+    table, _ = reordered_rows(old, fresh, [b"a"], [b"new", b"a"], 3)
 
     assert table[:, 0].tolist() == [0.0, 5.0, 6.0, 7.0, [5.0, 6.0, 7.0][bucket], 1.0]
 
@@ -108,10 +113,10 @@ def test_a_new_token_begins_where_it_was_looked_up_before():
 def test_an_empty_vocabulary_is_one_too(old_tokens, new_tokens):
     old, fresh = (np.ones([2 + len(tokens), 3], np.float32) for tokens in (old_tokens, new_tokens))
 
-    table, moved = moved_rows(old, fresh, old_tokens, new_tokens, 1)
+    table, changes = reordered_rows(old, fresh, old_tokens, new_tokens, 1)
 
     assert table.shape == fresh.shape
-    assert moved == Moved(0, len(new_tokens), len(old_tokens))
+    assert changes == VocabularyChanges(0, len(new_tokens), len(old_tokens))
 
 
 # --- models ---------------------------------------------------------------------------------
@@ -121,9 +126,13 @@ def test_each_vocabulary_is_carried_over_and_counted(earlier, later):
     data = PreparedData(later, config())
     model = build_model(data)
 
-    moved = carry_over(earlier_run(earlier / "run", config()), model, data)
+    changes = carry_over(earlier_run(earlier / "run", config()), model, data)
 
-    assert moved == {"user": Moved(3, 1, 1), "item": Moved(4, 2, 1), "language": Moved(2, 1, 0)}
+    assert changes == {
+        "user": VocabularyChanges(kept=3, new=1, dropped=1),
+        "item": VocabularyChanges(kept=4, new=2, dropped=1),
+        "language": VocabularyChanges(kept=2, new=1, dropped=0),
+    }
 
 
 def test_candidates_and_queries_that_stayed_are_embedded_as_before(earlier, later):
@@ -175,9 +184,9 @@ def test_a_warm_start_on_the_same_data_begins_with_the_same_model(tmp_path):
     loaded = load_run(tmp_path / "run", prepared)
     model = build_model(loaded.data)
 
-    moved = carry_over(earlier_run(tmp_path / "run", settings), model, loaded.data)
+    changes = carry_over(earlier_run(tmp_path / "run", settings), model, loaded.data)
 
-    assert all(of_feature.new == of_feature.dropped == 0 for of_feature in moved.values())
+    assert all(of_feature.new == of_feature.dropped == 0 for of_feature in changes.values())
     for old, new in zip(loaded.model.variables, model.variables, strict=True):
         np.testing.assert_array_equal(old, new)
 
@@ -196,8 +205,8 @@ def test_training_goes_on_from_the_weights_it_is_given(tmp_path):
     mrr = {name: run.validation.systems["model"]["all"]["mrr"] for name, run in of.items()}
     assert mrr["warm"] == 1.0
     assert mrr["cold"] < 0.9
-    assert cold.moved == {}
-    assert warm.moved["user_id"] == Moved(tiny_world.SIZE, 0, 0)
+    assert cold.vocabulary_changes == {}
+    assert warm.vocabulary_changes["user_id"] == VocabularyChanges(tiny_world.SIZE, 0, 0)
     kept = json.loads((tmp_path / "warm" / "metrics.json").read_text())["moved"]
     assert kept["user_id"] == {"kept": tiny_world.SIZE, "new": 0, "dropped": 0}
 
@@ -211,6 +220,38 @@ def test_a_dry_run_refuses_a_warm_start_that_could_not_be(tmp_path, capsys):
 
     assert code == 1
     assert str(tmp_path / "nowhere") in capsys.readouterr().err.replace("\n", "")
+
+
+def test_weights_correspond_by_path_and_not_by_order_of_creation(tmp_path, monkeypatch):
+    """The same model whose towers were made the other way round, as a refactored one may be."""
+    settings = tiny_world.config(epochs=1)
+    prepared = tiny_world.write_prepared(tmp_path / "data", settings)
+    build = f"towers.build={own_models.__name__}:OwnModel"
+    own = parse_config(tiny_world.CONFIG_TEXT, "own", [build, "training.epochs=1"])
+    train(own, prepared, tmp_path / "run")
+    trained = load_run(tmp_path / "run", prepared)
+    original = own_models.OwnModel
+
+    class OtherWayRound(original):
+        def __init__(self, data):
+            super(original, self).__init__()
+            rows = data.num_rows()
+            # Two tables of one shape: only their paths tell them apart.
+            self.candidate_tower = own_models.IdTower("item_id", rows["item_id"], "candidate_tower")
+            self.query_tower = own_models.IdTower("user_id", rows["user_id"], "query_tower")
+
+    monkeypatch.setattr(own_models, "OwnModel", OtherWayRound)
+    model = build_model(trained.data)
+    monkeypatch.undo()
+    assert ["user_id" in old.name for old in trained.model.variables] == [
+        "item_id" in new.name for new in model.variables
+    ]
+
+    carry_over(earlier_run(tmp_path / "run", own), model, trained.data)
+
+    for side in ("query_tower", "candidate_tower"):
+        [old], [new] = (getattr(each, side).variables for each in (trained.model, model))
+        np.testing.assert_array_equal(old, new)
 
 
 # --- refusals -------------------------------------------------------------------------------
@@ -228,6 +269,12 @@ def test_a_run_that_is_not_there_is_told(tmp_path):
         ("features.candidate.price={kind: number}", "features.candidate.price"),
         ("features.query.user.oov_buckets=1", "features.query.user.oov_buckets: 2 there, 1 here"),
         ("loss.learn_temperature=true", "learns_temperature"),
+        (
+            "features.candidate={language: {kind: categorical}, item: {kind: id, dropout: 0.3}, "
+            "title: {kind: text, buckets: 8, max_length: 2}}",
+            "order_of_features.candidate: ['item', 'language', 'title'] there, "
+            "['language', 'item', 'title'] here",
+        ),
     ],
 )
 def test_another_model_is_refused_naming_the_difference(earlier, override, told):
@@ -239,10 +286,42 @@ def test_another_model_is_refused_naming_the_difference(earlier, override, told)
 
 @pytest.mark.parametrize(
     "override",
-    ["training.learning_rate=0.5", "loss.temperature=0.2", "features.query.user.dropout=0.0"],
+    [
+        "training.learning_rate=0.5",
+        "loss.temperature=0.2",
+        "features.query.user.dropout=0.0",
+        "towers.query.dropout=0.5",
+        "towers.candidate.dropout=0.5",
+        "towers.query.input_dropout=0.5",
+        "towers.candidate.input_dropout=0.5",
+    ],
 )
 def test_what_does_not_change_the_weights_may_change(earlier, override):
     earlier_run(earlier / "run", config(override))
+
+
+def test_dropout_of_the_context_tower_may_change_too(tmp_path):
+    """Of all settings of the three towers and of an encoder with dropout of its own."""
+    settings = every_kind.config(epochs=1)
+    towers = "towers={embedding_dim: 8, context_mode: trilinear, context: {hidden_units: [4]"
+    recent = "features.query.recent={kind: history, length: 4, encoder: attention"
+
+    def with_dropout(*keys):
+        of_tower = "".join(f", {key}: 0.5" for key in keys)
+        of_encoder = ", dropout: 0.5" if keys else ""
+        overrides = [f"{towers}{of_tower}}}}}", f"{recent}{of_encoder}}}"]
+        return parse_config(dump_config(settings), "context", overrides)
+
+    prepared = every_kind.write_prepared(tmp_path / "data", with_dropout())
+    train(with_dropout(), prepared, tmp_path / "run")
+
+    earlier_run(tmp_path / "run", with_dropout("dropout", "input_dropout"))
+
+
+@pytest.mark.parametrize("name", ["separator", "column"])
+def test_a_feature_named_like_a_setting_is_a_feature(earlier, name):
+    with pytest.raises(UsageError, match=f"features.candidate.{name}"):
+        earlier_run(earlier / "run", config(f"features.candidate.{name}={{kind: number}}"))
 
 
 def test_a_run_begun_from_other_weights_is_not_resumed(earlier, later, tmp_path):

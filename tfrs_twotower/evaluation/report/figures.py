@@ -1,4 +1,4 @@
-"""What the report draws, with Bokeh: figures that fill the width they get and tell on hover."""
+"""The figures of the report, drawn with Bokeh; they fill the width they get."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
@@ -55,7 +55,7 @@ def systems(
 def slices(
     metric: str, values: Mapping[str, float], intervals: Mapping[str, Sequence[float]]
 ) -> figure:
-    """A metric of the model over parts of the evaluation, with 95 % intervals."""
+    """A metric of the model over slices of the evaluation, with 95 % intervals."""
     return _with_intervals(metric, list(values), list(values.values()), intervals, "all")
 
 
@@ -111,7 +111,7 @@ def _with_intervals(
 
 
 def recall_curve(ks: Sequence[int], recalls: Mapping[str, Sequence[float]]) -> figure:
-    """Recall by length of the list, one line a system."""
+    """recall@k by k, one line a system."""
     drawing = _figure("k", "recall@k", height=380, x_axis_type="log", y_range=DataRange1d(start=0))
     for place, (name, values) in enumerate(recalls.items()):
         colour = SYSTEM_COLOURS[place % len(SYSTEM_COLOURS)]
@@ -128,7 +128,7 @@ def recall_curve(ks: Sequence[int], recalls: Mapping[str, Sequence[float]]) -> f
 
 
 def popularity(shares: Mapping[str, Sequence[float]]) -> figure:
-    """Which tenth of the corpus, by popularity, choices and lists come from."""
+    """Shares of relevant and listed candidates by tenth of the corpus, ordered by popularity."""
     drawing = _figure("popularity, most popular tenth first", "share", y_range=DataRange1d(start=0))
     bins = np.arange(1, 1 + len(next(iter(shares.values()))))
     systems = [name for name in shares if name != CONSUMED]
@@ -154,9 +154,9 @@ def popularity(shares: Mapping[str, Sequence[float]]) -> figure:
 
 
 def sensitivity(features: Sequence[Mapping[str, Any]]) -> figure:
-    """How much of a list stays when one feature says something else."""
+    """The share of a list that changes when the values of one feature are shuffled."""
     names = [
-        f"{feature['feature']} (moment)" if feature["is_context"] else feature["feature"]
+        f"{feature['feature']} (context)" if feature["is_context"] else feature["feature"]
         for feature in features
     ]
     drawing = _figure(

@@ -16,9 +16,10 @@ from bokeh.plotting import figure
 from bokeh.resources import Resources
 
 from tfrs_twotower import __version__
-from tfrs_twotower.evaluation.evaluate import MODEL, OPERATIONS_FILE, evaluation_name
-from tfrs_twotower.evaluation.insights import spread
+from tfrs_twotower.evaluation.insights import evenly_spaced
 from tfrs_twotower.evaluation.report import figures
+from tfrs_twotower.evaluation.result import MODEL, evaluation_name
+from tfrs_twotower.evaluation.serving_cost import SERVING_COST_FILE
 from tfrs_twotower.evaluation.slices import (
     ALL,
     COLD,
@@ -77,7 +78,7 @@ def write_report(
     manifest = read_manifest(folder, kind="run", made_by=MADE_BY)
     found = _in_order(_evaluation(folder, evaluation))
     training = _read(folder / METRICS_FILE)
-    operations = folder / EVALUATION / OPERATIONS_FILE
+    serving_cost = folder / EVALUATION / SERVING_COST_FILE
     drawn: dict[str, Model] = {}
     if training["epochs"]:
         curves = figures.training_curves(training["epochs"], training["best_epoch"])
@@ -91,7 +92,7 @@ def write_report(
         "headline": HEADLINE,
         "list_metrics": LIST_METRICS,
         "splits": SPLITS,
-        "operations": _read(operations) if operations.exists() else None,
+        "serving_cost": _read(serving_cost) if serving_cost.exists() else None,
         "versions": {**manifest, "report": __version__},
         "config": (folder / CONFIG_FILE).read_text(encoding="utf-8"),
         "others": _other_evaluations(folder, evaluation),
@@ -146,7 +147,7 @@ def _evaluation(folder: Path, name: str) -> dict[str, Any]:
 
 
 def _in_order(found: dict[str, Any]) -> dict[str, Any]:
-    """The evaluation with the model first among the systems, and the whole first of the parts."""
+    """The evaluation with the model first among systems, and all queries first among slices."""
     first = (MODEL, "popularity", "recent popularity", "item-kNN", ALL, WARM, COLD)
     further = (HEAD, TAIL, KNOWN_CANDIDATES, NEW_CANDIDATES)
 
@@ -197,10 +198,10 @@ def _metric_figures(found: Mapping[str, Any]) -> dict[str, figure]:
 
 
 def _other_evaluations(folder: Path, shown: str) -> list[dict[str, Any]]:
-    """What else was evaluated of the run: other splits, units and protocols."""
+    """Further evaluations of the run: other splits, units and protocols."""
     found = []
     for path in sorted((folder / EVALUATION).glob("*.json")):
-        if path.stem == shown or path.name == OPERATIONS_FILE:
+        if path.stem == shown or path.name == SERVING_COST_FILE:
             continue
         other = _read(path)
         found.append(
@@ -216,8 +217,7 @@ def _index(models: Path, version: int) -> dict[str, Any]:
 
 def _map(models: Path, version: int) -> tuple[figure, dict[str, Any]]:
     candidates = read_candidates(models, version)
-    places = spread(len(candidates), MAX_MAPPED)
-    shown = candidates.iloc[places]
+    shown = candidates.iloc[evenly_spaced(len(candidates), MAX_MAPPED)]
     ids = shown["candidate_id"].astype(str)
     names = shown[TITLE].fillna(ids).astype(str) if TITLE in shown else ids
     attribute, groups = _groups(shown)
@@ -234,7 +234,7 @@ def _map(models: Path, version: int) -> tuple[figure, dict[str, Any]]:
 
 
 def _groups(candidates: pd.DataFrame) -> tuple[str | None, list[str]]:
-    """The first attribute with a few values; of a list its first value."""
+    """The first attribute with a few values, and its values; of a list the first."""
     for name in candidates.columns.drop(["candidate_id", "embedding", TITLE], errors="ignore"):
         values = candidates[name].map(_first)
         if values.map(type).isin([str]).any() and 1 < values.nunique() <= MAX_COLOURS:

@@ -38,7 +38,7 @@ async function look(width) {
     section => [section.id, section.getBoundingClientRect().height]);
   found.push({width, scroll: page.documentElement.scrollWidth, title: page.title,
     figures: canvases.length, sections: Object.fromEntries(boxes),
-    hidden: [...page.querySelectorAll("#operations .scroll, #reproduce .scroll")].filter(
+    hidden: [...page.querySelectorAll("#serving_cost .scroll, #reproduce .scroll")].filter(
       box => box.scrollWidth > box.clientWidth).length,
     empty: [...page.querySelectorAll("[data-root-id]")].filter(
       root => !(root.firstElementChild?.getBoundingClientRect().height > 50)).length});
@@ -124,7 +124,7 @@ def test_a_browser_draws_every_section_without_an_error_at_either_width(
     assert [line for line in said if "[bokeh" not in line] == []
     probed = re.search(r'<pre id="found">(.*?)</pre>', done.stdout, re.DOTALL)
     sections = set(re.findall('<section id="(.*?)">', shown.read_text(encoding="utf-8")))
-    assert {"attribution", "index", "map", "operations"} <= sections
+    assert {"attribution", "index", "map", "serving_cost"} <= sections
     phone, desk = json.loads(html.unescape(probed.group(1)))
     for found in (phone, desk):
         assert found["scroll"] <= found["width"], "the page scrolls sideways"

@@ -19,7 +19,7 @@ from tfrs_twotower.schema import UserError
 
 SECTIONS = (
     *("data", "training", "metrics", "slices", "popularity", "sensitivity", "attribution"),
-    *("index", "map", "users", "operations", "reproduce"),
+    *("index", "map", "users", "serving_cost", "reproduce"),
 )
 
 

@@ -1,4 +1,4 @@
-"""What running a model costs: time to embed a query, candidates scored a second, memory, loading.
+"""What serving a model costs: time to embed a query, candidates scored a second, memory, loading.
 
 Measurements of this machine at this moment; the only part of an evaluation that differs from one
 time to the next.
@@ -12,33 +12,25 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from tfrs_twotower.evaluation.protocols import EvaluationSet
+from tfrs_twotower.evaluation.inputs import EvaluationInputs
 from tfrs_twotower.evaluation.ranking import Pairs, rank
 from tfrs_twotower.keras import tf
-from tfrs_twotower.models.run_folder import Run
 from tfrs_twotower.publishing.models_folder import latest_version, models_of
 from tfrs_twotower.schema.models_layout import RETRIEVAL
 from tfrs_twotower.schema.scann_ops import register_scann_ops
 
+SERVING_COST_FILE = "operations.json"  # As in run folders of earlier versions.
 ROUNDS = 20
 BATCH = 256
 SCORED_QUERIES = 512
 
 
-def measure(
-    run: Run,
-    candidates: npt.NDArray[np.float32],
-    asked: EvaluationSet,
-    models: Path | None = None,
-) -> dict[str, Any]:
-    """Measures a run, and how long its exported models take to load.
+def measure_serving_cost(inputs: EvaluationInputs, models: Path | None = None) -> dict[str, Any]:
+    """Measures a model, and how long its exported models take to load.
 
     Args:
-        run: The trained model.
-        candidates: `[corpus_size, embedding_dim]` embeddings of its candidates.
-        asked: Some queries.
+        inputs: The model, its candidates and some queries.
         models: The models folder; None: nothing is loaded.
 
     Returns:
@@ -47,11 +39,14 @@ def measure(
         in memory, and `model_load_s` by model.
     """
     # The tower as a graph, which is how it is served.
-    tower = tf.function(lambda encoded: run.model.query_tower(encoded, training=False))
+    tower = tf.function(lambda encoded: inputs.model.query_tower(encoded, training=False))
+    candidates, evaluation_set = inputs.candidate_embeddings, inputs.evaluation_set
 
     def some(size: int) -> dict[str, tf.Tensor]:
-        places = np.arange(size) % len(asked.query_rows)
-        return {name: tf.constant(values[places]) for name, values in asked.features.items()}
+        positions = np.arange(size) % len(evaluation_set.query_rows)
+        return {
+            name: tf.constant(values[positions]) for name, values in evaluation_set.features.items()
+        }
 
     query_ms = {}
     for size in (1, BATCH):
@@ -60,7 +55,7 @@ def measure(
     queries = tower(some(SCORED_QUERIES)).numpy()
     nothing = Pairs(*np.zeros([2, 0], np.int64))
     positives = Pairs(np.arange(SCORED_QUERIES), np.zeros(SCORED_QUERIES, np.int64))
-    scorer = getattr(run.model, "scorer", None)
+    scorer = getattr(inputs.model, "scorer", None)
     score = scorer and scorer.matrix
     ranking_s = _median_s(lambda: rank(queries, candidates, positives, nothing, k=0, score=score))
     return {
@@ -68,7 +63,7 @@ def measure(
         "candidates_scored_per_s": SCORED_QUERIES * len(candidates) / ranking_s,
         "embedding_bytes": {
             "candidates": candidates.nbytes,
-            "queries": int(run.data.manifest["num_queries"]) * queries[0].nbytes,
+            "queries": int(inputs.data.manifest["num_queries"]) * queries[0].nbytes,
         },
         "model_load_s": _load_times(models) if models else {},
     }

@@ -1,11 +1,11 @@
-"""Answers under the rules of a request, for queries that are embedded already."""
+"""What is recommended under the rules of a request, from query embeddings."""
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
-from tfrs_twotower.evaluation.answers import Answers
 from tfrs_twotower.evaluation.ranking import Pairs
+from tfrs_twotower.evaluation.served import ServedRetriever
 from tfrs_twotower.index.exact import ExactIndex
 from tfrs_twotower.retrieval.attributes import CandidateAttributes
 from tfrs_twotower.schema import UserError
@@ -17,36 +17,39 @@ GENRES = ["war", "drama", "war", "drama"]
 
 
 @pytest.fixture(scope="module")
-def answers() -> Answers:
+def retriever() -> ServedRetriever:
     """Candidate n scores highest for the query along dimension n, then the lower rows do."""
     attributes = CandidateAttributes(Rules(filters=["genre"]), pa.table({"genre": GENRES}))
-    return Answers(ExactIndex(np.eye(4, dtype=np.float32)), IDS, attributes, width=4, max_k=6)
+    index = ExactIndex(np.eye(4, dtype=np.float32))
+    return ServedRetriever(index, IDS, attributes, width=4, max_k=6)
 
 
-def test_exclusions_take_no_place_in_an_answer(answers):
+def test_excluded_candidates_take_no_place_in_a_list(retriever):
     excluded = Pairs(np.array([0, 0]), np.array([3, 0]))
 
-    rows = answers.to(np.eye(4, dtype=np.float32)[[3, 2]], excluded, 2)
+    rows = retriever.top_rows(np.eye(4, dtype=np.float32)[[3, 2]], excluded, 2)
 
     assert rows.tolist() == [[1, 2], [2, 0]]
 
 
-def test_an_answer_ends_where_nobody_is_left(answers):
+def test_a_list_ends_where_no_candidate_is_eligible(retriever):
     excluded = Pairs(np.array([0, 0, 0]), np.array([0, 1, 3]))
 
-    rows = answers.to(np.eye(4, dtype=np.float32)[:2], excluded, 3)
+    rows = retriever.top_rows(np.eye(4, dtype=np.float32)[:2], excluded, 3)
 
     assert rows.tolist() == [[2, -1, -1], [1, 0, 2]]
 
 
-def test_an_answer_may_be_longer_than_the_corpus(answers):
-    assert answers.to(np.eye(4, dtype=np.float32)[:1], NOTHING, 6).tolist() == [
+def test_a_list_may_be_longer_than_the_corpus(retriever):
+    assert retriever.top_rows(np.eye(4, dtype=np.float32)[:1], NOTHING, 6).tolist() == [
         [0, 1, 2, 3, -1, -1]
     ]
 
 
-def test_rules_are_those_of_recommend(answers):
-    rows = answers.to(np.eye(4, dtype=np.float32)[:2], NOTHING, 2, {"filter_genre_any": ["drama"]})
+def test_rules_are_those_of_recommend(retriever):
+    rows = retriever.top_rows(
+        np.eye(4, dtype=np.float32)[:2], NOTHING, 2, {"filter_genre_any": ["drama"]}
+    )
 
     assert rows.tolist() == [[1, 3], [1, 3]]
 
@@ -62,6 +65,6 @@ def test_rules_are_those_of_recommend(answers):
         pytest.param({"mmr_lambda": 3}, "`mmr_lambda` must be between 0 and 1", id="range"),
     ],
 )
-def test_rules_that_are_refused_say_why(answers, rules, message):
+def test_rules_that_are_refused_say_why(retriever, rules, message):
     with pytest.raises(UserError, match=message):
-        answers.to(np.eye(4, dtype=np.float32)[:1], NOTHING, 2, rules)
+        retriever.top_rows(np.eye(4, dtype=np.float32)[:1], NOTHING, 2, rules)

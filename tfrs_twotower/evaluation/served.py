@@ -1,4 +1,4 @@
-"""Answers as they are served: the index and the rules of `recommend`, asked with embeddings."""
+"""Candidates as they are served: the index and the rules of `recommend`, from query embeddings."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -20,11 +20,11 @@ Floats = npt.NDArray[np.float32]
 
 EMBEDDING, K, EXCLUDED = "query_embedding", "k", "exclude_ids"
 QUERIES_AT_ONCE = 256
-NO_ANSWER = -1
+NO_CANDIDATE = -1
 
 
-class Answers:
-    """What `recommend` answers: the graph of the exported model but for the query tower."""
+class ServedRetriever:
+    """The graph of `recommend` as it is exported, without the query tower."""
 
     def __init__(
         self,
@@ -42,7 +42,7 @@ class Answers:
             candidate_ids: `[corpus_size]`, in the order of rows.
             attributes: What rules read of the corpus.
             width: Of a query's embedding.
-            max_k: The longest answer that is asked for.
+            max_k: The largest `k` of a call.
         """
         self._ids = np.array([name.encode() for name in candidate_ids], object)
         self._max_k = max_k
@@ -57,23 +57,23 @@ class Answers:
         self._signature = retriever.signatures()["recommend"]
         self._recommend = tf.function(self._signature.function, [dict(self._signature.inputs)])
 
-    def to(
+    def top_rows(
         self,
         query_embeddings: Floats,
         excluded: Pairs,
         k: int,
         rules: Mapping[str, Any] | None = None,
     ) -> Ints:
-        """Answers queries.
+        """Recommends for queries.
 
         Args:
-            query_embeddings: `[num_queries, width]`.
+            query_embeddings: `[num_queries, width]` float32.
             excluded: Candidates that are not eligible for a query.
-            k: How many candidates an answer has, at most `max_k`.
+            k: How many candidates to recommend, at most `max_k`.
             rules: Other optional inputs of `recommend` for all queries, as JSON holds them.
 
         Returns:
-            `[num_queries, k]` candidate rows, best first; -1 where there are no more.
+            `[num_queries, k]` candidate rows, best first; -1 where fewer are eligible.
 
         Raises:
             UserError: If there is no such rule, or a value is refused.
@@ -83,17 +83,19 @@ class Answers:
         for start in range(0, len(query_embeddings), QUERIES_AT_ONCE):
             end = min(start + QUERIES_AT_ONCE, len(query_embeddings))
             inputs[EMBEDDING] = tf.constant(query_embeddings[start:end])
-            inputs[EXCLUDED] = tf.constant(self._listed(excluded.between(start, end), end - start))
+            inputs[EXCLUDED] = tf.constant(
+                self._padded_ids(excluded.between(start, end), end - start)
+            )
             try:
                 found = self._recommend(inputs)["candidate_ids"].numpy()
             except tf.errors.InvalidArgumentError as error:
                 raise UserError(f"the rules are refused: {refusal(error.message)}") from error
             rows = np.searchsorted(self._ids, found.ravel()).reshape(found.shape)
-            parts.append(np.where(found == NO_ID.encode(), NO_ANSWER, rows))
+            parts.append(np.where(found == NO_ID.encode(), NO_CANDIDATE, rows))
         return np.concatenate(parts)
 
     def _for_all_queries(self, rules: Mapping[str, Any]) -> dict[str, tf.Tensor]:
-        """The rules, and the defaults of the others."""
+        """The given rules as tensors, and the defaults of the others."""
         defaults = self._signature.defaults
         check_names(rules, [name for name in defaults if name not in (K, EXCLUDED)], "rules")
         given = {}
@@ -103,8 +105,8 @@ class Answers:
             given[name] = tf.constant(one_row(name, dtype, spec.shape.rank, value), spec.dtype)
         return {**defaults, **given}
 
-    def _listed(self, excluded: Pairs, num_queries: int) -> npt.NDArray[np.object_]:
-        """The ids that are not eligible, `[num_queries, most]`."""
+    def _padded_ids(self, excluded: Pairs, num_queries: int) -> npt.NDArray[np.object_]:
+        """The excluded ids of each query, `[num_queries, most]`, padded with "" at the end."""
         counts = np.bincount(excluded.queries, minlength=num_queries)
         ids = np.full([num_queries, max(int(counts.max()), 1)], NO_ID.encode(), object)
         ids[np.arange(ids.shape[1]) < counts[:, np.newaxis]] = self._ids[excluded.candidate_rows]
@@ -112,7 +114,7 @@ class Answers:
 
 
 class _Embedded:
-    """A query tower whose queries are embedded already."""
+    """Stands in for the query tower: its input is the embedding itself."""
 
     def __init__(self, width: int) -> None:
         self.inputs = {EMBEDDING: tf.TensorSpec([None, width], tf.float32, EMBEDDING)}
