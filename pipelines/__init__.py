@@ -8,8 +8,9 @@ import os
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 # So does Beam, of a client library that no job here uses.
 logging.getLogger().addFilter(lambda record: "apitools not found" not in str(record.msg))
-# A full disk is told in a line (`filesystem.output_folder`); Beam would put a traceback before it.
+# What a user can cure is told in a line by the launcher; Beam would put a traceback before it.
 FULL_DISK = os.strerror(errno.ENOSPC)
+UNREADABLE = "cannot read the dataset file"
 logging.getLogger("apache_beam.runners.common").addFilter(
-    lambda record: FULL_DISK not in record.getMessage()
+    lambda record: not any(text in record.getMessage() for text in (FULL_DISK, UNREADABLE))
 )

@@ -44,6 +44,11 @@ class PrepareOptions(PipelineOptions):
             help="Share (0 to 1) of the records of interactions, of candidates or of queries that "
             "may be rejected before the job fails (default: %(default)s).",
         )
+        parser.add_argument(
+            "--clean",
+            action="store_true",
+            help="Only remove what failed or killed runs left in the output folder.",
+        )
 
 
 class EmbedOptions(PipelineOptions):

@@ -20,6 +20,16 @@ Value = int | float | bytes | list[int] | list[float]
 Encoded = Mapping[str, Value]
 """Encoded features by name: numbers are float, rows are int."""
 
+# Where the files stand here, by what they hold.
+PATTERNS = {
+    **{f"examples/{split}": f"examples/{split}-*" for split in ("train", "validation", "test")},
+    **{name: f"{name}-*.parquet" for name in ("candidate_attributes", "queries")},
+    "candidates": "candidates-*.tfrecord.gz",
+    "known_positives": "known_positives-*.parquet",
+    "vocabularies": "vocabularies/*.txt",
+    "statistics": "statistics.json",
+}
+
 
 class Example(NamedTuple):
     """One example: who, what, and the encoded query and context features."""
@@ -122,7 +132,13 @@ def write_prepared_folder(
         folder / "manifest.json",
         {
             "kind": "prepared",
-            "format": 1,
+            "format": 2,
+            "files": {
+                name: [
+                    {"path": str(path.relative_to(folder))} for path in sorted(folder.glob(files))
+                ]
+                for name, files in PATTERNS.items()
+            },
             "code_version": "by hand",
             "schema_fingerprint": config.fingerprint(),
             "record_schema": config.record_schema(),

@@ -142,7 +142,7 @@ def test_candidates_embedded_in_batch_have_the_same_vectors(world, tmp_path):
         str(world.models / "candidate_tower"), str(world.prepared), str(tmp_path / "embedded")
     )
 
-    rows = read_rows(tmp_path / "embedded", "*.parquet")
+    rows = read_rows(tmp_path / "embedded", "embeddings")
     vectors = {row["candidate_id"]: row["embedding"] for row in rows}
     vectors = [vectors[candidate_id] for candidate_id in world.corpus.candidate_ids]
     np.testing.assert_allclose(vectors, world.candidate_embeddings, atol=1e-5)

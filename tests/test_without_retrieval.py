@@ -17,6 +17,7 @@ from serving.client import RetrievalClient
 from serving.model_config import read_models_config
 from serving.server import ModelServer
 from tests import small_shop
+from tests.pipelines.reference import files_of
 from tfrs_twotower import api
 from tfrs_twotower.cli import main
 from tfrs_twotower.publishing.models_folder import PART, asked_model, complete_query, latest_version
@@ -314,7 +315,7 @@ def test_batches_of_queries_are_answered_as_online(made, target, tmp_path):
     )
 
     assert (manifest["model"], manifest["version"]) == ("retrieval_exact", 1)
-    found = pd.concat(map(pd.read_parquet, sorted((tmp_path / "out").glob("part-*"))))
+    found = pd.concat(map(pd.read_parquet, files_of(tmp_path / "out", "parts")))
     with RetrievalClient(target) as client:
         unknown = dict.fromkeys(client.query_features())
         asked = [
@@ -333,7 +334,7 @@ def test_candidates_are_embedded_in_batch_as_they_are_stored(made, tmp_path):
 
     embed_in_batch(model, str(made.prepared), str(tmp_path / "out"))
 
-    found = pd.concat(map(pd.read_parquet, sorted((tmp_path / "out").glob("*.parquet"))))
+    found = pd.concat(map(pd.read_parquet, files_of(tmp_path / "out", "embeddings")))
     stored = pd.read_parquet(made.models / "candidates" / "1").set_index("candidate_id")
     expected = stored.loc[found["candidate_id"], "embedding"]
     np.testing.assert_allclose(np.stack(found["embedding"]), np.stack(expected), atol=1e-6)

@@ -1,10 +1,12 @@
-"""Files on any Beam filesystem: written beside and renamed, folders claimed by a marker."""
+"""Files on any Beam filesystem. A file is written once, under a name that nobody else writes."""
 
-import json
+import hashlib
+import io
 import os
 import posixpath
-import uuid
-from collections.abc import Iterator
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, BinaryIO
 
@@ -12,16 +14,34 @@ import pyarrow as pa
 from apache_beam.io.filesystem import CompressionTypes, MatchResult
 from apache_beam.io.filesystems import FileSystems
 
-from pipelines import FULL_DISK
 from tfrs_twotower.schema import UserError
-from tfrs_twotower.schema.folders import MANIFEST, MARKER, claim
+from tfrs_twotower.schema.errors import first_line
 
-STAGING = ".staging"
+DELETED_AT_ONCE = 500  # Names in one request.
+EXTRAS = {"gs": "gcp", "s3": "aws"}  # What to install for a scheme.
 
 
 def join(folder: str, *names: str) -> str:
     """Joins a folder of any filesystem and names below it."""
     return posixpath.join(folder, *names)
+
+
+def check_reachable(path: str) -> None:
+    """Checks that there is a filesystem for a path, before anything is read or written.
+
+    Raises:
+        UserError: If the scheme is not known, or what it needs is not installed.
+    """
+    try:
+        FileSystems.get_filesystem(path)
+    except (ValueError, ImportError) as error:
+        scheme = path.partition("://")[0]
+        cure = (
+            f"install `tfrs-twotower[{EXTRAS[scheme]}]`"
+            if scheme in EXTRAS
+            else "name a local folder, or one on gs:// or s3://"
+        )
+        raise UserError(f"{path}: cannot read or write {scheme}:// here: {cure}") from error
 
 
 def open_raw(path: str) -> BinaryIO:
@@ -35,6 +55,11 @@ def read_bytes(path: str) -> bytes:
         return file.read()
 
 
+def exists(path: str) -> bool:
+    """Whether there is a file of this name."""
+    return bool(FileSystems.exists(path))
+
+
 def match(pattern: str) -> list[tuple[str, int]]:
     """Files that match a pattern, sorted: path and size in bytes."""
     results: list[MatchResult] = FileSystems.match([pattern])
@@ -42,41 +67,140 @@ def match(pattern: str) -> list[tuple[str, int]]:
     return sorted((metadata.path, int(metadata.size_in_bytes or 0)) for metadata in found)
 
 
-@contextmanager
-def create(path: str, staging: str) -> Iterator[BinaryIO]:
-    """Opens a file for writing; it appears under its name when the block ends without error.
+def names(folder: str) -> set[str]:
+    """Names of the files and folders directly below a folder; none where it does not exist."""
+    if "://" not in folder:
+        return set(os.listdir(folder)) if os.path.isdir(folder) else set()
+    prefix = folder.rstrip("/") + "/"
+    return {path[len(prefix) :].split("/")[0] for path, _ in match(prefix + "**")}
 
-    Args:
-        path: Where the file is to appear; an older one of the same name is replaced.
-        staging: Folder for the file in the making; the caller removes it at the end.
+
+@contextmanager
+def local_copy(folder: str) -> Iterator[str]:
+    """A local folder with all that is below a folder, for libraries that open paths themselves.
+
+    A local folder is given as it is; the copy of another goes when the block ends.
     """
-    beside = join(staging, "writing", f"{uuid.uuid4().hex}-{posixpath.basename(path)}")
+    if "://" not in folder:
+        yield folder
+        return
+    prefix = folder.rstrip("/") + "/"
+    with tempfile.TemporaryDirectory(prefix="twotower-copy-") as copy:
+        for path, _ in match(prefix + "**"):
+            local = os.path.join(copy, path[len(prefix) :])
+            os.makedirs(os.path.dirname(local), exist_ok=True)
+            with open_raw(path) as source, open(local, "wb") as target:
+                shutil.copyfileobj(source, target)
+        yield copy
+
+
+class NewFile(io.RawIOBase):
+    """A file in the making: counts and hashes what is written to it."""
+
+    def __init__(self, path: str) -> None:
+        """Names the file."""
+        super().__init__()
+        self._path = path
+        self._file: BinaryIO | None = None
+        self._hash = hashlib.sha256()
+        self.num_bytes = 0
+
+    def writable(self) -> bool:
+        """Always."""
+        return True
+
+    def write(self, data: Any) -> int:
+        """Writes all of some bytes."""
+        if self._file is None:
+            self._file = _created(self._path)
+        view = memoryview(data).cast("B")
+        self._hash.update(view)
+        self._file.write(view.tobytes() if isinstance(data, memoryview) else data)
+        self.num_bytes += len(view)
+        return len(view)
+
+    def tell(self) -> int:
+        """Bytes written so far."""
+        return self.num_bytes
+
+    def close(self) -> None:
+        """Ends the file: on an object store it appears now."""
+        if self.closed:
+            return
+        super().close()
+        if self._file is None and FileSystems.get_filesystem(self._path).has_dirs():
+            # Beam's S3 file system cannot write an object without bytes, and nobody needs one.
+            self._file = _created(self._path)
+        if self._file is not None:
+            self._file.close()
+
+    @property
+    def sha256(self) -> str:
+        """Hex digest of what was written."""
+        return self._hash.hexdigest()
+
+
+def _created(path: str) -> BinaryIO:
     make_folder(posixpath.dirname(path))
-    make_folder(posixpath.dirname(beside))
-    file = FileSystems.create(
-        beside, "application/octet-stream", compression_type=CompressionTypes.UNCOMPRESSED
+    return FileSystems.create(
+        path, "application/octet-stream", compression_type=CompressionTypes.UNCOMPRESSED
     )
+
+
+@contextmanager
+def create(path: str) -> Iterator[NewFile]:
+    """Opens a file for writing; of an empty one there is nothing on an object store.
+
+    The name must be one that nobody else ever writes: of a writer that fails a part may stay under
+    it, which is harmless as long as nobody is told of the file.
+    """
+    file = NewFile(path)
     try:
         yield file
-    except BaseException:
+    finally:
         file.close()
-        FileSystems.delete([beside])
-        raise
-    file.close()
-    if FileSystems.exists(path):
-        FileSystems.delete([path])
-    FileSystems.rename([beside], [path])
 
 
-def write_bytes(path: str, data: bytes, staging: str) -> None:
+def write_bytes(path: str, data: bytes) -> None:
     """Writes a whole file; see `create`."""
-    with create(path, staging) as file:
+    with create(path) as file:
         file.write(data)
 
 
-def write_table(path: str, table: pa.Table, staging: str) -> None:
+class MaybeWrittenError(UserError):
+    """A file was about to take the place of another, and nobody knows whether it did."""
+
+
+def replace(path: str, data: bytes, beside: str) -> None:
+    """Writes a file that takes the place of an older one of its name at one instant.
+
+    Args:
+        path: The file.
+        data: All of it.
+        beside: A name that nobody else writes, on the same filesystem.
+
+    Raises:
+        MaybeWrittenError: If the last step failed, which may have had its effect all the same.
+    """
+    has_dirs = FileSystems.get_filesystem(path).has_dirs()
+    if has_dirs:
+        write_bytes(beside, data)
+    try:
+        if has_dirs:
+            FileSystems.rename([beside], [path])
+        else:
+            # An object appears, or takes the place of another, when its upload ends.
+            write_bytes(path, data)
+    except BaseException as error:
+        raise MaybeWrittenError(
+            f"writing {path} failed, or its answer was lost ({first_line(error)}): look whether it "
+            "is there before you run the job again"
+        ) from error
+
+
+def write_table(path: str, table: pa.Table) -> None:
     """Writes an Arrow IPC file; see `create`."""
-    with create(path, staging) as file, pa.ipc.new_file(file, table.schema) as writer:
+    with create(path) as file, pa.ipc.new_file(file, table.schema) as writer:
         writer.write_table(table)
 
 
@@ -96,70 +220,16 @@ def make_folder(path: str) -> None:
                 raise
 
 
-@contextmanager
-def output_folder(path: str, *, overwrite: bool) -> Iterator[str]:
-    """Claims an output folder of any Beam filesystem for the length of the block.
-
-    The block must write the manifest with `write_manifest` as its last file. The same protocol as
-    `tfrs_twotower.schema.folders.output_folder`.
-
-    Args:
-        path: The folder; made where missing.
-        overwrite: Whether a finished folder may be replaced.
-
-    Yields:
-        The path of the staging folder below it, removed when the block ends.
-
-    Raises:
-        UsageError: If the folder is finished, or holds things that are not ours.
-        UserError: If the folder cannot be written, or the disk becomes full in the block.
-    """
-    staging = join(path, STAGING)
-    try:
-        if claim(_names(path), path, overwrite=overwrite) == "clear":
-            _write_marker(path)
-            _clear(path)
-        make_folder(path)
-        _write_marker(path)
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error}") from error
-    try:
-        yield staging
-    except Exception as error:
-        # Of a worker's error a runner may keep no more than the text.
-        if FULL_DISK not in str(error):
-            raise
-        raise UserError(f"the disk is full: make room for {path}") from error
-    if not FileSystems.exists(join(path, MANIFEST)):
-        raise RuntimeError(f"{path} was left without a manifest")
-    if FileSystems.exists(staging):
-        FileSystems.delete([staging])
-    FileSystems.delete([join(path, MARKER)])
+def delete(paths: Iterable[str]) -> None:
+    """Deletes files."""
+    listed = list(paths)
+    for start in range(0, len(listed), DELETED_AT_ONCE):
+        FileSystems.delete(listed[start : start + DELETED_AT_ONCE])
 
 
-def write_manifest(folder: str, manifest: dict[str, Any], staging: str) -> None:
-    """Writes the manifest, which makes the folder a finished one."""
-    text = json.dumps(manifest, indent=2, sort_keys=True) + "\n"
-    write_bytes(join(folder, MANIFEST), text.encode(), staging)
-
-
-def _write_marker(folder: str) -> None:
-    make_folder(folder)
-    with FileSystems.create(join(folder, MARKER)):
-        pass
-
-
-def _names(folder: str) -> set[str]:
-    """Names of the files and folders directly below a folder."""
-    local = "://" not in folder
-    if local:
-        return set(os.listdir(folder)) if os.path.isdir(folder) else set()
-    prefix = folder.rstrip("/") + "/"
-    return {path[len(prefix) :].split("/")[0] for path, _ in match(prefix + "**")}
-
-
-def _clear(folder: str) -> None:
-    """Deletes all but the marker, the manifest first: half deleted must not look finished."""
-    names = _names(folder) - {MARKER}
-    for name in sorted(names, key=lambda name: name != MANIFEST):
-        FileSystems.delete([join(folder, name)])
+def delete_below(folder: str) -> None:
+    """Deletes a folder with all that is below it."""
+    if not FileSystems.get_filesystem(folder).has_dirs():
+        delete(path for path, _ in match(join(folder, "**")))
+    elif FileSystems.exists(folder):
+        FileSystems.delete([folder])

@@ -15,13 +15,18 @@ import pyarrow as pa
 from apache_beam.pvalue import AsSingleton, PCollection, TaggedOutput
 from apache_beam.typehints.decorators import no_annotations
 
-from pipelines.io import filesystem
 from pipelines.io.tables import column, concat, pieces_by, to_ipc
 from pipelines.prepare.aggregates import NO_EVENTS, Log, events_of
 from pipelines.prepare.audit import audit_aggregates, audit_corpus, is_sampled, spread
 from pipelines.prepare.examples import split_partition
 from pipelines.prepare.ingest import REPORT
-from pipelines.prepare.job import Job, load_catalogue, load_catalogue_hashes
+from pipelines.prepare.job import (
+    Job,
+    StagedPartition,
+    load_catalogue,
+    load_catalogue_hashes,
+    read_partition,
+)
 from pipelines.prepare.partitions import QUERY
 from pipelines.prepare.split import TRAIN, Cutoffs
 from pipelines.prepare.validate import CANDIDATE_ROW, FEATURE, LABEL, TIMESTAMP_S, VALUE
@@ -30,61 +35,61 @@ from tfrs_twotower.schema.features import Aggregate
 # Columns of what goes to a bucket and comes back.
 PARTITION, POSITION, IS_TRAIN = "partition", "position", "is_train"
 LAST_TRAIN, CORPUS = "last_train", "corpus"
-NUMBER, FOUND = "number", "found"
+STAGED, FOUND = "staged", "found"
 NO_TRAIN = -1  # The last second of a train part without events.
 
 
 class Aggregated(NamedTuple):
-    """What the partitions with aggregates are known by."""
+    """What is known of the partitions with aggregates."""
 
-    numbers: PCollection[int]
+    partitions: PCollection[StagedPartition]
+    corpus: PCollection[str]  # One path: aggregates of each catalogue row at the end of train.
     report: PCollection[str]
 
 
-class FindAggregates(beam.PTransform[PCollection[int], Aggregated]):
-    """Leaves the aggregates of every event, and of the corpus, in the staging folder."""
+class FindAggregates(beam.PTransform[PCollection[StagedPartition], Aggregated]):
+    """Leaves the aggregates of every event, and of the corpus, in files."""
 
-    def __init__(self, job: Job, cutoffs: PCollection[tuple[int, int]]) -> None:
-        """Takes the job and the cut-offs of the split."""
+    def __init__(self, job: Job, cutoffs: PCollection[tuple[int, int]], catalogue: Any) -> None:
+        """Takes the job, the cut-offs of the split and a side input, the path of the catalogue."""
         super().__init__()
-        self._job, self._cutoffs = job, cutoffs
+        self._job, self._cutoffs, self._catalogue = job, cutoffs, catalogue
 
     @no_annotations
-    def expand(self, numbers: PCollection[int]) -> Aggregated:
-        """Takes the numbers of staged partitions."""
-        job = self._job
-        cut = numbers | "CutByCandidate" >> beam.ParDo(
-            _CutByCandidate(job), AsSingleton(self._cutoffs)
+    def expand(self, partitions: PCollection[StagedPartition]) -> Aggregated:
+        """Takes staged partitions."""
+        job, catalogue = self._job, self._catalogue
+        cut = partitions | "CutByCandidate" >> beam.ParDo(
+            _CutByCandidate(job), AsSingleton(self._cutoffs), catalogue
         ).with_outputs(LAST_TRAIN, main="pieces")
-        no_train = numbers.pipeline | "NoTrain" >> beam.Create([(0, NO_TRAIN)])
+        no_train = partitions.pipeline | "NoTrain" >> beam.Create([NO_TRAIN])
         last_train = (
             (cut[LAST_TRAIN], no_train)
             | "Seconds" >> beam.Flatten()
-            | "AllSeconds" >> beam.GroupByKey()
-            | "LastTrain" >> beam.Map(lambda keyed: max(keyed[1]))
+            | "LastTrain" >> beam.CombineGlobally(max)
         )
         of_candidates = (
             cut.pieces
             | "ByBucket" >> beam.GroupByKey()
             | "OfCandidates"
-            >> beam.ParDo(_OfCandidates(job), AsSingleton(last_train)).with_outputs(
+            >> beam.ParDo(_OfCandidates(job), AsSingleton(last_train), catalogue).with_outputs(
                 CORPUS, REPORT, main="found"
             )
         )
-        nothing = numbers.pipeline | "NoCandidate" >> beam.Create([(0, b"")])
+        nothing = partitions.pipeline | "NoCandidate" >> beam.Create([(0, b"")])
         corpus = (
             (of_candidates[CORPUS], nothing)
             | beam.Flatten()
             | "WholeCorpus" >> beam.GroupByKey()
-            | "WriteCorpus" >> beam.ParDo(_WriteCorpus(job))
+            | "WriteCorpus" >> beam.ParDo(_WriteCorpus(job), catalogue)
         )
-        by_number = numbers | "Numbers" >> beam.Map(lambda number: (number, number))
+        by_number = partitions | "Numbers" >> beam.Map(lambda staged: (staged.number, staged))
         aggregated = (
-            {NUMBER: by_number, FOUND: of_candidates.found}
+            {STAGED: by_number, FOUND: of_candidates.found}
             | "ByPartition" >> beam.CoGroupByKey()
-            | "WriteAggregates" >> beam.ParDo(_WriteAggregates(job), AsSingleton(corpus))
+            | "WriteAggregates" >> beam.ParDo(_WriteAggregates(job))
         )
-        return Aggregated(aggregated | "Spread" >> beam.Reshuffle(), of_candidates[REPORT])
+        return Aggregated(aggregated | "Spread" >> beam.Reshuffle(), corpus, of_candidates[REPORT])
 
 
 class _CutByCandidate(beam.DoFn):
@@ -93,12 +98,14 @@ class _CutByCandidate(beam.DoFn):
     def __init__(self, job: Job) -> None:
         self._job = job
 
-    def process(self, number: int, cutoffs: tuple[int, int]) -> Iterator[Any]:
+    def process(
+        self, staged: StagedPartition, cutoffs: tuple[int, int], catalogue: str
+    ) -> Iterator[Any]:
         job = self._job
         if not job.config.candidate_aggregates:
             return
-        partition = job.read_partition(number)
-        hashes = load_catalogue_hashes(job)
+        partition = read_partition(staged)
+        hashes = load_catalogue_hashes(catalogue)
         splits = split_partition(job.config, partition, Cutoffs(*cutoffs), hashes)
         names = (CANDIDATE_ROW, TIMESTAMP_S, LABEL, VALUE)
         events = partition.events
@@ -106,13 +113,13 @@ class _CutByCandidate(beam.DoFn):
         size = events.num_rows
         added = {
             IS_TRAIN: pa.array(splits == TRAIN),
-            PARTITION: pa.array(np.full(size, number, np.int32)),
+            PARTITION: pa.array(np.full(size, staged.number, np.int32)),
             POSITION: pa.array(np.arange(size, dtype=np.int32)),
         }
         for name, values in added.items():
             events = events.append_column(name, values)
         seconds = column(events, TIMESTAMP_S).to_numpy()[splits == TRAIN]
-        yield TaggedOutput(LAST_TRAIN, (0, int(seconds.max(initial=NO_TRAIN))))
+        yield TaggedOutput(LAST_TRAIN, int(seconds.max(initial=NO_TRAIN)))
         buckets = column(events, CANDIDATE_ROW).to_numpy() % job.num_partitions
         for bucket, piece in pieces_by(events, buckets):
             yield bucket, to_ipc(piece)
@@ -124,7 +131,9 @@ class _OfCandidates(beam.DoFn):
     def __init__(self, job: Job) -> None:
         self._job = job
 
-    def process(self, element: tuple[int, Iterable[bytes]], last_train_s: int) -> Iterator[Any]:
+    def process(
+        self, element: tuple[int, Iterable[bytes]], last_train_s: int, catalogue: str
+    ) -> Iterator[Any]:
         table = concat(element[1])
         aggregates = self._job.config.candidate_aggregates
         events = events_of(table, CANDIDATE_ROW)
@@ -138,7 +147,7 @@ class _OfCandidates(beam.DoFn):
         at_end = Log(events.where(is_train)).columns(aggregates, rows, moments)
         corpus = pa.table({CANDIDATE_ROW: pa.array(rows), **at_end})
         yield TaggedOutput(CORPUS, (0, to_ipc(corpus)))
-        hashes = load_catalogue_hashes(self._job)
+        hashes = load_catalogue_hashes(catalogue)
         chosen = is_sampled(hashes[rows], len(hashes))
         positions, found_at_end = spread(events, rows[chosen]), corpus.filter(pa.array(chosen))
         for audit in (
@@ -149,34 +158,34 @@ class _OfCandidates(beam.DoFn):
 
 
 class _WriteCorpus(beam.DoFn):
-    """Leaves the aggregates of all known candidates at the end of train, by catalogue row."""
+    """Leaves the aggregates of all known candidates at the end of train; gives the path."""
 
     def __init__(self, job: Job) -> None:
         self._job = job
 
-    def process(self, element: tuple[int, Iterable[bytes]]) -> Iterator[bool]:
+    def process(self, element: tuple[int, Iterable[bytes]], catalogue: str) -> Iterator[str]:
         job = self._job
         aggregates = job.config.candidate_aggregates
         found = concat([_nothing_found(aggregates, CANDIDATE_ROW), *filter(None, element[1])])
-        rows = np.arange(len(load_catalogue(job)), dtype=np.int32)
+        rows = np.arange(len(load_catalogue(catalogue)), dtype=np.int32)
         others = np.setdiff1d(rows, column(found, CANDIDATE_ROW).to_numpy())
         without_events = Log(NO_EVENTS).columns(aggregates, others, np.zeros(len(others), np.int64))
         table = pa.concat_tables([found, pa.table({CANDIDATE_ROW: others, **without_events})])
         table = table.sort_by(CANDIDATE_ROW).drop_columns([CANDIDATE_ROW])
-        filesystem.write_table(job.corpus_aggregates_path, table, job.staging)
-        yield True
+        yield job.stage("corpus_aggregates", table)
 
 
 class _WriteAggregates(beam.DoFn):
-    """Leaves the aggregates of a partition's events, in their order."""
+    """Leaves the aggregates of a partition's events, in their order, in a file."""
 
     def __init__(self, job: Job) -> None:
         self._job = job
 
-    def process(self, element: tuple[int, dict[str, Iterable[Any]]], ready: Any) -> Iterator[int]:
+    def process(self, element: tuple[int, dict[str, Iterable[Any]]]) -> Iterator[Any]:
         number, by_kind = element
+        [staged] = by_kind[STAGED]
         config = self._job.config
-        events = events_of(self._job.read_partition(number).events, QUERY)
+        events = events_of(read_partition(staged).events, QUERY)
         columns = Log(events).columns(config.query_aggregates, events.entities, events.timestamps)
         if config.candidate_aggregates:
             pieces = [_nothing_found(config.candidate_aggregates, POSITION), *by_kind[FOUND]]
@@ -185,8 +194,8 @@ class _WriteAggregates(beam.DoFn):
                 FEATURE + name: column(found, FEATURE + name)
                 for name in config.candidate_aggregates
             }
-        self._job.write_aggregates(number, pa.table(columns))
-        yield number
+        path = self._job.stage(f"aggregates/{number:05d}", pa.table(columns))
+        yield staged._replace(aggregates=path)
 
 
 def _nothing_found(aggregates: Mapping[str, Aggregate], key: str) -> bytes:

@@ -7,6 +7,8 @@ import itertools
 import json
 import re
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import repeat
 from typing import BinaryIO, NamedTuple
 
 import pyarrow as pa
@@ -25,6 +27,7 @@ FILE_NAME = re.compile(r"\.(csv|jsonl|parquet)(\.gz)?$")
 HEAD_BYTES = 1 << 20
 MIN_CHUNK_BYTES, MAX_CHUNK_BYTES = 8 << 20, 64 << 20
 CHUNKS_WANTED = 256
+FILES_AT_ONCE = 16  # That are looked at before the job starts.
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
@@ -102,6 +105,7 @@ def open_dataset(folder: str, config: Config) -> Dataset:
         UserError: If there are no interactions, a file cannot be read, or a column is missing.
     """
     folder = folder.rstrip("/")
+    filesystem.check_reachable(folder)
     chunks: list[Chunk] = []
     num_bytes = dict.fromkeys((INTERACTIONS, CANDIDATES, QUERIES), 0)
     for kind in (INTERACTIONS, CANDIDATES, QUERIES):
@@ -110,10 +114,13 @@ def open_dataset(folder: str, config: Config) -> Dataset:
             _check_absent(folder, config, kind)
         total = sum(size for _, size in files)
         chunk_bytes = min(max(total // CHUNKS_WANTED, MIN_CHUNK_BYTES), MAX_CHUNK_BYTES)
-        for path, size in files:
-            whole = whole_file(path, folder, kind, size)
-            header = check_columns(whole, config)
-            chunks += cut(whole._replace(header=header), chunk_bytes)
+        wholes = [whole_file(path, folder, kind, size) for path, size in files]
+        with ThreadPoolExecutor(FILES_AT_ONCE) as pool:
+            headers = pool.map(check_columns, wholes, repeat(config))
+            wholes = [w._replace(header=h) for w, h in zip(wholes, headers, strict=True)]
+            for pieces in pool.map(cut, wholes, repeat(chunk_bytes)):
+                chunks += pieces
+        for whole, (_, size) in zip(wholes, files, strict=True):
             # Text and Parquet pages compress to about a fifth.
             is_packed = whole.is_gzip or whole.format == PARQUET
             num_bytes[kind] += size * 5 if is_packed else size
@@ -195,7 +202,7 @@ def _columns_of(file: Chunk) -> tuple[Sequence[str], tuple[str, ...]]:
     with filesystem.open_raw(file.path) as raw:
         if file.format == PARQUET:
             return pq.ParquetFile(raw).schema_arrow.names, ()
-        head = _head(raw, file.is_gzip)
+        head = head_of(raw, is_gzip=file.is_gzip)
     if file.format == CSV:
         first = head.removeprefix(BYTE_ORDER_MARK).split(b"\n", 1)[0]
         if not first.strip():
@@ -205,7 +212,8 @@ def _columns_of(file: Chunk) -> tuple[Sequence[str], tuple[str, ...]]:
     return list(_json_keys(head)), ()
 
 
-def _head(raw: BinaryIO, is_gzip: bool) -> bytes:
+def head_of(raw: BinaryIO, *, is_gzip: bool) -> bytes:
+    """The first `HEAD_BYTES` of the text of a file, or all of a shorter one."""
     if not is_gzip:
         return raw.read(HEAD_BYTES)
     with gzip.GzipFile(fileobj=raw) as unpacked:

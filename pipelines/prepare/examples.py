@@ -7,6 +7,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines.io.example_records import FLOAT, INT, Field, RecordLayout, int_width
+from pipelines.io.report import RANGE, Summary
 from pipelines.io.sequence_records import SequenceLayout
 from pipelines.io.tables import column, hash_ids, mix
 from pipelines.prepare import histories
@@ -15,7 +16,6 @@ from pipelines.prepare.filters import NOT_IN_TRAIN
 from pipelines.prepare.job import Corpus
 from pipelines.prepare.partitions import QUERY, Partition
 from pipelines.prepare.split import TRAIN, Cutoffs, assign_splits
-from pipelines.prepare.summary import RANGE, Summary
 from pipelines.prepare.validate import (
     CANDIDATE_ROW,
     END_OF_TIME_S,

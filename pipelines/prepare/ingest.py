@@ -1,8 +1,9 @@
 """Beam transforms that read files: sound rows are cut into partitions, the others get a reason."""
 
+import heapq
 import json
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import apache_beam as beam
@@ -12,14 +13,15 @@ from apache_beam.metrics.metric import Metrics
 from apache_beam.pvalue import PCollection, TaggedOutput
 from apache_beam.typehints.decorators import no_annotations
 
+from pipelines import UNREADABLE
 from pipelines.io import filesystem
 from pipelines.io.filesystem import join
+from pipelines.io.report import Summary, written_summary
 from pipelines.io.tables import column, dictionary, partition, to_ipc
 from pipelines.prepare.dataset_files import CANDIDATES, INTERACTIONS, QUERIES, Chunk, needed_columns
 from pipelines.prepare.job import Job, load_catalogue
 from pipelines.prepare.parsing import RawBatch, Reject, read_chunk
-from pipelines.prepare.progress import note_read
-from pipelines.prepare.summary import Summary
+from pipelines.prepare.progress import CHUNKS, ROWS, count
 from pipelines.prepare.validate import (
     CANDIDATE_ID,
     QUERY_ID,
@@ -32,11 +34,14 @@ from pipelines.prepare.validate import (
 )
 from tfrs_twotower.schema import Config
 from tfrs_twotower.schema import prepared as layout
+from tfrs_twotower.schema.errors import first_line
 
 REJECTED, REPORT, CANDIDATE_IDS = "rejected", "report", "candidate_ids"
 # Columns that say where an entity was read, to find the first of several.
 FILE, CHUNK, ROW = "file", "chunk", "row"
 ORIGIN = (FILE, CHUNK, ROW)
+MAX_REJECTS_KEPT = 1000  # Of a reason and file.
+MAX_RECORD_CHARACTERS = 10_000
 
 
 class Pieces(NamedTuple):
@@ -61,8 +66,8 @@ class ReadFiles(beam.PTransform[beam.Pipeline, Pieces]):
             job: The job.
             kind: See `dataset_files`.
             chunks: All of that kind; may be none.
-            catalogue: Side input that is ready when the catalogue is; None where all candidate
-                ids are welcome.
+            catalogue: Side input, the path of the catalogue; None where all candidate ids are
+                welcome.
         """
         super().__init__()
         self._job, self._kind, self._chunks = job, kind, list(chunks)
@@ -76,56 +81,57 @@ class ReadFiles(beam.PTransform[beam.Pipeline, Pieces]):
             | "Chunks" >> beam.Create([tuple(chunk) for chunk in self._chunks])
             | "Spread" >> beam.Reshuffle()
         )
-        read = _ReadChunk(self._job, self._kind, self._catalogue is not None)
-        ready = [] if self._catalogue is None else [self._catalogue]
-        outputs = chunks | "Read" >> beam.ParDo(read, *ready).with_outputs(
+        read = _ReadChunk(self._job, self._kind)
+        catalogue = [] if self._catalogue is None else [self._catalogue]
+        outputs = chunks | "Read" >> beam.ParDo(read, *catalogue).with_outputs(
             REJECTED, REPORT, CANDIDATE_IDS, main="tables"
         )
         return Pieces(outputs.tables, outputs[REJECTED], outputs[REPORT], outputs[CANDIDATE_IDS])
 
 
 class _ReadChunk(beam.DoFn):
-    def __init__(self, job: Job, kind: str, has_catalogue: bool) -> None:
-        self._job, self._kind, self._has_catalogue = job, kind, has_catalogue
+    def __init__(self, job: Job, kind: str) -> None:
+        self._job, self._kind = job, kind
 
     def setup(self) -> None:
         self._columns = list(needed_columns(self._job.config, self._kind))
         self._numeric = numeric_columns(self._job.config)
 
-    def process(self, element: tuple[Any, ...], *ready: Any) -> Iterator[Any]:
+    def process(self, element: tuple[Any, ...], catalogue: str | None = None) -> Iterator[Any]:
         chunk = Chunk(*element)
-        num_read, rejects = 0, []
-        failures = []
+        num_read, rejects = 0, Rejects()
         try:
             for batch in read_chunk(chunk, self._columns, self._numeric):
                 num_read += batch.num_read
-                valid = self._validate(batch)
-                rejects += batch.rejects
-                for row in np.flatnonzero(valid.reasons >= 0).tolist():
-                    rejects.append(batch.rejected(row, REASONS[valid.reasons[row]]))
-                yield from self._cut(chunk, batch, valid)
+                valid = self._validate(batch, catalogue)
+                rejects.add(batch, valid)
+                yield from self._cut(chunk, batch, valid, catalogue)
         except (OSError, pa.ArrowException) as error:
-            failures.append(f"cannot read {chunk.path}: {str(error).splitlines()[0]}")
+            # Raised on: the runner tries the chunk again. See `manifest.unreadable`.
+            raise OSError(f"{UNREADABLE} {chunk.path}: {first_line(error)}") from error
         except Exception as error:
             raise RuntimeError(
                 f"reading {chunk.path}, part {chunk.number} ({chunk.start} to {chunk.end}): {error}"
             ) from error
-        note_read(self._job.staging, chunk, num_read)
-        yield from _accounts(chunk, num_read, rejects, failures)
+        count(CHUNKS)
+        count(ROWS, num_read)
+        yield from _accounts(chunk, num_read, rejects)
 
-    def _validate(self, batch: RawBatch) -> Validated:
+    def _validate(self, batch: RawBatch, catalogue: str | None) -> Validated:
         if self._kind == INTERACTIONS:
-            catalogue = load_catalogue(self._job) if self._has_catalogue else None
-            return validate_events(batch.table, self._job.config, catalogue)
+            known = None if catalogue is None else load_catalogue(catalogue)
+            return validate_events(batch.table, self._job.config, known)
         side = "candidate" if self._kind == CANDIDATES else "query"
         return validate_entities(batch.table, self._job.config, side)
 
-    def _cut(self, chunk: Chunk, batch: RawBatch, valid: Validated) -> Iterator[Any]:
+    def _cut(
+        self, chunk: Chunk, batch: RawBatch, valid: Validated, catalogue: str | None
+    ) -> Iterator[Any]:
         table = valid.table
         num_partitions = self._job.num_partitions
         if self._kind == INTERACTIONS:
             ids = column(table, QUERY_ID)
-            if not self._has_catalogue:
+            if catalogue is None:
                 distinct = column(table, CANDIDATE_ID).unique()
                 ids_table = pa.table({CANDIDATE_ID: distinct.dictionary_decode()})
                 yield TaggedOutput(CANDIDATE_IDS, (0, to_ipc(ids_table)))
@@ -163,33 +169,107 @@ def _no_rows(config: Config, kind: str) -> pa.Table:
     return pa.table({name: pa.array([], pa.string()) for name in needed_columns(config, kind)})
 
 
-def _accounts(
-    chunk: Chunk, num_read: int, rejects: list[Reject], failures: list[str]
-) -> Iterator[TaggedOutput[str, Any]]:
+class Rejects:
+    """The rejects of a chunk: all are counted, the first of each reason are kept."""
+
+    def __init__(self) -> None:
+        """None yet."""
+        self.counts: Counter[str] = Counter()
+        self.kept: list[Reject] = []
+
+    def add(self, batch: RawBatch, valid: Validated) -> None:
+        """Adds those of a batch."""
+        of_reason: dict[str, list[Reject]] = {}
+        for reject in sorted(batch.rejects):
+            of_reason.setdefault(reject.reason, []).append(reject)
+        for reason, rejects in of_reason.items():
+            self.kept += rejects[: self._room(reason)]
+            self.counts[reason] += len(rejects)
+        for code in np.unique(valid.reasons[valid.reasons >= 0]).tolist():
+            reason = REASONS[code]
+            rows = np.flatnonzero(valid.reasons == code)
+            kept = rows[: self._room(reason)].tolist()
+            self.kept += [batch.rejected(row, reason) for row in kept]
+            self.counts[reason] += len(rows)
+
+    def _room(self, reason: str) -> int:
+        return max(MAX_REJECTS_KEPT - self.counts[reason], 0)
+
+
+def _accounts(chunk: Chunk, num_read: int, rejects: Rejects) -> Iterator[TaggedOutput[str, Any]]:
     """The report of a chunk, its size for the numbering of rejects, and the rejects."""
-    reasons = Counter(reject.reason for reject in rejects)
+    num_rejected = rejects.counts.total()
     summary: Summary = {
-        "files": {chunk.name: {"read": num_read, "rejected": len(rejects)}},
-        "kinds": {chunk.kind: {"read": num_read, "rejected": dict(reasons)}},
-        "failures": failures,
+        "files": {chunk.name: {"read": num_read, "rejected": num_rejected}},
+        "kinds": {chunk.kind: {"read": num_read, "rejected": dict(rejects.counts)}},
     }
     yield TaggedOutput(REPORT, json.dumps(summary))
-    yield TaggedOutput(REJECTED, (chunk.name, rejected_element(chunk.number, num_read, rejects)))
+    element = rejected_element(chunk.number, num_read, rejects.kept)
+    yield TaggedOutput(REJECTED, (chunk.name, element))
     Metrics.counter("read", "records").inc(num_read)
-    for reason, count in reasons.items():
-        Metrics.counter("read", f"rejected.{reason}").inc(count)
+    for reason, number in rejects.counts.items():
+        Metrics.counter("read", f"rejected.{reason}").inc(number)
 
 
 def rejected_element(chunk_number: int, num_read: int, rejects: list[Reject]) -> bytes:
     """What `WriteRejected` must know of a chunk: how many records it holds, and its rejects."""
-    return json.dumps([chunk_number, num_read, rejects]).encode()
+    shortened = [(row, reason, record[:MAX_RECORD_CHARACTERS]) for row, reason, record in rejects]
+    return json.dumps([chunk_number, num_read, shortened]).encode()
 
 
-class WriteRejected(beam.PTransform[PCollection[tuple[str, bytes]], PCollection[None]]):
-    """Writes the rejected records of each input file to `rejected/<file>.jsonl`.
+class FirstRejects(beam.CombineFn):
+    """The first rejects of each reason of a file, and the size of each of its chunks.
+
+    What is kept of a file is bounded, however much of it is rejected.
+    """
+
+    def create_accumulator(self) -> tuple[Counter[int], dict[str, list[Any]]]:
+        """Of no chunk."""
+        return Counter(), {}
+
+    def add_input(self, accumulator: Any, element: bytes) -> Any:
+        """Adds a `rejected_element`."""
+        sizes, kept = accumulator
+        number, num_read, rejects = json.loads(element)
+        sizes[number] += num_read
+        for row, reason, record in rejects:
+            kept.setdefault(reason, []).append((number, row, record))
+        return sizes, {reason: _first(listed) for reason, listed in kept.items()}
+
+    def merge_accumulators(self, accumulators: Iterable[Any]) -> Any:
+        """Adds chunks that were added apart."""
+        sizes: Counter[int] = Counter()
+        kept: dict[str, list[Any]] = {}
+        for other_sizes, other_kept in accumulators:
+            sizes.update(other_sizes)
+            for reason, listed in other_kept.items():
+                kept[reason] = _first(kept.get(reason, []) + listed)
+        return sizes, kept
+
+    def extract_output(self, accumulator: Any) -> list[tuple[int, str, str]]:
+        """Number of the record in the file from 1, reason and record of each, sorted."""
+        sizes, kept = accumulator
+        before, total = {}, 0
+        for number in sorted(sizes):
+            before[number] = total
+            total += sizes[number]
+        return sorted(
+            (before[number] + row + 1, reason, record)
+            for reason, listed in kept.items()
+            for number, row, record in listed
+        )
+
+
+def _first(rejects: list[Any]) -> list[Any]:
+    return heapq.nsmallest(MAX_REJECTS_KEPT, rejects)
+
+
+class WriteRejected(beam.PTransform[PCollection[tuple[str, bytes]], PCollection[str]]):
+    """Writes the first rejected records of each input file to `rejected/<file>-*.jsonl`.
 
     A line is `{"file", "row", "reason", "record"}`; `row` counts the records of the file from 1,
-    without the header and blank lines.
+    without the header and blank lines. Of each reason the first `MAX_REJECTS_KEPT` are written.
+    Gives summaries that name the files.
     """
 
     def __init__(self, job: Job) -> None:
@@ -197,11 +277,11 @@ class WriteRejected(beam.PTransform[PCollection[tuple[str, bytes]], PCollection[
         super().__init__()
         self._job = job
 
-    def expand(self, rejected: PCollection[tuple[str, bytes]]) -> PCollection[None]:
+    def expand(self, rejected: PCollection[tuple[str, bytes]]) -> PCollection[str]:
         """Takes `rejected_element`s by file name."""
         return (
             rejected
-            | "ByFile" >> beam.GroupByKey()
+            | "OfFile" >> beam.CombinePerKey(FirstRejects())
             | "Write" >> beam.ParDo(_WriteRejects(self._job))
         )
 
@@ -210,25 +290,14 @@ class _WriteRejects(beam.DoFn):
     def __init__(self, job: Job) -> None:
         self._job = job
 
-    def process(self, element: tuple[str, Any]) -> None:
-        name, parts = element
-        chunks = sorted(json.loads(part) for part in parts)
-        sizes: Counter[int] = Counter()
-        for number, num_read, _ in chunks:
-            sizes[number] += num_read
-        before, total = {}, 0
-        for number in sorted(sizes):
-            before[number] = total
-            total += sizes[number]
-        lines = sorted(
-            (before[number] + row + 1, reason, record)
-            for number, _, rejects in chunks
-            for row, reason, record in rejects
-        )
+    def process(self, element: tuple[str, list[tuple[int, str, str]]]) -> Iterator[str]:
+        name, lines = element
         if not lines:
             return
-        path = join(self._job.output, layout.REJECTED, f"{name}.jsonl")
-        with filesystem.create(path, self._job.staging) as file:
+        run = self._job.run
+        path = run.new_path(join(layout.REJECTED, name), ".jsonl")
+        with filesystem.create(path) as file:
             for row, reason, record in lines:
                 fields = {"file": name, "row": row, "reason": reason, "record": record}
                 file.write(json.dumps(fields, ensure_ascii=False).encode() + b"\n")
+        yield written_summary({layout.REJECTED: [run.written(path, file, len(lines))]})

@@ -1,137 +1,89 @@
-"""What every worker knows of a job, and the files that stages leave for each other."""
+"""What every worker knows of a job, and the files that steps leave for each other.
+
+A step gives its files away as references, the paths, in its elements: what a later step reads
+follows from the data that reach it. A path is never written twice, so what was read of it once is
+right for as long as a worker lives.
+"""
 
 import functools
+import tempfile
+import threading
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 
 from pipelines.io import filesystem
 from pipelines.io.filesystem import join
+from pipelines.io.output import Run
 from pipelines.io.tables import column, hash_ids
 from pipelines.prepare.partitions import Partition
 from pipelines.prepare.validate import CANDIDATE_ID, Catalogue
 from tfrs_twotower.schema import Config, dump_config, parse_config
-from tfrs_twotower.schema import prepared as layout
-
-ROW = "row"
-# Folders of partitions: before rare queries and candidates are left out, and behind.
-UNCOUNTED, FINAL = "uncounted", "partitions"
 
 
-@dataclass(frozen=True, eq=False)
+class StagedPartition(NamedTuple):
+    """A partition of queries in files."""
+
+    number: int
+    events: str  # Paths.
+    queries: str
+    aggregates: str = ""  # Of the events, as feature columns; "": the config has none.
+
+
+@dataclass(frozen=True)
 class Job:
-    """A job's places; small, and the same in every worker.
+    """What is the same in every worker; small.
 
     The config stands in a file: every step of the pipeline's graph holds a job, and the graph must
     not grow with the number of features.
     """
 
-    output: str  # The prepared folder.
-    staging: str  # Below it; removed at the end.
-    run: str  # Another name for every run: a worker may live longer than a job.
+    run: Run
+    config_path: str
     has_candidates: bool  # Whether the dataset has a candidates file.
     num_partitions: int  # Of queries.
     num_candidate_partitions: int
 
-    def __eq__(self, other: object) -> bool:
-        """Whether it is the same run."""
-        return isinstance(other, Job) and self.run == other.run
-
-    def __hash__(self) -> int:
-        """Of the run."""
-        return hash(self.run)
-
     @property
     def config(self) -> Config:
         """The config, read once a worker and run."""
-        return _config(self._config_path, self.run)
+        return _config(self.config_path)
 
-    def write_config(self, config: Config) -> None:
-        """Leaves the config for the workers; the launcher calls this before anything else."""
-        filesystem.write_bytes(self._config_path, dump_config(config).encode(), self.staging)
+    def stage(self, stem: str, table: pa.Table) -> str:
+        """Leaves a table for later steps; returns its path."""
+        path = self.run.staged_path(stem, ".arrow")
+        filesystem.write_table(path, table)
+        return path
 
-    @property
-    def _config_path(self) -> str:
-        return join(self.staging, "twotower.yaml")
+    def stage_partition(self, number: int, partition: Partition) -> StagedPartition:
+        """Leaves a partition for later steps."""
+        return StagedPartition(
+            number,
+            *(
+                self.stage(f"partitions/{number:05d}-{name}", table)
+                for name, table in partition._asdict().items()
+            ),
+        )
 
-    @property
-    def vocabulary_dir(self) -> str:
-        """Where the vocabulary files are."""
-        return join(self.output, layout.VOCABULARIES)
 
-    @property
-    def report_path(self) -> str:
-        """What all workers counted, as one JSON object."""
-        return join(self.staging, "report.json")
+def write_config(run: Run, config: Config) -> str:
+    """Leaves the config for the workers; returns its path."""
+    path = run.staged_path("twotower", ".yaml")
+    filesystem.write_bytes(path, dump_config(config).encode())
+    return path
 
-    @property
-    def candidate_counts_path(self) -> str:
-        """Events of each catalogue row by split and label."""
-        return join(self.staging, "candidate_counts.arrow")
 
-    @property
-    def catalogue_path(self) -> str:
-        """The known candidate ids."""
-        return join(self.staging, "catalogue.arrow")
-
-    def query_rows_path(self, number: int) -> str:
-        """Query rows of a partition's queries, in their order."""
-        return join(self.staging, "query_rows", f"{number:05d}.arrow")
-
-    def positives_path(self, number: int) -> str:
-        """The positives of a partition, for the minima of `filters`."""
-        return join(self.staging, "positives", f"{number:05d}.arrow")
-
-    @property
-    def core_path(self) -> str:
-        """Which known candidates have enough positives."""
-        return join(self.staging, "core.arrow")
-
-    def write_partition(self, number: int, partition: Partition, stage: str = FINAL) -> None:
-        """Leaves a partition for the later stages."""
-        for name, table in partition._asdict().items():
-            filesystem.write_table(self._partition_path(stage, number, name), table, self.staging)
-
-    def read_partition(self, number: int, stage: str = FINAL) -> Partition:
-        """Reads what `write_partition` wrote."""
-        paths = (self._partition_path(stage, number, name) for name in Partition._fields)
-        return Partition(*map(filesystem.read_table, paths))
-
-    def write_aggregates(self, number: int, aggregates: pa.Table) -> None:
-        """Leaves the aggregates of a partition's events, as feature columns."""
-        filesystem.write_table(self._aggregates_path(number), aggregates, self.staging)
-
-    def read_described(self, number: int) -> Partition:
-        """Reads a partition; its events have all their features, aggregates included."""
-        events, queries = self.read_partition(number)
-        if self.config.query_aggregates or self.config.candidate_aggregates:
-            aggregates = filesystem.read_table(self._aggregates_path(number))
-            for name in aggregates.column_names:
-                events = events.append_column(name, aggregates.column(name))
-        return Partition(events, queries)
-
-    @property
-    def corpus_aggregates_path(self) -> str:
-        """Aggregates of each catalogue row at the end of train."""
-        return join(self.staging, "corpus_aggregates.arrow")
-
-    def write_candidates(self, number: int, candidates: pa.Table) -> None:
-        """Leaves a part of the candidates for the later stages."""
-        filesystem.write_table(self._candidates_path(number), candidates, self.staging)
-
-    def read_candidates(self, number: int) -> pa.Table:
-        """Reads what `write_candidates` wrote."""
-        return filesystem.read_table(self._candidates_path(number))
-
-    def _partition_path(self, stage: str, number: int, name: str) -> str:
-        return join(self.staging, stage, f"{number:05d}-{name}.arrow")
-
-    def _aggregates_path(self, number: int) -> str:
-        return join(self.staging, "aggregates", f"{number:05d}.arrow")
-
-    def _candidates_path(self, number: int) -> str:
-        return join(self.staging, "candidates", f"{number:05d}.arrow")
+def read_partition(staged: StagedPartition) -> Partition:
+    """Reads a partition; its events have all their features, those aggregates that were found."""
+    events, queries = map(filesystem.read_table, (staged.events, staged.queries))
+    if staged.aggregates:
+        aggregates = filesystem.read_table(staged.aggregates)
+        for name in aggregates.column_names:
+            events = events.append_column(name, aggregates.column(name))
+    return Partition(events, queries)
 
 
 @dataclass(frozen=True)
@@ -153,44 +105,63 @@ def count_column(split: int, label: int) -> str:
     return f"{split}-{label}"
 
 
-def load_catalogue(job: Job) -> Catalogue:
-    """The known candidates; read once a worker and run."""
-    return _catalogue(job.catalogue_path, job.run)
+def once(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Keeps the last result; threads that need it too wait for the one that makes it."""
+    lock = threading.RLock()
+    kept = functools.lru_cache(maxsize=1)(function)
+
+    @functools.wraps(function)
+    def locked(*arguments: Any) -> Any:
+        with lock:
+            return kept(*arguments)
+
+    return locked
 
 
-def load_catalogue_hashes(job: Job) -> np.ndarray:
-    """`[catalogue_size]` uint64 hashes of the known candidate ids; made once a worker and run."""
-    return _catalogue_hashes(job.catalogue_path, job.run)
-
-
-def load_corpus(job: Job) -> Corpus:
-    """The corpus; read once a worker and run."""
-    return _corpus(job.catalogue_path, job.candidate_counts_path, job.has_candidates, job.run)
-
-
-@functools.lru_cache(maxsize=1)
-def _config(path: str, run: str) -> Config:
+@once
+def _config(path: str) -> Config:
     return parse_config(filesystem.read_bytes(path).decode(), path)
 
 
-@functools.lru_cache(maxsize=1)
-def _catalogue(path: str, run: str) -> Catalogue:
+@once
+def load_catalogue(path: str) -> Catalogue:
+    """The known candidates; read once a worker."""
     return Catalogue(column(filesystem.read_table(path), CANDIDATE_ID))
 
 
-@functools.lru_cache(maxsize=1)
-def _catalogue_hashes(path: str, run: str) -> np.ndarray:
-    return hash_ids(_catalogue(path, run).ids)
+@once
+def load_catalogue_hashes(path: str) -> np.ndarray:
+    """`[catalogue_size]` uint64 hashes of the known candidate ids; made once a worker."""
+    return hash_ids(load_catalogue(path).ids)
 
 
-@functools.lru_cache(maxsize=1)
-def _corpus(path: str, counts_path: str, has_candidates: bool, run: str) -> Corpus:
-    catalogue = _catalogue(path, run)
-    counts = filesystem.read_table(counts_path)
-    is_member = np.ones(len(catalogue), bool)
+@once
+def load_corpus(catalogue: str, counts: str, has_candidates: bool) -> Corpus:
+    """The corpus; read once a worker.
+
+    Args:
+        catalogue: Path of the known candidates.
+        counts: Path of the events of each, by split and label.
+        has_candidates: Whether all of them are members, or those that occur in train.
+    """
+    known = load_catalogue(catalogue)
+    counted = filesystem.read_table(counts)
+    is_member = np.ones(len(known), bool)
     if not has_candidates:
-        # Without a file of candidates the corpus is what occurs in train.
-        in_train = [column(counts, count_column(0, label)).to_numpy() for label in (0, 1)]
+        in_train = [column(counted, count_column(0, label)).to_numpy() for label in (0, 1)]
         is_member = sum(in_train) > 0
     rows = np.where(is_member, np.cumsum(is_member) - 1, -1)
-    return Corpus(catalogue, _catalogue_hashes(path, run), counts, rows)
+    return Corpus(known, load_catalogue_hashes(catalogue), counted, rows)
+
+
+def local_vocabularies(paths: Mapping[str, str]) -> tempfile.TemporaryDirectory[str]:
+    """Copies vocabularies to a local folder, of which TensorFlow reads `<feature>.txt`.
+
+    Args:
+        paths: By feature, on any Beam filesystem; "": a vocabulary without tokens.
+    """
+    folder = tempfile.TemporaryDirectory(prefix="twotower-vocabularies-")
+    for name, path in paths.items():
+        with open(join(folder.name, f"{name}.txt"), "wb") as file:
+            file.write(filesystem.read_bytes(path) if path else b"")
+    return folder

@@ -1,48 +1,33 @@
 """What the launcher does with the workers' report: checks it, and writes what closes the folder."""
 
-import hashlib
 import json
+import shutil
 from typing import Any
 
 import numpy as np
 
 from pipelines.io import filesystem
 from pipelines.io.filesystem import join
+from pipelines.io.output import WrittenFile
+from pipelines.io.report import RANGE, Summary, written_files
 from pipelines.io.tables import column
 from pipelines.prepare.audit import CHECKS, DIGEST_MODULUS, TRAIN_COUNTS, train_digest
 from pipelines.prepare.dataset_files import CANDIDATES, INTERACTIONS, QUERIES
 from pipelines.prepare.job import Corpus, Job, count_column, load_corpus
 from pipelines.prepare.split import NEVER, TRAIN
-from pipelines.prepare.summary import RANGE, Summary
-from pipelines.prepare.validate import TIMESTAMP_NOT_SECONDS
+from pipelines.prepare.validate import CURES
 from tfrs_twotower import __version__
 from tfrs_twotower.schema import SPLITS, Parameter, UserError
 from tfrs_twotower.schema import prepared as layout
-
-MAX_FAILURES_SHOWN = 3
-CURES = {
-    TIMESTAMP_NOT_SECONDS: "timestamps must be whole Unix seconds: divide milliseconds by 1000, "
-    "convert date texts",
-    "missing_id": "an id column is empty",
-    "malformed_line": "the lines do not have the fields of the header, or are no JSON objects",
-    "unknown_candidate": "the candidates file does not list these ids",
-    "unknown_event": "give every event type a rule in `labels.events`",
-    "unknown_value": "give every value a rule in `labels.values`",
-}
 
 
 def check_report(report: Summary, job: Job, max_rejected_share: float) -> None:
     """Checks that the data are worth a prepared folder.
 
     Raises:
-        UserError: If a file could not be read, there is nothing to learn from, or too much was
-            rejected.
+        UserError: If there is nothing to learn from, or too much was rejected.
     """
-    if failures := report.get("failures"):
-        shown = failures[:MAX_FAILURES_SHOWN]
-        more = f"\nand {len(failures) - len(shown)} more" if len(failures) > len(shown) else ""
-        raise UserError("\n".join(shown) + more)
-    where = join(job.output, layout.REJECTED)
+    where = join(job.run.folder, layout.REJECTED)
     kinds = report.get("kinds", {})
     if not kinds.get(INTERACTIONS, {}).get("read"):
         raise UserError("the interactions are empty: there is nothing to prepare")
@@ -56,11 +41,11 @@ def check_report(report: Summary, job: Job, max_rejected_share: float) -> None:
         if num_rejected == read:
             raise UserError(
                 f"every one of the {read} records of the {kind} was rejected, most as "
-                f"`{reason}`{cure}\nSee {where} for each."
+                f"`{reason}`{cure}\nSee {where} for the first of each reason."
             )
         raise UserError(
             f"{num_rejected} of {read} records of the {kind} ({num_rejected / read:.1%}) were "
-            f"rejected, most as `{reason}`{cure}\nSee {where} for each; ",
+            f"rejected, most as `{reason}`{cure}\nSee {where} for the first of each reason; ",
             Parameter("max_rejected_share"),
             f" ({max_rejected_share:g}) is the share that may be.",
         )
@@ -75,9 +60,29 @@ def _read_and_rejected(kind: Summary) -> tuple[int, dict[str, int]]:
     return int(kind.get("read", 0)), dict(kind.get("rejected", {}))
 
 
-def write_statistics(report: Summary, job: Job) -> bytes:
-    """Writes statistics.json; returns its text."""
-    corpus = load_corpus(job)
+def publish_report(report: Summary, job: Job, *, overwrite: bool) -> dict[str, Any]:
+    """Publishes what a checked report names, with vocabularies and statistics; gives the manifest.
+
+    Args:
+        report: Of the workers.
+        job: The job.
+        overwrite: See `Run.publish`.
+
+    Raises:
+        RuntimeError: If records were lost, or the audit found a leak.
+        UsageError: See `Run.publish`.
+    """
+    corpus = load_corpus(
+        report["paths"]["catalogue"], report["paths"]["candidate_counts"], job.has_candidates
+    )
+    files = written_files(report)
+    files[layout.STATISTICS] = [_write_statistics(report, job, corpus)]
+    files[layout.VOCABULARIES] = _publish_vocabularies(report, job)
+    manifest = make_manifest(report, job, corpus, files[layout.STATISTICS][0])
+    return job.run.publish(manifest, files, overwrite=overwrite)
+
+
+def _write_statistics(report: Summary, job: Job, corpus: Corpus) -> WrittenFile:
     in_corpus = corpus.rows >= 0
     counts = column(corpus.counts, count_column(TRAIN, 1)).to_numpy()[in_corpus]
     ids = np.asarray(corpus.catalogue.ids.to_numpy(zero_copy_only=False), object)[in_corpus]
@@ -86,12 +91,28 @@ def write_statistics(report: Summary, job: Job) -> bytes:
         "candidate_train_counts": dict(zip(ids.tolist(), counts.tolist(), strict=True)),
         "numbers": report.get("numbers", {}),
     }
-    text = json.dumps(statistics, indent=1, sort_keys=True).encode() + b"\n"
-    filesystem.write_bytes(join(job.output, layout.STATISTICS_FILE), text, job.staging)
-    return text
+    path = job.run.new_path(layout.STATISTICS, ".json")
+    with filesystem.create(path) as file:
+        file.write(json.dumps(statistics, indent=1, sort_keys=True).encode() + b"\n")
+    return job.run.written(path, file, len(corpus))
 
 
-def make_manifest(report: Summary, job: Job, statistics: bytes) -> dict[str, Any]:
+def _publish_vocabularies(report: Summary, job: Job) -> list[WrittenFile]:
+    """Copies the vocabularies that workers left to one folder, each under its feature's name."""
+    files = []
+    for name, vocabulary in report.get("vocabularies", {}).items():
+        path = join(job.run.folder, layout.VOCABULARIES, f"{name}.txt")
+        with filesystem.create(path) as file:
+            if vocabulary["path"]:
+                with filesystem.open_raw(vocabulary["path"]) as staged:
+                    shutil.copyfileobj(staged, file)
+        files.append(job.run.written(path, file, vocabulary["size"]))
+    return files
+
+
+def make_manifest(
+    report: Summary, job: Job, corpus: Corpus, statistics: WrittenFile
+) -> dict[str, Any]:
     """The manifest of a checked report.
 
     Raises:
@@ -105,10 +126,9 @@ def make_manifest(report: Summary, job: Job, statistics: bytes) -> dict[str, Any
         raise RuntimeError(f"{read} records were read, but only {accounted} are accounted for")
     vocabularies = report.get("vocabularies", {})
     digests = {f"{layout.VOCABULARIES}/{n}.txt": v["sha256"] for n, v in vocabularies.items()}
-    digests[layout.STATISTICS_FILE] = hashlib.sha256(statistics).hexdigest()
+    digests[f"{layout.STATISTICS}.json"] = statistics.sha256
     of_records = report["records_digests"]
     digests |= {name: f"{digest % 2**64:016x}" for name, digest in of_records.items()}
-    corpus = load_corpus(job)
     audit = _audit(report, corpus)
     if any(audit["violations"].values()):
         raise RuntimeError(f"the audit found leaks in what was written: {audit['violations']}")
@@ -130,7 +150,7 @@ def make_manifest(report: Summary, job: Job, statistics: bytes) -> dict[str, Any
         "cutoffs": _cutoffs(report),
         "corpus_size": len(corpus),
         "num_queries": report["num_queries"],
-        "warm_cold": _warm_cold(report, job),
+        "warm_cold": _warm_cold(report, corpus),
         "vocabulary_sizes": {name: v["size"] for name, v in vocabularies.items()},
         "digests": digests,
         "audit": audit,
@@ -156,9 +176,8 @@ def _cutoffs(report: Summary) -> dict[str, int | None]:
     return dict(zip(SPLITS[1:], seconds, strict=True))
 
 
-def _warm_cold(report: Summary, job: Job) -> dict[str, dict[str, int]]:
+def _warm_cold(report: Summary, corpus: Corpus) -> dict[str, dict[str, int]]:
     """Queries and candidates of each split, with and without a train positive."""
-    corpus = load_corpus(job)
     in_corpus = corpus.rows >= 0
     is_warm = column(corpus.counts, count_column(TRAIN, 1)).to_numpy() > 0
     shares = {}

@@ -14,12 +14,21 @@ import pyarrow.json
 import pyarrow.parquet as pq
 
 from pipelines.io import filesystem
-from pipelines.prepare.dataset_files import BYTE_ORDER_MARK, CSV, INTERACTIONS, PARQUET, Chunk
+from pipelines.prepare.dataset_files import (
+    BYTE_ORDER_MARK,
+    CSV,
+    HEAD_BYTES,
+    INTERACTIONS,
+    PARQUET,
+    Chunk,
+    head_of,
+)
 from pipelines.prepare.lines import as_text, joined, split_lines
 
 MALFORMED_LINE, INVALID_UTF8 = "malformed_line", "invalid_utf8"
 
 READ_AHEAD_BYTES = 1 << 16
+HEAD_ROWS = 10_000  # Of a Parquet file.
 GZIP_BATCH_BYTES = 16 << 20
 MAX_BLOCK_BYTES = 1 << 30
 
@@ -86,9 +95,38 @@ def read_chunk(
     """
     if chunk.format == PARQUET:
         yield _read_row_groups(chunk, columns)
-        return
+    else:
+        yield from _read_texts(_texts(chunk), chunk, columns, numeric)
+
+
+def read_head(
+    file: Chunk, columns: Collection[str], numeric: Collection[str]
+) -> Iterator[RawBatch]:
+    """Reads the first records of a whole file, about a megabyte of text; see `read_chunk`.
+
+    Nothing is read of a longer file whose quoted values may hold line breaks: the head may end
+    inside one.
+    """
+    with filesystem.open_raw(file.path) as raw:
+        if file.format == PARQUET:
+            for batch in pq.ParquetFile(raw).iter_batches(HEAD_ROWS, columns=list(columns)):
+                table = pa.Table.from_batches([batch]).select(list(columns)).combine_chunks()
+                yield RawBatch(table, np.arange(table.num_rows, dtype=np.int64), [], None)
+                return
+            return
+        head = head_of(raw, is_gzip=file.is_gzip)
+    if len(head) == HEAD_BYTES:
+        if file.format == CSV and file.kind != INTERACTIONS and b'"' in head:
+            return
+        head = head[: head.rfind(b"\n") + 1]
+    yield from _read_texts(iter([head]), file._replace(start=0), columns, numeric)
+
+
+def _read_texts(
+    texts: Iterator[bytes], chunk: Chunk, columns: Collection[str], numeric: Collection[str]
+) -> Iterator[RawBatch]:
     first_row = 0
-    for number, data in enumerate(_texts(chunk)):
+    for number, data in enumerate(texts):
         text = data.removeprefix(BYTE_ORDER_MARK) if chunk.start == number == 0 else data
         lines = split_lines(text, csv=chunk.format == CSV, quoted_breaks=chunk.kind != INTERACTIONS)
         records, is_utf8, is_sound = lines

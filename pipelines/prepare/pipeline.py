@@ -1,27 +1,35 @@
 """Prepares training data: interaction log in, prepared folder out.
 
     python -m pipelines.prepare --config C --dataset DIR --output DIR [any Beam option]
+    python -m pipelines.prepare --clean --output DIR
 
 One Beam pipeline. Files are read into Arrow batches and cut into partitions by hash of the query
-(`ingest`); partitions are sorted and left in a staging folder, and the cut-offs of the split, the
-rows of queries and candidates follow from what they report (`staging`); where the config has
-aggregates, those of every event are found (`aggregate_transforms`); the train part is counted into
-vocabularies and statistics, and examples are encoded with them (`outputs`). Stages meet in files
-below the output folder, which every worker must reach.
+(`ingest`); partitions are sorted and left in files, and the cut-offs of the split, the rows of
+queries and candidates follow from them (`staging`); where the config has aggregates, those of every
+event are found (`aggregate_transforms`); the train part is counted into vocabularies and statistics
+(`count_transforms`), and examples are encoded with them (`write_transforms`). Elements are data, or
+paths of files in the run's folder (`pipelines.io.output`), which every worker must reach. The
+launcher writes the manifest, which names the files that belong, at the end.
+
+`--clean` removes what failed or killed runs left in a folder where no job is at work.
 """
 
 import json
+import re
 import sys
-import uuid
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import apache_beam as beam
-from apache_beam.pvalue import AsList, AsSingleton
+from apache_beam.io.filesystems import FileSystems
+from apache_beam.pvalue import AsDict, AsSingleton
 from rich.console import Console
 
+from pipelines import UNREADABLE
 from pipelines.io import filesystem
+from pipelines.io.output import clean, leftovers, output_run
+from pipelines.io.report import WriteReport, read_report
 from pipelines.options import (
     DEFAULT_MAX_REJECTED_SHARE,
     OutputOptions,
@@ -31,19 +39,13 @@ from pipelines.options import (
 )
 from pipelines.prepare.aggregate_transforms import FindAggregates
 from pipelines.prepare.closing_table import closing_table
+from pipelines.prepare.count_transforms import CountCandidates, CountPartition, MergeCounts
 from pipelines.prepare.dataset_files import CANDIDATES, INTERACTIONS, QUERIES, Dataset, open_dataset
+from pipelines.prepare.head_check import check_heads
 from pipelines.prepare.ingest import Pieces, ReadFiles, WriteRejected
-from pipelines.prepare.job import Job
-from pipelines.prepare.manifest import check_report, make_manifest, write_statistics
-from pipelines.prepare.outputs import (
-    CountCandidates,
-    CountPartition,
-    MergeCounts,
-    WriteCandidates,
-    WritePartition,
-    WriteReport,
-)
-from pipelines.prepare.progress import shown
+from pipelines.prepare.job import Job, write_config
+from pipelines.prepare.manifest import check_report, publish_report
+from pipelines.prepare.progress import Watch, shown
 from pipelines.prepare.staging import (
     EVENTS,
     PROFILES,
@@ -51,7 +53,14 @@ from pipelines.prepare.staging import (
     StageCatalogue,
     StagePartitions,
 )
-from tfrs_twotower.schema import Config, UserError, load_config
+from pipelines.prepare.write_transforms import (
+    QUERY_ROWS,
+    STAGED,
+    WriteCandidates,
+    WritePartition,
+)
+from tfrs_twotower.schema import Config, UsageError, UserError, parse_config
+from tfrs_twotower.schema.errors import first_line
 
 PARTITION_BYTES = 32 << 20  # Of interactions, as text.
 MIN_PARTITIONS = 8
@@ -62,7 +71,7 @@ def build(pipeline: beam.Pipeline, job: Job, dataset: Dataset) -> None:
 
     Args:
         pipeline: To add to.
-        job: Settings and places.
+        job: What is the same in every worker.
         dataset: The files to read.
     """
 
@@ -73,54 +82,60 @@ def build(pipeline: beam.Pipeline, job: Job, dataset: Dataset) -> None:
     candidates, profiles = read(CANDIDATES, None), read(QUERIES, None)
     staged_candidates = candidates.tables | "StageCandidates" >> StageCandidates(job)
     if job.has_candidates:
-        catalogue = AsSingleton(staged_candidates.ids | "Catalogue" >> StageCatalogue(job))
-        events = read(INTERACTIONS, catalogue)
-        stage = StagePartitions(job, None)
-        candidate_parts = staged_candidates.numbers
+        catalogue_path = staged_candidates.ids | "Catalogue" >> StageCatalogue(job)
+        events = read(INTERACTIONS, AsSingleton(catalogue_path))
+        candidate_parts = staged_candidates.parts
     else:
         events = read(INTERACTIONS, None)
-        catalogue = AsSingleton(events.candidate_ids | "Catalogue" >> StageCatalogue(job))
-        stage = StagePartitions(job, catalogue)
-        candidate_parts = pipeline | "OnePart" >> beam.Create([0])
-    staged = {EVENTS: events.tables, PROFILES: profiles.tables} | "StagePartitions" >> stage
-    numbers, found = staged.numbers, []
+        catalogue_path = events.candidate_ids | "Catalogue" >> StageCatalogue(job)
+        candidate_parts = catalogue_path | "OnePart" >> beam.Map(lambda path: (0, ""))
+    catalogue = AsSingleton(catalogue_path)
+    pieces = {EVENTS: events.tables, PROFILES: profiles.tables}
+    staged = pieces | "StagePartitions" >> StagePartitions(job, catalogue)
+    cutoffs, partitions = AsSingleton(staged.cutoffs), staged.partitions
+    corpus_aggregates, reports = [], []
     if job.config.query_aggregates or job.config.candidate_aggregates:
-        aggregates = FindAggregates(job, staged.cutoffs)
-        numbers, audited = numbers | "FindAggregates" >> aggregates
-        found = [audited]
-    counts = [
-        numbers
-        | "CountPartition"
-        >> beam.ParDo(CountPartition(job), AsSingleton(staged.cutoffs), catalogue)
-    ]
+        find = FindAggregates(job, staged.cutoffs, catalogue)
+        partitions, at_end, audited = partitions | "FindAggregates" >> find
+        reports.append(audited)
+        if job.config.candidate_aggregates:
+            corpus_aggregates.append(AsSingleton(at_end))
+    counts = [partitions | "CountPartition" >> beam.ParDo(CountPartition(job), cutoffs, catalogue)]
     if job.has_candidates:
         counts.append(candidate_parts | "CountCandidates" >> beam.ParDo(CountCandidates(job)))
     counted = counts | "Counts" >> beam.Flatten() | "MergeCounts" >> MergeCounts(job, catalogue)
-    written = numbers | "WritePartition" >> beam.ParDo(
-        WritePartition(job),
-        AsSingleton(staged.cutoffs),
-        AsSingleton(staged.num_queries),
-        AsList(counted),
+    corpus = (catalogue, AsSingleton(counted.candidate_counts), AsDict(counted.vocabularies))
+    by_number = partitions | "ByNumber" >> beam.Map(lambda staged: (staged.number, staged))
+    written = (
+        {STAGED: by_number, QUERY_ROWS: staged.query_rows}
+        | "WithQueryRows" >> beam.CoGroupByKey()
+        | "WritePartition"
+        >> beam.ParDo(WritePartition(job), cutoffs, AsSingleton(staged.num_queries), *corpus)
     )
     described = candidate_parts | "WriteCandidates" >> beam.ParDo(
-        WriteCandidates(job), AsList(counted)
+        WriteCandidates(job), *corpus, *corpus_aggregates
     )
-    facts = [
-        staged.cutoffs | "ReportCutoffs" >> beam.Map(_as_fact, "cutoffs"),
-        staged.num_queries | "ReportQueries" >> beam.Map(_as_fact, "num_queries"),
+    facts = {
+        ("cutoffs",): staged.cutoffs,
+        ("num_queries",): staged.num_queries,
+        ("paths", "catalogue"): catalogue_path,
+        ("paths", "candidate_counts"): counted.candidate_counts,
+    }
+    reports += [
+        fact | f"Report{''.join(map(str.capitalize, keys))}" >> beam.Map(_as_fact, keys)
+        for keys, fact in facts.items()
     ]
-    reports = [part.report for part in (candidates, profiles, events, staged_candidates, staged)]
-    rejected = [part.rejected for part in (candidates, profiles, events, staged_candidates, staged)]
-    _ = rejected | "Rejected" >> beam.Flatten() | "WriteRejected" >> WriteRejected(job)
-    _ = (
-        [*reports, *facts, *found, counted, written, described]
-        | "Reports" >> beam.Flatten()
-        | "WriteReport" >> WriteReport(job)
-    )
+    parts = (candidates, profiles, events, staged_candidates, staged)
+    rejected = [part.rejected for part in parts] | "Rejected" >> beam.Flatten()
+    reports += [part.report for part in parts]
+    reports += [counted.report, written, described, rejected | WriteRejected(job)]
+    _ = reports | "Reports" >> beam.Flatten() | "WriteReport" >> WriteReport(job.run)
 
 
-def _as_fact(value: Any, name: str) -> str:
-    return json.dumps({name: value})
+def _as_fact(value: Any, keys: Sequence[str]) -> str:
+    for key in reversed(keys):
+        value = {key: value}
+    return json.dumps(value)
 
 
 def prepare(
@@ -151,28 +166,42 @@ def prepare(
         UsageError: If the output folder is finished or not ours.
         UserError: If the data cannot be used, or the disk is full.
     """
+    options = beam_options(beam_args)
+    FileSystems.set_options(options)
     files = open_dataset(dataset, config)
-    with filesystem.output_folder(output, overwrite=overwrite) as staging:
+    check_heads(files, config, max_rejected_share)
+    with output_run(output, overwrite=overwrite) as run:
         job = Job(
-            output=output,
-            staging=staging,
-            run=uuid.uuid4().hex,
+            run=run,
+            config_path=write_config(run, config),
             has_candidates=bool(files.of(CANDIDATES)),
             num_partitions=max(MIN_PARTITIONS, -(-files.interaction_bytes // PARTITION_BYTES)),
             num_candidate_partitions=-(-files.candidate_bytes // PARTITION_BYTES) or 1,
         )
-        job.write_config(config)
-        watch = shown(staging, output, len(files.chunks), job.num_partitions)
-        with (
-            watch if progress else nullcontext(),
-            beam.Pipeline(options=beam_options(beam_args)) as pipeline,
-        ):
-            build(pipeline, job, files)
-        report = json.loads(filesystem.read_bytes(job.report_path))
+        pipeline = beam.Pipeline(options=options)
+        build(pipeline, job, files)
+        _run(pipeline, shown(len(files.chunks), job.num_partitions) if progress else None)
+        report = read_report(run)
         check_report(report, job, max_rejected_share)
-        manifest = make_manifest(report, job, write_statistics(report, job))
-        filesystem.write_manifest(output, manifest, staging)
-    return manifest
+        return publish_report(report, job, overwrite=overwrite)
+
+
+def _run(pipeline: beam.Pipeline, watched: AbstractContextManager[Watch] | None) -> None:
+    """Runs a pipeline to its end.
+
+    Raises:
+        UserError: If a worker could not read a file of the dataset.
+    """
+    try:
+        with watched or nullcontext(Watch()) as watch:
+            watch.result = pipeline.run()
+            watch.result.wait_until_finish()
+    except Exception as error:
+        # Of a worker's error a runner may keep no more than the text.
+        found = re.search(rf"{UNREADABLE} [^\n]*", str(error))
+        if found is None:
+            raise
+        raise UserError(found.group().rstrip("'\"])")) from error
 
 
 def main(argv: Sequence[str] | None = None, program: str = "python -m pipelines.prepare") -> int:
@@ -184,11 +213,15 @@ def main(argv: Sequence[str] | None = None, program: str = "python -m pipelines.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
-        required = ("config", "dataset", "output")
+        required = ("output",) if "--clean" in arguments else ("config", "dataset", "output")
         options = read_options(arguments, program, __doc__, PrepareOptions, required)
         own, written = options.view_as(PrepareOptions), options.view_as(OutputOptions)
+        FileSystems.set_options(options)
+        if own.clean:
+            print(f"removed from {written.output}: {_described(clean(written.output))}")
+            return 0
         manifest = prepare(
-            load_config(own.config),
+            parse_config(_text_of(own.config), own.config),
             own.dataset,
             written.output,
             beam_args=arguments,
@@ -200,4 +233,22 @@ def main(argv: Sequence[str] | None = None, program: str = "python -m pipelines.
         print(error.as_command_line(), file=sys.stderr)
         return error.exit_code
     Console(markup=False).print(closing_table(manifest))
+    if left := leftovers(written.output):
+        print(
+            f"{_described(left)} of other runs are left in {written.output}; where none is at "
+            f"work: {program} --clean --output {written.output}",
+            file=sys.stderr,
+        )
     return 0
+
+
+def _text_of(config: str) -> str:
+    filesystem.check_reachable(config)
+    try:
+        return filesystem.read_bytes(config).decode()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"cannot read the config {config}: {first_line(error)}") from error
+
+
+def _described(files: Sequence[tuple[str, int]]) -> str:
+    return f"{len(files):,} files, {sum(size for _, size in files) / 1e6:,.1f} MB,"

@@ -1,86 +1,97 @@
-"""How far a running job is, told from what its workers leave in the staging folder.
+"""How far a running job is, told by its own counters.
 
-Works on every runner: the launcher only looks at files.
+On a runner that answers while the job runs, the counters are Beam's metrics; the runner in this
+process answers at its end only, so its workers count here as well.
 """
 
 import threading
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
+from apache_beam.metrics.metric import Metrics, MetricsFilter
 from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from pipelines.io import filesystem
-from pipelines.io.filesystem import join
-from pipelines.prepare.dataset_files import Chunk
-from tfrs_twotower.schema import prepared as layout
+NAMESPACE = "progress"
+CHUNKS, ROWS, SORTED, WRITTEN = "chunks", "rows", "sorted", "written"
+INTERVAL_S = 0.5
 
-READ = "read"
-LOCAL_INTERVAL_S, REMOTE_INTERVAL_S = 0.5, 15.0
+_in_this_process: Counter[str] = Counter()
 
 
-def note_read(staging: str, chunk: Chunk, num_read: int) -> None:
-    """Leaves word that a chunk has been read; called by workers."""
-    path = join(staging, READ, f"{chunk.name}-{chunk.number}-{num_read}")
-    filesystem.write_bytes(path, b"", staging)
+def count(name: str, number: int = 1) -> None:
+    """Counts what is done; called by workers."""
+    Metrics.counter(NAMESPACE, name).inc(number)
+    _in_this_process[name] += number
 
 
-class Snapshot:
-    """How far a job is at one moment."""
+def describe(done: Mapping[str, int], num_chunks: int, num_partitions: int, seconds: float) -> str:
+    """One line: the stage, and what is done of it.
 
-    def __init__(self, staging: str, output: str) -> None:
-        """Looks at the folders of a job."""
-        read = [path.rsplit("-", 1)[1] for path, _ in filesystem.match(join(staging, READ, "*"))]
-        self.num_chunks = len(read)
-        self.num_rows = sum(map(int, read))
-        self.num_staged = _count(join(staging, "partitions", "*-events.arrow"))
-        self.num_written = _count(join(output, f"{layout.KNOWN_POSITIVES}-*"))
+    Args:
+        done: What was counted, by name.
+        num_chunks: Parts of files to read.
+        num_partitions: Partitions of queries.
+        seconds: Since the start.
+    """
+    if done.get(WRITTEN):
+        return f"writing examples: {done[WRITTEN]} of up to {num_partitions} partitions"
+    if done.get(SORTED):
+        return f"sorting: {done[SORTED]} of up to {num_partitions} partitions"
+    rows = done.get(ROWS, 0)
+    rate = rows / max(seconds, 1e-9)
+    return (
+        f"reading: {done.get(CHUNKS, 0)} of {num_chunks} parts, {rows:,} rows, {rate:,.0f} rows/s"
+    )
 
-    def describe(self, num_chunks: int, num_partitions: int, elapsed_s: float) -> str:
-        """One line: the stage, and what is done of it."""
-        if self.num_written:
-            return f"writing examples: {self.num_written} of up to {num_partitions} partitions"
-        if self.num_staged:
-            return f"sorting: {self.num_staged} of up to {num_partitions} partitions"
-        rate = self.num_rows / max(elapsed_s, 1e-9)
-        return (
-            f"reading: {self.num_chunks} of {num_chunks} parts, {self.num_rows:,} rows, "
-            f"{rate:,.0f} rows/s"
-        )
+
+class Watch:
+    """A running pipeline, looked at."""
+
+    def __init__(self) -> None:
+        """Begins to count anew."""
+        self.result: Any = None  # Of the pipeline, as soon as there is one.
+        _in_this_process.clear()
+
+    def done(self) -> Mapping[str, int]:
+        """What was counted, by name."""
+        if self.result is None:
+            return dict(_in_this_process)
+        found = self.result.metrics().query(MetricsFilter().with_namespace(NAMESPACE))
+        return {metric.key.metric.name: metric.result for metric in found["counters"]}
 
 
 @contextmanager
-def shown(staging: str, output: str, num_chunks: int, num_partitions: int) -> Iterator[None]:
-    """Shows on stderr how far a job is, as long as the block runs.
+def shown(num_chunks: int, num_partitions: int) -> Iterator[Watch]:
+    """Shows on stderr how far a pipeline is, as long as the block runs.
 
     Args:
-        staging: The staging folder.
-        output: The prepared folder.
         num_chunks: Parts of files to read.
         num_partitions: Partitions of queries.
+
+    Yields:
+        The watch, to be given the result of a pipeline that has been started.
     """
-    done = threading.Event()
+    ended = threading.Event()
     start = time.monotonic()
-    console = Console(stderr=True)
-    interval_s = REMOTE_INTERVAL_S if "://" in output else LOCAL_INTERVAL_S
+    watch = Watch()
 
     def show(live: Live) -> None:
-        while not done.wait(interval_s):
-            elapsed_s = time.monotonic() - start
-            state = Snapshot(staging, output).describe(num_chunks, num_partitions, elapsed_s)
-            live.update(Text(f"{elapsed_s:6.0f} s  {state}"))
+        while not ended.wait(INTERVAL_S):
+            seconds = time.monotonic() - start
+            state = describe(watch.done(), num_chunks, num_partitions, seconds)
+            live.update(Text(f"{seconds:6.0f} s  {state}"), refresh=True)
 
+    console = Console(stderr=True)
     with Live(Text("starting"), console=console, transient=True, auto_refresh=False) as live:
         shower = threading.Thread(target=show, args=(live,), daemon=True)
         shower.start()
         try:
-            yield
+            yield watch
         finally:
-            done.set()
+            ended.set()
             shower.join()
-
-
-def _count(pattern: str) -> int:
-    return len(filesystem.match(pattern))

@@ -16,7 +16,7 @@ from pipelines.io.tables import column
 from pipelines.prepare.cutoffs import times_by_span
 from pipelines.prepare.filters import Pairs, filter_by_count, find_core
 from pipelines.prepare.ingest import REPORT
-from pipelines.prepare.job import UNCOUNTED, Job, load_catalogue
+from pipelines.prepare.job import Job, StagedPartition, load_catalogue, read_partition
 from pipelines.prepare.partitions import Partition
 
 TIMES = "times"
@@ -32,75 +32,79 @@ def filtered_report(counts: Mapping[str, int]) -> str:
 
 
 class Counted(NamedTuple):
-    """What the partitions without rare queries and candidates are known by."""
+    """What is known of the partitions without rare queries and candidates."""
 
-    numbers: PCollection[int]
+    partitions: PCollection[StagedPartition]
     times: PCollection[tuple[int, bytes]]  # See `cutoffs.times_by_span`.
     report: PCollection[str]
 
 
-class ApplyMinima(beam.PTransform[PCollection[int], Counted]):
+class ApplyMinima(beam.PTransform[PCollection[StagedPartition], Counted]):
     """Leaves out rare queries and candidates of staged partitions.
 
     One worker counts the positives of all partitions, one partition in memory at a time.
     """
 
-    def __init__(self, job: Job) -> None:
-        """Takes the job."""
+    def __init__(self, job: Job, positives: PCollection[str], catalogue: Any) -> None:
+        """Takes what is counted.
+
+        Args:
+            job: The job.
+            positives: Paths of the positives of each partition.
+            catalogue: Side input, the path of the catalogue.
+        """
         super().__init__()
-        self._job = job
+        self._job, self._positives, self._catalogue = job, positives, catalogue
 
     @no_annotations
-    def expand(self, numbers: PCollection[int]) -> Counted:
-        """Takes the numbers of partitions that are staged as `UNCOUNTED`."""
+    def expand(self, partitions: PCollection[StagedPartition]) -> Counted:
+        """Takes staged partitions."""
         core = (
-            numbers.pipeline
+            partitions.pipeline
             | "One" >> beam.Create([True])
-            | "FindCore" >> beam.ParDo(_FindCore(self._job), AsList(numbers))
+            | "FindCore"
+            >> beam.ParDo(_FindCore(self._job), AsList(self._positives), self._catalogue)
         )
         kept = (
-            numbers
+            partitions
             | "SpreadUncounted" >> beam.Reshuffle()
             | "LeaveOutRare"
             >> beam.ParDo(_LeaveOutRare(self._job), AsSingleton(core)).with_outputs(
-                TIMES, REPORT, main="numbers"
+                TIMES, REPORT, main="partitions"
             )
         )
-        return Counted(kept.numbers, kept[TIMES], kept[REPORT])
+        return Counted(kept.partitions, kept[TIMES], kept[REPORT])
 
 
 class _FindCore(beam.DoFn):
-    """Leaves in a file which candidates have enough positives."""
+    """Leaves in a file which candidates have enough positives; gives its path."""
 
     def __init__(self, job: Job) -> None:
         self._job = job
 
-    def process(self, element: bool, numbers: Iterable[int]) -> Iterator[bool]:
-        job = self._job
-
+    def process(self, element: bool, positives: Iterable[str], catalogue: str) -> Iterator[str]:
         def partitions() -> Iterator[Pairs]:
-            for number in numbers:
-                table = filesystem.read_table(job.positives_path(number))
+            for path in positives:
+                table = filesystem.read_table(path)
                 yield Pairs(*(column(table, name).to_numpy() for name in Pairs._fields))
 
-        is_kept = find_core(job.config.filters, partitions, len(load_catalogue(job)))
-        filesystem.write_table(job.core_path, pa.table({KEPT: pa.array(is_kept)}), job.staging)
-        yield element
+        filters = self._job.config.filters
+        is_kept = find_core(filters, partitions, len(load_catalogue(catalogue)))
+        yield self._job.stage("core", pa.table({KEPT: pa.array(is_kept)}))
 
 
 class _LeaveOutRare(beam.DoFn):
-    """Leaves in the staging folder what stays of a partition; gives its number and times."""
+    """Leaves in files what stays of a partition; gives their paths, and its times."""
 
     def __init__(self, job: Job) -> None:
         self._job = job
 
-    def process(self, number: int, ready: Any) -> Iterator[Any]:
+    def process(self, staged: StagedPartition, core: str) -> Iterator[Any]:
         job = self._job
-        is_kept = np.asarray(column(filesystem.read_table(job.core_path), KEPT), bool)
-        events, queries = job.read_partition(number, UNCOUNTED)
+        is_kept = np.asarray(column(filesystem.read_table(core), KEPT), bool)
+        events, queries = read_partition(staged)
         kept, filtered = filter_by_count(job.config.filters, events, is_kept)
-        job.write_partition(number, Partition(kept, queries))
-        yield number
+        yield job.stage_partition(staged.number, Partition(kept, queries))
         yield TaggedOutput(REPORT, filtered_report(filtered))
         for span in times_by_span(kept):
             yield TaggedOutput(TIMES, span)

@@ -1,6 +1,7 @@
 """Beam transforms between reading and writing: partitions, the catalogue, row numbers."""
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
@@ -12,11 +13,13 @@ from apache_beam.metrics.metric import Metrics
 from apache_beam.pvalue import PCollection, TaggedOutput
 from apache_beam.typehints.decorators import no_annotations
 
-from pipelines.io import filesystem
-from pipelines.io.tables import column, concat, indices, to_ipc
+from pipelines.io.report import Summary
+from pipelines.io.tables import column, concat, indices, pieces_by, to_ipc
 from pipelines.prepare.cutoffs import FindCutoffs, times_by_span
 from pipelines.prepare.filters import filter_by_query, positives_of
 from pipelines.prepare.ingest import (
+    FILE,
+    MAX_REJECTS_KEPT,
     ORIGIN,
     REJECTED,
     REPORT,
@@ -24,15 +27,17 @@ from pipelines.prepare.ingest import (
     no_profiles,
     rejected_element,
 )
-from pipelines.prepare.job import ROW, UNCOUNTED, Job, load_catalogue
+from pipelines.prepare.job import Job, StagedPartition, load_catalogue
 from pipelines.prepare.parsing import Reject
 from pipelines.prepare.partitions import Partition, first_of_each, make_partition
+from pipelines.prepare.progress import SORTED, count
 from pipelines.prepare.rare_filter import TIMES, ApplyMinima, filtered_report
-from pipelines.prepare.summary import Summary
 from pipelines.prepare.validate import CANDIDATE_ID, CANDIDATE_ROW, DUPLICATE_ID, QUERY_ID
 
 QUERY_IDS, CANDIDATE_IDS = "query_ids", "candidate_ids"
+POSITIVES, NUM_QUERIES = "positives", "num_queries"
 EVENTS, PROFILES = "events", "profiles"
+ROW = "row"
 
 
 def deduplicated(
@@ -54,14 +59,16 @@ def deduplicated(
     summary: Summary = {}
     if not is_first.all():
         others = entities.filter(pa.array(~is_first)).select([*ORIGIN, id_column])
-        for file, chunk, row, entity_id in zip(*others.to_pydict().values(), strict=True):
-            reject = Reject(row, DUPLICATE_ID, json.dumps({id_column: entity_id}))
-            rejects.setdefault(f"{chunk}:{file}", []).append(reject)
-        count = len(others)
-        summary["kinds"] = {kind: {"rejected": {DUPLICATE_ID: count}}}
-        names = others.column(ORIGIN[0]).to_pylist()
-        summary["files"] = {name: {"rejected": names.count(name)} for name in set(names)}
-        Metrics.counter("read", f"rejected.{DUPLICATE_ID}").inc(count)
+        others = others.sort_by([(name, "ascending") for name in ORIGIN])
+        of_files = Counter(others.column(FILE).to_pylist())
+        summary["kinds"] = {kind: {"rejected": {DUPLICATE_ID: len(others)}}}
+        summary["files"] = {name: {"rejected": number} for name, number in of_files.items()}
+        Metrics.counter("read", f"rejected.{DUPLICATE_ID}").inc(len(others))
+        for file in of_files:
+            first = others.filter(pc.equal(others.column(FILE), file)).slice(0, MAX_REJECTS_KEPT)
+            for _, chunk, row, entity_id in zip(*first.to_pydict().values(), strict=True):
+                reject = Reject(row, DUPLICATE_ID, json.dumps({id_column: entity_id}))
+                rejects.setdefault(f"{chunk}:{file}", []).append(reject)
     return kept, rejects, summary
 
 
@@ -76,7 +83,7 @@ def _emit_duplicates(
 
 
 class _StageCandidates(beam.DoFn):
-    """Leaves the candidates of one partition in the staging folder; gives its number and ids."""
+    """Leaves the candidates of one partition in a file; gives its number and path, and the ids."""
 
     def __init__(self, job: Job) -> None:
         self._job = job
@@ -85,41 +92,38 @@ class _StageCandidates(beam.DoFn):
         number, pieces = element
         candidates, rejects, summary = deduplicated(concat(pieces), CANDIDATE_ID, "candidates")
         candidates = candidates.sort_by(CANDIDATE_ID).combine_chunks()
-        self._job.write_candidates(number, candidates)
-        yield number
+        yield number, self._job.stage(f"candidates/{number:05d}", candidates)
         yield TaggedOutput(CANDIDATE_IDS, (0, to_ipc(candidates.select([CANDIDATE_ID]))))
         yield from _emit_duplicates(rejects, summary)
 
 
 class _WriteCatalogue(beam.DoFn):
-    """Sorts all candidate ids into the catalogue file."""
+    """Sorts all candidate ids into the catalogue; gives its path."""
 
     def __init__(self, job: Job) -> None:
         self._job = job
 
-    def process(self, element: tuple[int, Iterable[bytes]]) -> Iterator[bool]:
+    def process(self, element: tuple[int, Iterable[bytes]]) -> Iterator[str]:
         ids = column(concat(element[1]), CANDIDATE_ID).unique()
         ids = ids.take(pc.sort_indices(ids))
-        table = pa.table({CANDIDATE_ID: ids})
-        filesystem.write_table(self._job.catalogue_path, table, self._job.staging)
-        yield True
+        yield self._job.stage("catalogue", pa.table({CANDIDATE_ID: ids}))
 
 
 class _StagePartition(beam.DoFn):
-    """Leaves one partition in the staging folder; gives its ids and times."""
+    """Leaves one partition in files; gives their paths, and its ids and times."""
 
     def __init__(self, job: Job) -> None:
         self._job = job
 
     def process(
-        self, element: tuple[int, dict[str, Iterable[bytes]]], *ready: Any
+        self, element: tuple[int, dict[str, Iterable[bytes]]], catalogue: str | None = None
     ) -> Iterator[Any]:
         number, by_kind = element
         pieces = {kind: list(parts) for kind, parts in by_kind.items()}
         config = self._job.config
         # A partition may lack either: the empty pieces say which columns there would be.
         none = to_ipc(no_events(config, self._job.has_candidates))
-        events = self._with_rows(concat([none, *pieces[EVENTS]]))
+        events = _with_rows(concat([none, *pieces[EVENTS]]), catalogue)
         profiles, rejects, summary = deduplicated(
             concat([to_ipc(no_profiles(config)), *pieces[PROFILES]]), QUERY_ID, "queries"
         )
@@ -131,51 +135,47 @@ class _StagePartition(beam.DoFn):
         partition = Partition(kept, partition.queries)
         yield TaggedOutput(REPORT, filtered_report(filtered))
         if filters.has_minima:
-            self._job.write_partition(number, partition, UNCOUNTED)
             positives = pa.table(positives_of(kept)._asdict())
-            filesystem.write_table(self._job.positives_path(number), positives, self._job.staging)
+            yield TaggedOutput(POSITIVES, self._job.stage(f"positives/{number:05d}", positives))
         else:
-            self._job.write_partition(number, partition)
-        yield number
+            for span in times_by_span(partition.events):
+                yield TaggedOutput(TIMES, span)
+        yield self._job.stage_partition(number, partition)
+        count(SORTED)
         ids = partition.queries.select([QUERY_ID])
         numbers = pa.array(np.full(len(ids), number, np.int32))
         yield TaggedOutput(QUERY_IDS, (0, to_ipc(ids.append_column("partition", numbers))))
-        if not filters.has_minima:
-            for span in times_by_span(partition.events):
-                yield TaggedOutput(TIMES, span)
-
-    def _with_rows(self, events: pa.Table) -> pa.Table:
-        if CANDIDATE_ID not in events.column_names:
-            return events
-        ids = column(events, CANDIDATE_ID)
-        rows = load_catalogue(self._job).rows(ids.dictionary)[indices(ids)]
-        return events.drop_columns([CANDIDATE_ID]).append_column(CANDIDATE_ROW, pa.array(rows))
 
 
-class _WriteQueryRows(beam.DoFn):
-    """Numbers all queries in the order of their ids; leaves each partition's rows in a file."""
+def _with_rows(events: pa.Table, catalogue: str | None) -> pa.Table:
+    """Events with catalogue rows in place of ids, where they have ids."""
+    if catalogue is None:
+        return events
+    ids = column(events, CANDIDATE_ID)
+    rows = load_catalogue(catalogue).rows(ids.dictionary)[indices(ids)]
+    return events.drop_columns([CANDIDATE_ID]).append_column(CANDIDATE_ROW, pa.array(rows))
 
-    def __init__(self, job: Job) -> None:
-        self._job = job
 
-    def process(self, element: tuple[int, Iterable[bytes]]) -> Iterator[int]:
+class _NumberQueries(beam.DoFn):
+    """Numbers all queries in the order of their ids; gives each partition's rows, and how many."""
+
+    def process(self, element: tuple[int, Iterable[bytes]]) -> Iterator[Any]:
         table = concat(element[1])
         order = pc.sort_indices(column(table, QUERY_ID)).to_numpy()
         rows = np.empty(len(order), np.int64)
         rows[order] = np.arange(len(order))
-        numbers = column(table, "partition").to_numpy()
         # The ids of a partition came in their order, so its rows do too.
-        for number in np.unique(numbers).tolist():
-            of_partition = pa.table({ROW: pa.array(rows[numbers == number])})
-            path = self._job.query_rows_path(number)
-            filesystem.write_table(path, of_partition, self._job.staging)
-        yield len(order)
+        of_rows = pa.table({ROW: pa.array(rows)})
+        for number, piece in pieces_by(of_rows, column(table, "partition").to_numpy()):
+            yield number, to_ipc(piece)
+        yield TaggedOutput(NUM_QUERIES, len(order))
 
 
 class Staged(NamedTuple):
-    """What the staged partitions are known by."""
+    """What is known of the staged partitions."""
 
-    numbers: PCollection[int]
+    partitions: PCollection[StagedPartition]
+    query_rows: PCollection[tuple[int, bytes]]  # By number of partition, in its order.
     cutoffs: PCollection[tuple[int, int]]
     num_queries: PCollection[int]
     rejected: PCollection[tuple[str, bytes]]
@@ -183,54 +183,61 @@ class Staged(NamedTuple):
 
 
 class StagePartitions(beam.PTransform[dict[str, PCollection[tuple[int, bytes]]], Staged]):
-    """Groups events and profiles by partition and leaves each in the staging folder."""
+    """Groups events and profiles by partition and leaves each in files."""
 
     def __init__(self, job: Job, catalogue: Any) -> None:
-        """Takes the job and, where events still have ids, a side input ready with the catalogue."""
+        """Takes the job and a side input, the path of the catalogue."""
         super().__init__()
         self._job, self._catalogue = job, catalogue
 
     @no_annotations
     def expand(self, pieces: dict[str, PCollection[tuple[int, bytes]]]) -> Staged:
         """Takes pieces of `EVENTS` and of `PROFILES`, by number of partition."""
-        ready = [] if self._catalogue is None else [self._catalogue]
+        # With a file of candidates the events have rows already.
+        catalogue = [] if self._job.has_candidates else [self._catalogue]
         staged = (
             pieces
             | "ByPartition" >> beam.CoGroupByKey()
             | "Stage"
-            >> beam.ParDo(_StagePartition(self._job), *ready).with_outputs(
-                QUERY_IDS, TIMES, REJECTED, REPORT, main="numbers"
+            >> beam.ParDo(_StagePartition(self._job), *catalogue).with_outputs(
+                QUERY_IDS, TIMES, POSITIVES, REJECTED, REPORT, main="partitions"
             )
         )
-        numbers, times, reports = staged.numbers, staged[TIMES], staged[REPORT]
+        partitions, times, reports = staged.partitions, staged[TIMES], staged[REPORT]
         if self._job.config.filters.has_minima:
-            numbers, times, counted = numbers | "ApplyMinima" >> ApplyMinima(self._job)
+            minima = ApplyMinima(self._job, staged[POSITIVES], self._catalogue)
+            partitions, times, counted = partitions | "ApplyMinima" >> minima
             reports = (reports, counted) | "Reports" >> beam.Flatten()
         no_query = pa.table(
             {QUERY_ID: pa.array([], pa.string()), "partition": pa.array([], pa.int32())}
         )
-        seed = staged.numbers.pipeline | "NoQuery" >> beam.Create([(0, to_ipc(no_query))])
-        num_queries = (
+        seed = partitions.pipeline | "NoQuery" >> beam.Create([(0, to_ipc(no_query))])
+        queries = (
             (staged[QUERY_IDS], seed)
             | beam.Flatten()
             | "AllQueries" >> beam.GroupByKey()
-            | "WriteQueryRows" >> beam.ParDo(_WriteQueryRows(self._job))
+            | "NumberQueries" >> beam.ParDo(_NumberQueries()).with_outputs(NUM_QUERIES, main="rows")
         )
         cutoffs = times | "FindCutoffs" >> FindCutoffs(self._job)
         return Staged(
-            numbers | "Spread" >> beam.Reshuffle(), cutoffs, num_queries, staged[REJECTED], reports
+            partitions | "Spread" >> beam.Reshuffle(),
+            queries.rows,
+            cutoffs,
+            queries[NUM_QUERIES],
+            staged[REJECTED],
+            reports,
         )
 
 
-class StageCatalogue(beam.PTransform[PCollection[tuple[int, bytes]], PCollection[bool]]):
-    """Sorts the ids of candidates into the catalogue file; gives one element when it is there."""
+class StageCatalogue(beam.PTransform[PCollection[tuple[int, bytes]], PCollection[str]]):
+    """Sorts the ids of candidates into the catalogue; gives its path, one element."""
 
     def __init__(self, job: Job) -> None:
         """Takes the job."""
         super().__init__()
         self._job = job
 
-    def expand(self, ids: PCollection[tuple[int, bytes]]) -> PCollection[bool]:
+    def expand(self, ids: PCollection[tuple[int, bytes]]) -> PCollection[str]:
         """Takes ids, all under one key."""
         nothing = to_ipc(pa.table({CANDIDATE_ID: pa.array([], pa.string())}))
         seed = ids.pipeline | "NoCandidate" >> beam.Create([(0, nothing)])
@@ -243,16 +250,16 @@ class StageCatalogue(beam.PTransform[PCollection[tuple[int, bytes]], PCollection
 
 
 class StagedCandidates(NamedTuple):
-    """What the staged candidates are known by."""
+    """What is known of the staged candidates."""
 
-    numbers: PCollection[int]
+    parts: PCollection[tuple[int, str]]  # Number and path.
     ids: PCollection[tuple[int, bytes]]
     rejected: PCollection[tuple[str, bytes]]
     report: PCollection[str]
 
 
 class StageCandidates(beam.PTransform[PCollection[tuple[int, bytes]], StagedCandidates]):
-    """Groups candidates by partition and leaves each in the staging folder."""
+    """Groups candidates by partition and leaves each in a file."""
 
     def __init__(self, job: Job) -> None:
         """Takes the job."""
@@ -267,11 +274,11 @@ class StageCandidates(beam.PTransform[PCollection[tuple[int, bytes]], StagedCand
             | "ByPartition" >> beam.GroupByKey()
             | "Stage"
             >> beam.ParDo(_StageCandidates(self._job)).with_outputs(
-                CANDIDATE_IDS, REJECTED, REPORT, main="numbers"
+                CANDIDATE_IDS, REJECTED, REPORT, main="parts"
             )
         )
         return StagedCandidates(
-            staged.numbers | "Spread" >> beam.Reshuffle(),
+            staged.parts | "Spread" >> beam.Reshuffle(),
             staged[CANDIDATE_IDS],
             staged[REJECTED],
             staged[REPORT],

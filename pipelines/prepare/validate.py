@@ -48,6 +48,16 @@ REASONS = (
     DUPLICATE_ID,
 )
 """Every reason for which a record is rejected; a counter's name each."""
+CURES = {
+    TIMESTAMP_NOT_SECONDS: "timestamps must be whole Unix seconds: divide milliseconds by 1000, "
+    "convert date texts",
+    MISSING_ID: "an id column is empty",
+    MALFORMED_LINE: "the lines do not have the fields of the header, or are no JSON objects",
+    UNKNOWN_CANDIDATE: "the candidates file does not list these ids",
+    UNKNOWN_EVENT: "give every event type a rule in `labels.events`",
+    UNKNOWN_VALUE: "give every value a rule in `labels.values`",
+}
+"""What to do where most records are rejected for a reason."""
 
 # Columns of sound events.
 QUERY_ID, CANDIDATE_ID, CANDIDATE_ROW = "query_id", "candidate_id", "candidate_row"

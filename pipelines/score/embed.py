@@ -3,8 +3,9 @@
     python -m pipelines.embed --model MODELS/candidate_tower --data PREPARED --output DIR
         [--side candidate|query] [any Beam option]
 
-Each row of the output is an id and its embedding, `candidate_id` or `query_id` and `embedding`.
-Queries are embedded with their history as of now; context, which only a request knows, is refused.
+Each row of the output is an id and its embedding, `candidate_id` or `query_id` and `embedding`;
+`files.embeddings` of its manifest.json lists the files. Queries are embedded with their history as
+of now; context, which only a request knows, is refused.
 """
 
 import json
@@ -16,10 +17,13 @@ import apache_beam as beam
 import pyarrow as pa
 import pyarrow.parquet as pq
 import tensorflow as tf
+from apache_beam.io.filesystems import FileSystems
 from apache_beam.ml.inference.base import KeyedModelHandler, ModelHandler, RunInference
 
 from pipelines.io import filesystem
 from pipelines.io.filesystem import join
+from pipelines.io.output import Run, output_run, published
+from pipelines.io.report import WriteReport, read_report, written_files, written_summary
 from pipelines.io.shards import write_parquet
 from pipelines.io.tables import column, from_ipc, to_ipc
 from pipelines.options import EmbedOptions, OutputOptions, beam_options, read_options
@@ -28,10 +32,11 @@ from tfrs_twotower.features.encoding import raw_spec
 from tfrs_twotower.schema import Config, UserError
 from tfrs_twotower.schema import prepared as layout
 from tfrs_twotower.schema.features import Feature, History, Id
-from tfrs_twotower.schema.folders import read_manifest
+from tfrs_twotower.schema.folders import check_manifest
 
 BATCH_ROWS = 1 << 15
-EMBEDDING = "embedding"
+EMBEDDING, EMBEDDINGS = "embedding", "embeddings"
+MADE_BY = "twotower prepare"
 # Side: files of the prepared folder, column of ids, output of the tower.
 SIDES = {
     "candidate": (layout.CANDIDATE_ATTRIBUTES, layout.CANDIDATE_ID, "candidate_embedding"),
@@ -55,7 +60,8 @@ class TowerHandler(ModelHandler[bytes, bytes, Any]):
 
     def load_model(self) -> Any:
         """Loads the SavedModel."""
-        return tf.saved_model.load(self._model)
+        with filesystem.local_copy(self._model) as local:
+            return tf.saved_model.load(local)
 
     def run_inference(
         self, batch: Sequence[bytes], model: Any, inference_args: dict[str, Any] | None = None
@@ -124,7 +130,12 @@ def embed(
         UsageError: If the output folder is finished or not ours.
         UserError: If the prepared folder or the model cannot be used.
     """
-    manifest = read_manifest(data, kind="prepared", made_by="twotower prepare")
+    options = beam_options(beam_args)
+    FileSystems.set_options(options)
+    filesystem.check_reachable(data)
+    filesystem.check_reachable(model)
+    manifest = check_manifest(published(data), data, kind="prepared", made_by=MADE_BY)
+    layout.check_format(manifest, data, MADE_BY)
     config = Config.model_validate_json(json.dumps(manifest["config"]), strict=False)
     if side == "query" and config.features.context:
         raise UserError(
@@ -132,28 +143,28 @@ def embed(
             "for models that can do without, see `twotower user-embeddings`"
         )
     version = _version_folder(model)
-    files = [path for path, _ in filesystem.match(join(data, f"{SIDES[side][0]}-*.parquet"))]
-    with filesystem.output_folder(output, overwrite=overwrite) as staging:
-        with beam.Pipeline(options=beam_options(beam_args)) as pipeline:
+    files = [join(data, path) for path in layout.files_of(manifest, SIDES[side][0])]
+    with output_run(output, overwrite=overwrite) as run:
+        with beam.Pipeline(options=options) as pipeline:
             _ = (
                 pipeline
                 | "Files" >> beam.Create(list(enumerate(files)))
                 | "Spread" >> beam.Reshuffle()
                 | "Read" >> beam.FlatMapTuple(_read_tables)
                 | "Embed" >> RunInference(KeyedModelHandler(TowerHandler(version, config, side)))
-                | "Write" >> beam.Map(_write_table, output, staging)
+                | "Write" >> beam.Map(_write_table, run)
+                | "Report" >> WriteReport(run)
             )
-        written = [path for path, _ in filesystem.match(join(output, f"{EMBEDDING}s-*.parquet"))]
-        num_rows = sum(pq.read_metadata(path).num_rows for path in written)
-        filesystem.write_manifest(
-            output, {"kind": "embeddings", "side": side, "num_rows": num_rows}, staging
-        )
+        written = written_files(read_report(run))
+        num_rows = sum(file.rows for file in written.get(EMBEDDINGS, []))
+        manifest = {"kind": "embeddings", "side": side, "num_rows": num_rows}
+        run.publish(manifest, written, overwrite=overwrite)
     return num_rows
 
 
 def _version_folder(model: str) -> str:
     """The folder of the SavedModel itself: the newest version below a base path."""
-    if tf.io.gfile.exists(join(model, "saved_model.pb")):
+    if filesystem.exists(join(model, "saved_model.pb")):
         return model
     numbers = version_numbers(model)
     if not numbers:
@@ -167,9 +178,10 @@ def _read_tables(number: int, path: str) -> Iterator[tuple[str, bytes]]:
             yield f"{number:05d}-{part:05d}", to_ipc(pa.Table.from_batches([batch]))
 
 
-def _write_table(element: tuple[str, bytes], output: str, staging: str) -> None:
+def _write_table(element: tuple[str, bytes], run: Run) -> str:
     key, data = element
-    write_parquet(join(output, f"{EMBEDDING}s-{key}.parquet"), from_ipc(data), staging)
+    written = write_parquet(run, f"{EMBEDDINGS}-{key}", from_ipc(data))
+    return written_summary({EMBEDDINGS: [written]})
 
 
 def main(argv: Sequence[str] | None = None, program: str = "python -m pipelines.embed") -> int:

@@ -1,6 +1,9 @@
 """Files of queries -> Arrow tables, completed with what the models folder knows of them."""
 
+import atexit
+import functools
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -17,6 +20,9 @@ from tfrs_twotower.schema.requests import check_names
 
 ROWS_A_FILE = 1 << 15
 EXCLUDE_IDS = "exclude_ids"
+
+_copies = ExitStack()
+atexit.register(_copies.close)
 
 
 def complete(
@@ -36,7 +42,7 @@ def complete(
     """
     ids = column(table, key)
     wanted = pc.field(key).isin(pc.unique(ids))
-    known = pq.read_table(stored, filters=wanted).combine_chunks()
+    known = pq.read_table(_local(stored), filters=wanted).combine_chunks()
     places = pc.index_in(ids, column(known, key))
     for name in known.column_names:
         if name == key or name not in contract.features:
@@ -48,6 +54,12 @@ def complete(
         else:
             table = table.append_column(name, filler)
     return table if excluded_feature is None else _excluding(table, excluded_feature)
+
+
+@functools.lru_cache(maxsize=1)
+def _local(stored: str) -> str:
+    """A local copy of a folder, kept as long as the worker lives; a local folder as it is."""
+    return _copies.enter_context(filesystem.local_copy(stored))
 
 
 def _excluding(table: pa.Table, feature: str) -> pa.Table:

@@ -9,16 +9,15 @@ feature and, where they are not to be looked up in MODELS/queries, its features 
 the `recommend` signature may stand there too (`exclude_ids`, `k`, ...), else `--rules` holds them
 for all. A feature that nobody knows is missing, as online.
 
-The output has one row a query: `query_id`, `candidate_ids` and `scores`, best first. A file is
-named after the part of the input that it answers and appears by rename, so a retried bundle writes
-the same file again.
+The output has one row a query: `query_id`, `candidate_ids` and `scores`, best first; `files.parts`
+of its manifest.json lists the files.
 """
 
 import json
 import sys
 import time
 from argparse import ArgumentParser
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +26,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import tensorflow as tf
+from apache_beam.io.filesystems import FileSystems
 from apache_beam.ml.inference.base import KeyedModelHandler, ModelHandler, RunInference
 from apache_beam.options.pipeline_options import PipelineOptions
 from rich.console import Console
@@ -34,6 +34,9 @@ from rich.table import Table
 
 from pipelines.io import filesystem
 from pipelines.io.filesystem import join
+from pipelines.io.output import Run, output_run
+from pipelines.io.report import WriteReport, read_report, written_files, written_summary
+from pipelines.io.shards import write_parquet
 from pipelines.io.tables import from_ipc, to_ipc
 from pipelines.options import OutputOptions, beam_options, read_options
 from pipelines.score.queries import complete, read_queries
@@ -60,7 +63,7 @@ from tfrs_twotower.schema.models_layout import (
 from tfrs_twotower.schema.requests import check_names, json_object, refusal
 
 PARQUET, JSONL = "parquet", "jsonl"
-REPORT = "report.json"
+PARTS = "parts"
 
 
 class RecommendOptions(PipelineOptions):
@@ -164,6 +167,10 @@ def recommend(
         UsageError: If the output folder is finished or not ours, or a rule is wrong.
         UserError: If the models or queries cannot be used.
     """
+    options = beam_options(beam_args)
+    FileSystems.set_options(options)
+    for path in (models, queries, output):
+        filesystem.check_reachable(path)
     version, model = _newest(models)
     rules = {"k": k, **(rules or {})}
     request, contract = _request(models, version, model, rules, exclude_values_of)
@@ -172,8 +179,8 @@ def recommend(
         raise UserError(f"no queries at {queries}: expected Parquet, .jsonl or .csv")
     looked_at = find_queries(files, request.stored, request.key, contract, show) if show else {}
     _try_first(files, request, contract)
-    with filesystem.output_folder(output, overwrite=overwrite) as staging:
-        with beam.Pipeline(options=beam_options(beam_args)) as pipeline:
+    with output_run(output, overwrite=overwrite) as run:
+        with beam.Pipeline(options=options) as pipeline:
             _ = (
                 pipeline
                 | "Files" >> beam.Create(list(enumerate(files)))
@@ -181,24 +188,24 @@ def recommend(
                 | "Read" >> beam.FlatMap(_read_keyed, contract, request.key)
                 | "Spread" >> beam.Reshuffle()
                 | "Answer" >> RunInference(KeyedModelHandler(RetrievalHandler(request)))
-                | "Write" >> beam.Map(_write, output, staging, k, file_format)
-                | "Total" >> beam.CombineGlobally(_total)
-                | "Report" >> beam.Map(_write_report, staging)
+                | "Write" >> beam.FlatMap(_write, run, k, file_format)
+                | "Report" >> WriteReport(run)
             )
-        counts = json.loads(filesystem.read_bytes(join(staging, REPORT)))
+        report = read_report(run)
         manifest = {
             "kind": "recommendations",
             "format": file_format,
             "model": model,
             "version": version,
             "k": k,
-            "num_queries": counts[0],
-            "num_short": counts[1],
+            "num_queries": report["num_queries"],
+            "num_short": report["num_short"],
         }
-        filesystem.write_manifest(output, manifest, staging)
+        manifest = run.publish(manifest, written_files(report), overwrite=overwrite)
     if looked_at:
         described = join(models, CANDIDATES, str(version))
-        show_queries(described, output, file_format, request.key, looked_at)
+        parts = [join(output, file["path"]) for file in manifest["files"][PARTS]]
+        show_queries(described, parts, file_format, request.key, looked_at)
     return manifest
 
 
@@ -259,29 +266,22 @@ def _read_keyed(
         yield f"{number:05d}-{part:05d}", to_ipc(table)
 
 
-def _write(
-    named: tuple[str, bytes], output: str, staging: str, k: int, file_format: str
-) -> tuple[int, int]:
-    """Writes a file of answers; returns how many there are, and how many are short."""
+def _write(named: tuple[str, bytes], run: Run, k: int, file_format: str) -> Iterator[str]:
+    """Writes a file of answers; gives how many there are, how many are short, and the file."""
     name, data = named
     table = from_ipc(data)
-    path = join(output, f"part-{name}.{file_format}")
-    with filesystem.create(path, staging) as file:
-        if file_format == PARQUET:
-            pq.write_table(table, file)
-        else:
-            file.writelines(f"{json.dumps(row)}\n".encode() for row in table.to_pylist())
+    if file_format == PARQUET:
+        file = write_parquet(run, f"part-{name}", table)
+    else:
+        path = run.new_path(f"part-{name}", f".{file_format}")
+        with filesystem.create(path) as lines:
+            for row in table.to_pylist():
+                lines.write(f"{json.dumps(row)}\n".encode())
+        file = run.written(path, lines, len(table))
+    yield written_summary({PARTS: [file]})
     is_short = pc.less(pc.list_value_length(table.column(CANDIDATE_IDS)), k)
-    return table.num_rows, pc.sum(is_short).as_py() or 0
-
-
-def _total(counts: Iterable[tuple[int, int]]) -> tuple[int, int]:
-    pairs = list(counts)
-    return sum(rows for rows, _ in pairs), sum(short for _, short in pairs)
-
-
-def _write_report(counts: tuple[int, int], staging: str) -> None:
-    filesystem.write_bytes(join(staging, REPORT), json.dumps(counts).encode(), staging)
+    num_short = pc.sum(is_short).as_py() or 0
+    yield json.dumps({"num_queries": len(table), "num_short": num_short})
 
 
 def main(argv: Sequence[str] | None = None, program: str = "python -m pipelines.recommend") -> int:

@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 
+from pipelines.io import filesystem
 from pipelines.io.filesystem import join, read_bytes
 from pipelines.io.tables import column
 from tfrs_twotower.schema import UserError
@@ -63,7 +64,8 @@ class Model:
         self.contract = read_contract(folder)
         if SCANN_PREFIX in read_bytes(join(folder, SAVED_MODEL_FILE)):
             import scann  # noqa: F401  # Registers its ops.
-        self._loaded = tf.saved_model.load(folder)
+        with filesystem.local_copy(folder) as local:
+            self._loaded = tf.saved_model.load(local)
         self._recommend = self._loaded.signatures[SIGNATURE]
 
     def answer(self, table: pa.Table, key: str, rules: Mapping[str, Any]) -> pa.Table:
@@ -111,9 +113,7 @@ class Model:
 
 def version_numbers(base_path: str) -> list[int]:
     """The version numbers under the base path of a model, ascending."""
-    names = tf.io.gfile.listdir(base_path) if tf.io.gfile.isdir(base_path) else []
-    numbers = [name.rstrip("/") for name in names]
-    return sorted(int(number) for number in numbers if number.isdecimal())
+    return sorted(int(name) for name in filesystem.names(base_path) if name.isdecimal())
 
 
 def missing_value(spec: tf.TensorSpec) -> str | float | int:

@@ -1,4 +1,4 @@
-"""A concept test: a few named queries, what they were recommended beside what they asked with."""
+"""A few named queries, looked at: what they were recommended beside what they asked with."""
 
 from collections.abc import Mapping, Sequence
 from itertools import zip_longest
@@ -13,7 +13,6 @@ from rich.console import Console
 from rich.table import Table
 
 from pipelines.io import filesystem
-from pipelines.io.filesystem import join
 from pipelines.io.tables import column
 from pipelines.score.queries import complete, read_queries
 from pipelines.score.retrieval_model import CANDIDATE_IDS, QUERY_ID, Contract
@@ -55,7 +54,7 @@ def find_queries(
 
 def show_queries(
     candidates: str,
-    output: str,
+    parts: Sequence[str],
     file_format: str,
     key: str,
     queries: Mapping[str, Mapping[str, Any]],
@@ -64,13 +63,13 @@ def show_queries(
 
     Args:
         candidates: What the models folder knows of candidates.
-        output: What `pipelines.recommend` wrote.
+        parts: Files that `pipelines.recommend` wrote.
         file_format: Of it.
         key: What an id of a query is called.
         queries: By id, see `find_queries`.
     """
     titles = _titles(candidates)
-    answers = _answers(output, file_format, list(queries))
+    answers = _answers(parts, file_format, list(queries))
     for query_id, values in queries.items():
         had = {name: value for name, value in values.items() if _is_texts(value)}
         table = Table("recommended", *had, title=f"{key} {query_id}", title_justify="left")
@@ -85,16 +84,19 @@ def _is_texts(value: object) -> bool:
 
 
 def _titles(folder: str) -> dict[str, str]:
-    candidates = ds.dataset(folder)
-    if TITLE not in candidates.schema.names:
-        return {}
-    table = candidates.to_table(columns=["candidate_id", TITLE]).drop_null()
+    with filesystem.local_copy(folder) as local:
+        candidates = ds.dataset(local)
+        if TITLE not in candidates.schema.names:
+            return {}
+        table = candidates.to_table(columns=["candidate_id", TITLE]).drop_null()
     return dict(zip(*(values.to_pylist() for values in table.columns), strict=True))
 
 
-def _answers(output: str, file_format: str, query_ids: Sequence[str]) -> dict[str, list[str]]:
+def _answers(
+    parts: Sequence[str], file_format: str, query_ids: Sequence[str]
+) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
-    for path, _ in filesystem.match(join(output, f"part-*.{file_format}")):
+    for path in parts:
         with filesystem.open_raw(path) as file:
             read = pq.read_table if file_format == "parquet" else pa.json.read_json
             table = read(file)

@@ -36,9 +36,9 @@ class World:
     def rejected(self):
         """(row, reason) of every rejected record, by file."""
         return {
-            path.name.removesuffix(".jsonl"): [
+            path.name.rpartition("-")[0]: [
                 (line["row"], line["reason"])
                 for line in map(json.loads, path.read_text().splitlines())
             ]
-            for path in sorted((self.output / "rejected").glob("*.jsonl"))
+            for path in sorted(self.output.glob("run-*/rejected/*.jsonl"))
         }

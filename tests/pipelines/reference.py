@@ -4,8 +4,10 @@ Written from the documentation of the layout and the config, not from the pipeli
 have one out-of-vocabulary bucket here: row 0 is missing, 1 unknown, 2 the first token.
 """
 
+import json
 from collections import Counter
 from dataclasses import dataclass, field
+from fnmatch import fnmatch
 from fractions import Fraction
 
 import numpy as np
@@ -139,10 +141,21 @@ def rows_of_ids(ids):
     return {value: row for row, value in enumerate(sorted(set(ids), key=str.encode))}
 
 
+def files_of(folder, pattern):
+    """The files that the manifest of an output folder names, those whose kind matches a pattern."""
+    files = json.loads((folder / "manifest.json").read_text())["files"]
+    return [
+        folder / file["path"]
+        for name in sorted(files)
+        if fnmatch(name, pattern)
+        for file in files[name]
+    ]
+
+
 def read_records(folder, pattern):
     """All records of some files as mappings of name -> list of values."""
     records = []
-    for path in sorted(folder.glob(pattern)):
+    for path in files_of(folder, pattern):
         for data in tf.data.TFRecordDataset(str(path), compression_type="GZIP"):
             example = tf.train.Example.FromString(data.numpy())
             records.append(
@@ -157,7 +170,7 @@ def read_records(folder, pattern):
 def read_bytes_of_records(folder, pattern):
     """The serialized records of some files, sorted."""
     records = []
-    for path in folder.glob(pattern):
+    for path in files_of(folder, pattern):
         dataset = tf.data.TFRecordDataset(str(path), compression_type="GZIP")
         records += [data.numpy() for data in dataset]
     return sorted(records)
@@ -166,7 +179,7 @@ def read_bytes_of_records(folder, pattern):
 def read_rows(folder, pattern):
     """All rows of some Parquet files."""
     rows = []
-    for path in sorted(folder.glob(pattern)):
+    for path in files_of(folder, pattern):
         rows += pq.read_table(path).to_pylist()
     return rows
 
@@ -174,6 +187,16 @@ def read_rows(folder, pattern):
 def in_order(records):
     """Records in an order of their own, to compare two lists as multisets."""
     return sorted(records, key=lambda record: repr(sorted(record.items())))
+
+
+def read_statistics(folder):
+    [path] = files_of(folder, "statistics")
+    return json.loads(path.read_text())
+
+
+def read_vocabulary(folder, name):
+    [path] = [path for path in files_of(folder, "vocabularies") if path.stem == name]
+    return path.read_text().split()
 
 
 def as_float32(value):

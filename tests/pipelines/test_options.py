@@ -13,7 +13,9 @@ OUTPUT = {"--output", "--overwrite"}
 @pytest.mark.parametrize(
     ("job", "own"),
     [
-        pytest.param(prepare, {"--config", "--dataset", "--max_rejected_share"}, id="prepare"),
+        pytest.param(
+            prepare, {"--config", "--dataset", "--max_rejected_share", "--clean"}, id="prepare"
+        ),
         pytest.param(
             recommend,
             {"--models", "--queries", "--k", "--format", "--rules", "--show"}

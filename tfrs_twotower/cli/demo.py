@@ -34,6 +34,7 @@ from tfrs_twotower.publishing.models_folder import (
 )
 from tfrs_twotower.schema import Config, UserError, load_config
 from tfrs_twotower.schema import prepared as layout
+from tfrs_twotower.schema.folders import read_manifest
 from tfrs_twotower.schema.runs import EVALUATION
 
 NUM_USERS, NUM_SHOWN = 3, 8
@@ -121,7 +122,9 @@ def _ask(target: str, folders: Folders, config: Config) -> None:
     titles = (
         candidates[TITLE] if TITLE in candidates else pd.Series(candidates.index, candidates.index)
     )
-    known = ds.dataset(sorted(folders.prepared.glob(f"{layout.KNOWN_POSITIVES}-*.parquet")))
+    manifest = read_manifest(folders.prepared, kind="prepared", made_by="pipelines.prepare")
+    files = layout.files_of(manifest, layout.KNOWN_POSITIVES)
+    known = ds.dataset([folders.prepared / path for path in files])
     corpus_ids = candidates.index.to_numpy()
     history = config.history.name if config.history else ""
     with RetrievalClient(target) as client:

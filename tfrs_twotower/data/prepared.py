@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
+from tfrs_twotower.data.remote import RemoteFolder, url_of
 from tfrs_twotower.features.encoding import Encoder, encoded_spec
 from tfrs_twotower.keras import tf
 from tfrs_twotower.schema import Config, UserError, differences
@@ -68,25 +69,29 @@ class PreparedData:
         """Opens the folder.
 
         Args:
-            folder: What `twotower prepare` wrote.
+            folder: What `twotower prepare` wrote; may be on `gs://` or `s3://`.
             config: Must describe the same records.
 
         Raises:
             UserError: If the folder is missing, unfinished, or holds records of another schema.
         """
-        self.folder = Path(folder)
+        url = url_of(folder)
+        self.folder: Path | str = Path(folder) if url is None else url
         self.config = config
-        self.manifest = read_manifest(folder, kind="prepared", made_by=MADE_BY)
+        if url is None:
+            self.manifest = read_manifest(folder, kind="prepared", made_by=MADE_BY)
+            self._remote: RemoteFolder | None = None
+        else:
+            self._remote = RemoteFolder(url)
+            self.manifest = self._remote.read_manifest(kind="prepared", made_by=MADE_BY)
         self._check_schema()
-        self.vocabulary_dir = self.folder / layout.VOCABULARIES
-        self._statistics = json.loads((self.folder / layout.STATISTICS_FILE).read_text("utf-8"))
+        vocabularies = self.files(layout.VOCABULARIES)
+        self.vocabulary_dir = vocabularies[0].parent if vocabularies else Path(self.folder)
+        [statistics] = self.files(layout.STATISTICS)
+        self._statistics = json.loads(statistics.read_text("utf-8"))
 
     def _check_schema(self) -> None:
-        if self.manifest.get("format") != layout.FORMAT:
-            raise UserError(
-                f"{self.folder} has format {self.manifest.get('format')}, this version reads "
-                f"format {layout.FORMAT}: prepare the data again with `{MADE_BY}`"
-            )
+        layout.check_format(self.manifest, self.folder, MADE_BY)
         ours = json.loads(json.dumps(self.config.record_schema()))
         found = differences(self.manifest["record_schema"], ours)
         if found:
@@ -142,7 +147,7 @@ class PreparedData:
             layout.CANDIDATE_ID: tf.TensorSpec([None], tf.string),
             **_specs(self.config.candidate_features),
         }
-        records = _read_records(self._files(f"{layout.CANDIDATES}-*.tfrecord.gz"), specs)
+        records = _read_records(self.files(layout.CANDIDATES), specs)
         order = np.argsort(records.pop(layout.CANDIDATE_ROW))
         ids = np.char.decode(records.pop(layout.CANDIDATE_ID).astype(bytes)[order], "utf-8")
         counts = self._statistics["candidate_train_counts"]
@@ -154,12 +159,12 @@ class PreparedData:
 
     def candidate_table(self) -> pa.Table:
         """Id, title, attributes and raw features of every candidate, in the order of rows."""
-        table = ds.dataset(self._files(f"{layout.CANDIDATE_ATTRIBUTES}-*.parquet")).to_table()
+        table = ds.dataset(self.files(layout.CANDIDATE_ATTRIBUTES)).to_table()
         return table.sort_by(layout.CANDIDATE_ROW).drop_columns([layout.CANDIDATE_ROW])
 
     def query_ids(self) -> np.ndarray:
         """`[num_queries]` str: the id of each query, by query row."""
-        files = self._files(f"{layout.QUERIES}-*.parquet")
+        files = self.files(layout.QUERIES)
         ids = [
             pq.read_table(path, columns=[layout.QUERY_ID]).column(0).to_pylist() for path in files
         ]
@@ -225,8 +230,8 @@ class PreparedData:
             )
             for name, spec in repeated.items()
         }
-        files = self._files(f"{layout.SEQUENCES}/train-*.tfrecord.gz")
-        records = tf.data.TFRecordDataset(files, compression_type="GZIP")
+        files = self.files(layout.TRAIN_SEQUENCES)
+        records = tf.data.TFRecordDataset(list(map(str, files)), compression_type="GZIP")
         parsed = records.batch(PARSE_BATCH).map(lambda data: tf.io.parse_example(data, columns))
         return parsed.unbatch()
 
@@ -234,7 +239,7 @@ class PreparedData:
         """Train positives as parallel arrays: query rows (ascending) and candidate rows."""
         tables = [
             pq.read_table(path, columns=[layout.QUERY_ROW, layout.CANDIDATE_ROWS])
-            for path in self._files(f"{layout.KNOWN_POSITIVES}-*.parquet")
+            for path in self.files(layout.KNOWN_POSITIVES)
         ]
         query_rows, candidate_rows = [], []
         for table in tables:
@@ -247,10 +252,14 @@ class PreparedData:
         return queries[order].astype(np.int64), candidates[order].astype(np.int64)
 
     def _examples(self, split: str, specs: Mapping[str, tf.TensorSpec]) -> Arrays:
-        return _read_records(self._files(f"{layout.EXAMPLES}/{split}-*.tfrecord.gz"), specs)
+        return _read_records(self.files(f"{layout.EXAMPLES}/{split}"), specs)
 
-    def _files(self, pattern: str) -> list[str]:
-        return sorted(str(path) for path in self.folder.glob(pattern))
+    def files(self, name: str) -> list[Path]:
+        """The files that hold one thing, see `layout.files_of`; local copies of remote ones."""
+        paths = layout.files_of(self.manifest, name)
+        if self._remote is not None:
+            return self._remote.local_files(paths)
+        return [Path(self.folder) / path for path in paths]
 
 
 def ordered_history(config: Config) -> list[str]:
@@ -266,7 +275,7 @@ def _specs(features: Mapping[str, Feature]) -> dict[str, tf.TensorSpec]:
     return {name: encoded_spec(feature, name) for name, feature in features.items()}
 
 
-def _read_records(files: list[str], specs: Mapping[str, tf.TensorSpec]) -> Arrays:
+def _read_records(files: list[Path], specs: Mapping[str, tf.TensorSpec]) -> Arrays:
     """Parses all records; int64 values are kept as int32, which hold any row."""
     columns = {
         name: tf.io.FixedLenFeature(spec.shape[1:], spec.dtype) for name, spec in specs.items()
@@ -283,7 +292,7 @@ def _read_records(files: list[str], specs: Mapping[str, tf.TensorSpec]) -> Array
         }
 
     batches = (
-        tf.data.TFRecordDataset(files, compression_type="GZIP")
+        tf.data.TFRecordDataset(list(map(str, files)), compression_type="GZIP")
         .batch(PARSE_BATCH)
         .map(parse, num_parallel_calls=tf.data.AUTOTUNE)
         .prefetch(2)

@@ -200,7 +200,7 @@ def _known_query(data: PreparedData, query: Mapping[str, Any]) -> tuple[dict[str
     found: dict[str, Any] = {}
     is_known = True
     if key_name in query:
-        files = sorted(data.folder.glob(f"{layout.QUERIES}-*.parquet"))
+        files = data.files(layout.QUERIES)
         is_query = ds.field(layout.QUERY_ID) == str(query[key_name])
         rows = ds.dataset(files).to_table(filter=is_query).to_pylist()
         is_known = bool(rows)

@@ -173,7 +173,7 @@ def _histories(
 
 
 def _stored_histories(data: PreparedData, query_ids: list[str]) -> list[list[str]]:
-    files = sorted(data.folder.glob(f"{layout.QUERIES}-*.parquet"))
+    files = data.files(layout.QUERIES)
     columns = [layout.QUERY_ID, layout.HISTORY_TRAIN_END]
     wanted = ds.field(layout.QUERY_ID).isin(query_ids)
     table = ds.dataset(files).to_table(columns=columns, filter=wanted).to_pandas()

@@ -194,7 +194,7 @@ def _digest(towers: list[keras.Model]) -> str:
 def _write_queries(loaded: Run, folder: Path) -> None:
     """Writes what is known of every query as of now, by feature name."""
     config = loaded.config
-    files = sorted(loaded.data.folder.glob(f"{layout.QUERIES}-*.parquet"))
+    files = loaded.data.files(layout.QUERIES)
     table = ds.dataset(files).to_table()
     key = config.query_id.name if config.query_id else config.columns.query_id
     columns = {key: table.column(layout.QUERY_ID)}

@@ -6,6 +6,7 @@ file, then the marker goes. A killed job so leaves a marker and no manifest: the
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +17,9 @@ from tfrs_twotower.schema.errors import Parameter, UsageError, UserError
 
 MARKER = ".twotower-incomplete"
 MANIFEST = "manifest.json"
+# A run of a data job writes into a folder of its own, below its output folder.
+RUN_PREFIX = "run-"
+RUN_FOLDER = re.compile(r"run-[0-9a-f]{32}")
 
 
 def claim(
@@ -111,8 +115,16 @@ def read_manifest(path: str | Path, *, kind: str, made_by: str) -> dict[str, Any
     try:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        state = "unfinished" if (folder / MARKER).exists() else f"not a {kind} folder"
+        begun = (folder / MARKER).exists() or any(folder.glob(f"{RUN_PREFIX}*"))
+        state = "unfinished" if begun else f"not a {kind} folder"
         raise UserError(f"{folder} is {state}: make it with `{made_by}`") from error
+    return check_manifest(manifest, folder, kind=kind, made_by=made_by)
+
+
+def check_manifest(
+    manifest: object, folder: str | Path, *, kind: str, made_by: str
+) -> dict[str, Any]:
+    """Checks that a manifest is of the kind that is needed; see `read_manifest`."""
     found = manifest.get("kind") if isinstance(manifest, dict) else None
     if found is None:
         raise UserError(f"{folder} is not a {kind} folder: make it with `{made_by}`")
@@ -120,7 +132,8 @@ def read_manifest(path: str | Path, *, kind: str, made_by: str) -> dict[str, Any
         raise UserError(
             f"{folder} is a {found} folder, expected a {kind} folder: make one with `{made_by}`"
         )
-    return dict(manifest)
+    assert isinstance(manifest, dict)
+    return manifest
 
 
 def write_json(path: Path, value: object) -> None:

@@ -1,15 +1,19 @@
 """The prepared folder: what `twotower prepare` writes and training reads.
 
-    examples/{train,validation,test}-*.tfrecord.gz   one record an example
-    sequences/train-*.tfrecord.gz                    one record a query; ordered data only
-    candidates-*.tfrecord.gz                         one record a candidate, encoded features
-    candidate_attributes-*.parquet                   candidate_id, candidate_row, display columns
-    queries-*.parquet                                one row a query: profile and histories
-    known_positives-*.parquet                        train positives by query
-    vocabularies/<feature>.txt                       count descending, then token
-    statistics.json                                  see `Statistics`
-    rejected/*.jsonl                                 what could not be used, and why
-    manifest.json                                    written last
+    manifest.json                                        written last; names the files that belong
+    run-<id>/examples/{train,validation,test}-*.tfrecord.gz   one record an example
+    run-<id>/sequences/train-*.tfrecord.gz               one record a query; ordered data only
+    run-<id>/candidates-*.tfrecord.gz                    one record a candidate, encoded features
+    run-<id>/candidate_attributes-*.parquet              candidate_id, candidate_row, display
+    run-<id>/queries-*.parquet                           one row a query: profile and histories
+    run-<id>/known_positives-*.parquet                   train positives by query
+    run-<id>/vocabularies/<feature>.txt                  count descending, then token
+    run-<id>/statistics-*.json                           numbers and train counts of candidates
+    run-<id>/rejected/*.jsonl                            the first that could not be used, and why
+
+`files` of the manifest lists the files by what they hold, in their order: path from the folder,
+rows, bytes and sha256. A reader follows it and nothing else: other files may be of a run that was
+killed, or is still at work.
 
 Rows: `candidate_row` is the position of a candidate in the corpus sorted by id (UTF-8 bytes),
 `query_row` the position of a query among all queries sorted likewise. Neither is a row of a
@@ -22,13 +26,17 @@ features, sequences the query features but the history once, and each context fe
 once a position. Beside them stand the keys below.
 """
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
-FORMAT = 1
+from tfrs_twotower.schema.errors import UserError
+
+FORMAT = 2
 EXAMPLES, SEQUENCES, VOCABULARIES, REJECTED = "examples", "sequences", "vocabularies", "rejected"
 CANDIDATES, CANDIDATE_ATTRIBUTES = "candidates", "candidate_attributes"
 QUERIES, KNOWN_POSITIVES = "queries", "known_positives"
-STATISTICS_FILE = "statistics.json"
+STATISTICS = "statistics"
+TRAIN_SEQUENCES = f"{SEQUENCES}/train"
 
 # Keys of example records, one value each; sequences have the last four once a position.
 QUERY_ROW, CANDIDATE_ROW = "query_row", "candidate_row"  # int64
@@ -57,3 +65,26 @@ class NumberStatistics(NamedTuple):
     log_mean: float  # of sign(x) * log(1 + |x|)
     log_variance: float
     quantiles: tuple[float, ...]  # 0 %, 10 %, ... 100 %
+
+
+def files_of(manifest: Mapping[str, Any], name: str) -> list[str]:
+    """Paths, from the prepared folder, of the files that hold one thing, in their order.
+
+    Args:
+        manifest: Of the folder.
+        name: What they hold: `examples/<split>`, `TRAIN_SEQUENCES`, `CANDIDATES`, `QUERIES`, ...
+    """
+    return [file["path"] for file in manifest["files"].get(name, [])]
+
+
+def check_format(manifest: Mapping[str, Any], folder: object, made_by: str) -> None:
+    """Checks that a prepared folder is of the format that this version reads.
+
+    Raises:
+        UserError: If it is of another.
+    """
+    if manifest.get("format") != FORMAT:
+        raise UserError(
+            f"{folder} has format {manifest.get('format')}, this version reads format {FORMAT}: "
+            f"prepare the data again with `{made_by}`"
+        )

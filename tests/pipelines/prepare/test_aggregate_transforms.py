@@ -1,6 +1,5 @@
 """The aggregates that the whole job writes, against the definition over the whole log."""
 
-import json
 import random
 
 import pytest
@@ -16,6 +15,7 @@ from tests.pipelines.reference import (
     in_order,
     read_records,
     read_rows,
+    read_statistics,
     split_by_time,
     split_leave_last_out,
 )
@@ -109,7 +109,7 @@ def recorded(folder, record, place=0):
 
 
 def candidates_of(folder):
-    return read_rows(folder, "candidate_attributes-*.parquet")
+    return read_rows(folder, "candidate_attributes")
 
 
 @pytest.mark.parametrize(
@@ -122,7 +122,7 @@ def test_every_example_holds_what_the_log_says_of_its_moment(world, by, split):
     split(world.events)
     for name in ("train", "validation", "test"):
         expected = [described(world.events, e) for e in world.events if e.split == name]
-        records = read_records(world.output, f"examples/{name}-*")
+        records = read_records(world.output, f"examples/{name}")
         actual = [recorded(world.output, record) for record in records]
         assert in_order(actual) == in_order(expected), name
         assert expected
@@ -131,7 +131,7 @@ def test_every_example_holds_what_the_log_says_of_its_moment(world, by, split):
 
 
 def test_a_position_of_a_sequence_holds_what_its_example_holds(prepared):
-    records = read_records(prepared.output, "sequences/train-*")
+    records = read_records(prepared.output, "sequences/train")
 
     actual = [
         recorded(prepared.output, record, place)
@@ -153,7 +153,7 @@ def expected_corpus(events):
 
 
 def test_the_corpus_holds_what_train_says_at_its_end(prepared):
-    records = read_records(prepared.output, "candidates-*.tfrecord.gz")
+    records = read_records(prepared.output, "candidates")
 
     actual = {record["candidate_id"][0].decode(): record for record in records}
 
@@ -173,7 +173,7 @@ def test_people_and_servers_read_a_missing_aggregate_as_null(prepared):
 
 def test_statistics_of_an_aggregate_count_train_events(prepared):
     train = [event for event in prepared.events if event.split == "train"]
-    numbers = json.loads((prepared.output / "statistics.json").read_text())["numbers"]
+    numbers = read_statistics(prepared.output)["numbers"]
 
     for name in ("seen", "plays", "rated", "mood"):
         values = [described(prepared.events, event)[name] for event in train]
@@ -267,6 +267,6 @@ def test_a_mean_has_the_same_bits_however_the_log_is_cut(
 
     write_world(world).prepare(CONFIG)
 
-    for pattern in ("examples/*", "sequences/*", "candidates-*.tfrecord.gz"):
+    for pattern in ("examples/*", "sequences/*", "candidates"):
         cut = in_order(read_records(world.output, pattern))
         assert repr(cut) == repr(in_order(read_records(prepared.output, pattern)))

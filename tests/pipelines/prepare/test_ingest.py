@@ -7,10 +7,11 @@ from apache_beam.metrics.metric import MetricsFilter
 from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.testing.util import assert_that
 
+from pipelines.io.output import Run
 from pipelines.io.tables import from_ipc
 from pipelines.prepare.dataset_files import INTERACTIONS, open_dataset
 from pipelines.prepare.ingest import ReadFiles, rejected_element
-from pipelines.prepare.job import Job
+from pipelines.prepare.job import Job, write_config
 from pipelines.prepare.parsing import Reject
 from tfrs_twotower.schema import parse_config
 
@@ -19,9 +20,8 @@ def read_interactions(world, text):
     """The job's reading alone: a finished pipeline and what it gave."""
     world.write("interactions.csv", "user_id,item_id,t\n" + text)
     config = parse_config("columns: {timestamp: t}", "c")
-    staging = str(world.output / ".staging")
-    job = Job(str(world.output), staging, "one run", False, 3, 1)
-    job.write_config(config)
+    run = Run(str(world.output), "run-1")
+    job = Job(run, write_config(run, config), False, 3, 1)
     dataset = open_dataset(str(world.dataset), config)
     pipeline = beam.Pipeline(options=PipelineOptions(["--runner=FnApiRunner"]))
     pieces = pipeline | ReadFiles(job, INTERACTIONS, dataset.of(INTERACTIONS), None)

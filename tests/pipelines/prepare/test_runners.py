@@ -1,5 +1,6 @@
 """The same job gives the same folder on every runner, and however the data are cut."""
 
+import json
 import os
 import random
 import socket
@@ -12,8 +13,15 @@ import pytest
 
 from pipelines.prepare import dataset_files
 from pipelines.prepare import pipeline as job
-from tests.pipelines.reference import read_bytes_of_records, read_rows
+from tests.pipelines.reference import (
+    files_of,
+    read_bytes_of_records,
+    read_rows,
+    read_statistics,
+)
 
+# Keys of the manifest that differ from run to run.
+OF_A_RUN = ("run", "files")
 ROOT = Path(__file__).parents[3]
 CONFIG = """
 columns: {timestamp: t, value: stars}
@@ -54,22 +62,24 @@ def small_world(world):
 
 def contents(folder):
     """All that a prepared folder says, whatever its shards."""
+    manifest = json.loads((folder / "manifest.json").read_text())
     return {
         "examples": {
-            split: read_bytes_of_records(folder, f"examples/{split}-*")
+            split: read_bytes_of_records(folder, f"examples/{split}")
             for split in ("train", "validation", "test")
         },
-        "sequences": read_bytes_of_records(folder, "sequences/train-*"),
-        "candidates": read_bytes_of_records(folder, "candidates-*.tfrecord.gz"),
+        "sequences": read_bytes_of_records(folder, "sequences/train"),
+        "candidates": read_bytes_of_records(folder, "candidates"),
         **{
-            name: sorted(map(repr, read_rows(folder, f"{name}-*.parquet")))
+            name: sorted(map(repr, read_rows(folder, name)))
             for name in ("queries", "known_positives", "candidate_attributes")
         },
-        **{
-            str(path.relative_to(folder)): path.read_bytes()
-            for pattern in ("vocabularies/*", "statistics.json", "rejected/*", "manifest.json")
-            for path in folder.glob(pattern)
+        "vocabularies": {p.name: p.read_bytes() for p in files_of(folder, "vocabularies")},
+        "statistics": read_statistics(folder),
+        "rejected": {
+            p.name.rpartition("-")[0]: p.read_bytes() for p in files_of(folder, "rejected")
         },
+        "manifest.json": json.dumps({n: manifest[n] for n in manifest if n not in OF_A_RUN}),
     }
 
 

@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 
 from pipelines.score.embed import embed, main
+from tests.pipelines.reference import files_of
 from tfrs_twotower.schema import UserError
 
 CONFIG = """
@@ -77,7 +78,7 @@ def folders(world, tmp_path):
 
 def embeddings(folder, id_column):
     rows = []
-    for path in sorted(folder.glob("embeddings-*.parquet")):
+    for path in files_of(folder, "embeddings"):
         rows += pq.read_table(path).to_pylist()
     return {row[id_column]: row["embedding"] for row in rows}
 

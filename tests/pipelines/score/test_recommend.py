@@ -7,12 +7,12 @@ import pandas as pd
 import pytest
 
 from pipelines.score import queries as queries_module
-from pipelines.score import recommend as job
 from pipelines.score.recommend import main, recommend
 from serving.client import RetrievalClient
 from serving.model_config import ModelConfig
 from serving.server import ModelServer
 from tests import small_shop
+from tests.pipelines.reference import files_of
 from tfrs_twotower.publishing.models_folder import complete_query
 from tfrs_twotower.schema import UsageError, UserError
 
@@ -54,7 +54,7 @@ def answer(models, tmp_path):
 
 
 def rows_of(output):
-    parts = sorted(output.glob("part-*"))
+    parts = files_of(output, "parts")
     if parts[0].suffix == ".parquet":
         return pd.concat([pd.read_parquet(part) for part in parts], ignore_index=True)
     lines = [line for part in parts for line in part.read_text().splitlines()]
@@ -182,20 +182,6 @@ def test_k_over_the_corpus_gives_the_corpus_and_says_so(models, tmp_path):
 
     assert (manifest["num_queries"], manifest["num_short"]) == (3, 3)
     assert rows_of(tmp_path / "out")["candidate_ids"].map(len).tolist() == [40, 40, 40]
-
-
-def test_a_file_that_is_written_again_replaces_itself(models, tmp_path):
-    """What a runner does when it tries a bundle once more."""
-    queries_of(5).to_parquet(tmp_path / "queries.parquet")
-    recommend(str(models), str(tmp_path / "queries.parquet"), str(tmp_path / "out"), k=2)
-    before = rows_of(tmp_path / "out")
-    part = next((tmp_path / "out").glob("part-*.parquet"))
-    name = part.stem.removeprefix("part-")
-    data = job.to_ipc(job.pq.read_table(part))
-
-    job._write((name, data), str(tmp_path / "out"), str(tmp_path / "staging"), 2, "parquet")
-
-    pd.testing.assert_frame_equal(rows_of(tmp_path / "out"), before)
 
 
 def test_several_files_are_one_set_of_queries(models, tmp_path):

@@ -214,7 +214,7 @@ def test_a_folder_of_a_later_format_is_refused(tmp_path):
     manifest = json.loads((later / MANIFEST).read_text())
     (later / MANIFEST).write_text(json.dumps(manifest | {"format": 99}))
 
-    with pytest.raises(UserError, match="has format 99, this version reads format 1: prepare the"):
+    with pytest.raises(UserError, match="has format 99, this version reads format 2: prepare the"):
         PreparedData(later, config())
 
 

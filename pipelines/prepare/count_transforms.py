@@ -1,0 +1,142 @@
+"""Beam transforms that count the train part: vocabularies, statistics, events of candidates."""
+
+import json
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
+
+import apache_beam as beam
+import pyarrow as pa
+from apache_beam.pvalue import PCollection, TaggedOutput
+from apache_beam.typehints.decorators import no_annotations
+
+from pipelines.io import filesystem
+from pipelines.io.tables import concat, to_ipc
+from pipelines.prepare import value_counts
+from pipelines.prepare.examples import split_partition
+from pipelines.prepare.job import (
+    Job,
+    StagedPartition,
+    count_column,
+    load_catalogue,
+    load_catalogue_hashes,
+    read_partition,
+)
+from pipelines.prepare.number_statistics import COUNT, VALUE, merge_counts, number_statistics
+from pipelines.prepare.split import TRAIN, Cutoffs
+from pipelines.prepare.vocabularies import make_vocabulary
+from tfrs_twotower.schema.features import WITH_VOCABULARY, Feature
+
+VOCABULARIES, CANDIDATE_COUNTS = "vocabularies", "candidate_counts"
+
+
+class CountPartition(beam.DoFn):
+    """Counts the train part of a staged partition."""
+
+    def __init__(self, job: Job) -> None:
+        """Takes the job."""
+        self._job = job
+
+    def process(
+        self, staged: StagedPartition, cutoffs: tuple[int, int], catalogue: str
+    ) -> Iterator[tuple[str, bytes]]:
+        """Takes a partition; gives counts by quantity, see `value_counts`."""
+        config = self._job.config
+        partition = read_partition(staged)
+        hashes = load_catalogue_hashes(catalogue)
+        splits = split_partition(config, partition, Cutoffs(*cutoffs), hashes)
+        for key, piece in value_counts.count_partition(config, partition, splits):
+            yield key, to_ipc(piece)
+
+
+class CountCandidates(beam.DoFn):
+    """Counts the features of staged candidates."""
+
+    def __init__(self, job: Job) -> None:
+        """Takes the job."""
+        self._job = job
+
+    def process(self, element: tuple[int, str]) -> Iterator[tuple[str, bytes]]:
+        """Takes the number and the path of a part; gives counts by quantity."""
+        candidates = filesystem.read_table(element[1])
+        for key, piece in value_counts.count_candidates(self._job.config, candidates):
+            yield key, to_ipc(piece)
+
+
+class Counted(NamedTuple):
+    """What is known of the train part."""
+
+    vocabularies: PCollection[tuple[str, str]]  # Path by feature; "": no token.
+    candidate_counts: PCollection[str]  # One path: events of catalogue rows by split and label.
+    report: PCollection[str]
+
+
+class MergeCounts(beam.PTransform[PCollection[tuple[str, bytes]], Counted]):
+    """Merges counts by key into vocabularies, number statistics and counts of candidates."""
+
+    def __init__(self, job: Job, catalogue: Any) -> None:
+        """Takes the job and a side input, the path of the catalogue."""
+        super().__init__()
+        self._job, self._catalogue = job, catalogue
+
+    @no_annotations
+    def expand(self, pieces: PCollection[tuple[str, bytes]]) -> Counted:
+        """Takes counts by quantity, see `value_counts`."""
+        job = pieces.pipeline | "Job" >> beam.Create([self._job])
+        seeds = job | "NoCounts" >> beam.FlatMap(_empty_pieces)
+        merged = (
+            (pieces, seeds)
+            | beam.Flatten()
+            | "ByQuantity" >> beam.GroupByKey()
+            | "Merge"
+            >> beam.ParDo(_MergeCounts(self._job), self._catalogue).with_outputs(
+                VOCABULARIES, CANDIDATE_COUNTS, main="report"
+            )
+        )
+        return Counted(merged[VOCABULARIES], merged[CANDIDATE_COUNTS], merged.report)
+
+
+def _empty_pieces(job: Job) -> Iterator[tuple[str, bytes]]:
+    for key, piece in value_counts.empty_pieces(job.config):
+        yield key, to_ipc(piece)
+
+
+class _MergeCounts(beam.DoFn):
+    def __init__(self, job: Job) -> None:
+        self._job = job
+
+    def process(self, element: tuple[str, Iterable[bytes]], catalogue: str) -> Iterator[Any]:
+        key, pieces = element
+        config = self._job.config
+        if key == value_counts.CANDIDATES:
+            yield from self._merge_candidates(concat(pieces), catalogue)
+        elif key.startswith(value_counts.NUMBERS):
+            counts = merge_counts(concat(pieces))
+            name = key.removeprefix(value_counts.NUMBERS)
+            yield json.dumps({"numbers": {name: number_statistics(counts)._asdict()}})
+        else:
+            name = key.removeprefix(value_counts.TOKENS)
+            if config.candidate_id is None or name != config.candidate_id.name:
+                features = config.query_features | config.candidate_features
+                yield from self._stage_vocabulary(name, features[name], concat(pieces))
+
+    def _merge_candidates(self, counts: pa.Table, path: str) -> Iterator[Any]:
+        catalogue = load_catalogue(path)
+        merged = value_counts.merge_candidate_counts(counts, len(catalogue))
+        dense = {count_column(*codes): pa.array(values) for codes, values in merged.items()}
+        yield TaggedOutput(CANDIDATE_COUNTS, self._job.stage(CANDIDATE_COUNTS, pa.table(dense)))
+        if self._job.config.candidate_id is not None:
+            name, feature = self._job.config.candidate_id
+            positives = merged[TRAIN, 1]
+            table = pa.table({VALUE: catalogue.ids, COUNT: pa.array(positives)})
+            yield from self._stage_vocabulary(name, feature, table.filter(pa.array(positives > 0)))
+
+    def _stage_vocabulary(self, name: str, feature: Feature, counts: pa.Table) -> Iterator[Any]:
+        assert isinstance(feature, WITH_VOCABULARY)
+        vocabulary = make_vocabulary(counts, feature.min_count, feature.max_size)
+        path = ""  # Of a vocabulary without tokens.
+        if vocabulary.text:
+            path = self._job.run.staged_path(f"vocabularies/{name}", ".txt")
+            filesystem.write_bytes(path, vocabulary.text)
+        yield TaggedOutput(VOCABULARIES, (name, path))
+        size, digest = vocabulary.num_tokens, vocabulary.sha256
+        yield json.dumps({"vocabularies": {name: {"size": size, "sha256": digest, "path": path}}})

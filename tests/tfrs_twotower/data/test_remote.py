@@ -1,0 +1,62 @@
+"""Folders on an object store, read through local copies; `file://` stands for the store here."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tfrs_twotower.data.remote import RemoteFolder, url_of
+from tfrs_twotower.schema import UserError
+
+
+def write(folder, **files):
+    """A finished folder with files that hold some bytes."""
+    listed = []
+    for name, data in files.items():
+        (folder / "run-1").mkdir(exist_ok=True)
+        if data:
+            (folder / "run-1" / name).write_bytes(data)
+        listed.append({"path": f"run-1/{name}", "bytes": len(data)})
+    manifest = {"kind": "prepared", "files": {"letters": listed}}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    return RemoteFolder(f"file://{folder}/")
+
+
+@pytest.mark.parametrize(
+    ("folder", "url"),
+    [
+        ("gs://bucket/a", "gs://bucket/a"),
+        (Path("s3://bucket/a"), "s3://bucket/a"),
+        ("/local/gs:/a", None),
+        (Path("prepared"), None),
+    ],
+)
+def test_a_url_is_one_even_where_pathlib_has_taken_a_slash(folder, url):
+    assert url_of(folder) == url
+
+
+def test_files_are_copied_once_and_an_empty_one_need_not_be_there(tmp_path):
+    remote = write(tmp_path, a=b"first", b=b"second", none=b"")
+    remote.read_manifest(kind="prepared", made_by="a command")
+    names = ["run-1/b", "run-1/none", "run-1/a"]
+
+    copies = remote.local_files(names)
+
+    assert [copy.read_bytes() for copy in copies] == [b"second", b"", b"first"]
+    shutil.rmtree(tmp_path / "run-1")
+    assert remote.local_files(names) == copies
+
+
+def test_a_file_that_is_gone_is_told(tmp_path):
+    remote = write(tmp_path, a=b"first")
+    remote.read_manifest(kind="prepared", made_by="a command")
+    (tmp_path / "run-1" / "a").unlink()
+
+    with pytest.raises(UserError, match="cannot read file:.*/run-1/a"):
+        remote.local_files(["run-1/a"])
+
+
+def test_a_folder_without_a_manifest_names_the_command_that_makes_one(tmp_path):
+    with pytest.raises(UserError, match="(?s)cannot read .*manifest.json.*Make .* `a command`"):
+        RemoteFolder(f"file://{tmp_path}").read_manifest(kind="prepared", made_by="a command")
