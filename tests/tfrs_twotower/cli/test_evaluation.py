@@ -172,7 +172,7 @@ def test_compare_says_when_it_compares_ranks_among_a_few(evaluated, tmp_path, ca
 
 def test_compare_answers_a_mistake_with_a_line(evaluated, capsys):
     assert main(["compare", str(evaluated[0])]) == 2
-    assert_said(capsys, "takes two runs or more")
+    assert_said(capsys, "a comparison needs two runs or more")
 
     assert main(["compare", str(evaluated[0]), "nowhere", "--evaluation", "validation-full"]) == 1
     assert_said(capsys, "nowhere")

@@ -202,7 +202,10 @@ def test_training_says_nothing_by_itself(tiny, tmp_path, caplog, capfd):
         train(tiny_world.config(epochs=6), tiny, tmp_path / "run")
 
     assert caplog.text == ""
-    assert capfd.readouterr() == ("", "")
+    out, err = capfd.readouterr()
+    # TensorFlow notes the end of an iterator, at the first, second, fourth, ... of a process.
+    assert [line for line in err.splitlines() if "OUT_OF_RANGE: End of sequence" not in line] == []
+    assert out == ""
 
 
 def test_further_callbacks_see_the_ranking_metric_of_each_epoch(tiny, tmp_path):
