@@ -1,8 +1,8 @@
-"""A commented `twotower.yaml`, drafted from what the columns of a log hold."""
+"""A commented `twotower.yaml`, drafted from the columns of a log."""
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any, NamedTuple
 
 import pandas as pd
@@ -17,7 +17,7 @@ from tfrs_twotower.schema.training import Training
 WEAK_EVENTS = frozenset(("view", "pageview", "detailview", "open", "visit"))
 STRONG_EVENTS = frozenset(("purchase", "buy", "order", "transaction", "checkout", "subscribe"))
 NEGATIVE_EVENTS = frozenset(("impression", "dislike", "skip", "hide", "downvote", "thumbsdown"))
-# Event types and values that are rarer are taken for mistakes.
+# Rarer event types and values are taken for mistakes.
 MIN_SHARE = 0.001
 MAX_ATTRIBUTES = 4
 # Features that are no column of the queries file.
@@ -92,29 +92,29 @@ def _is_foreign_id(column: str, content: Content) -> bool:
     return re.search(r"(_|\b)id$|[a-z]I[dD]$", column) is not None and content.kind == "number"
 
 
+_ROLE_COMMENTS = {
+    "order": "orders the events of one query",
+    "event": "see labels",
+    "value": "see labels",
+    "split": "train, validation or test",
+    "title": "of the candidates file: the name shown to people",
+    "available_from": "Unix seconds; a candidate is not recommended before",
+}
+
+
 def _columns(roles: Roles, contents: Mapping[str, Contents]) -> Iterator[_Line]:
-    yield _Line("query_id", roles.query_id)
-    yield _Line("candidate_id", roles.candidate_id)
+    comments = dict(_ROLE_COMMENTS)
     if roles.timestamp:
         unit = contents["interactions"][roles.timestamp].unit
-        comment = {
-            "seconds": "Unix seconds, UTC",
-            "text": "holds dates: turn them into Unix seconds before `twotower prepare`",
-        }.get(str(unit), f"holds {unit}: turn them into Unix seconds before `twotower prepare`")
-        yield _Line("timestamp", roles.timestamp, comment)
-    if roles.order:
-        yield _Line("order", roles.order, "orders the events of one query")
-    if roles.event:
-        yield _Line("event", roles.event, "see labels")
-    if roles.value:
-        yield _Line("value", roles.value, "see labels")
-    if roles.split:
-        yield _Line("split", roles.split, "train, validation or test")
-    if roles.title:
-        yield _Line("title", roles.title, "of the candidates file: what people read")
-    if roles.available_from:
-        comment = "Unix seconds; a candidate is not recommended before"
-        yield _Line("available_from", roles.available_from, comment)
+        held = "dates" if unit == "text" else unit
+        comments["timestamp"] = (
+            "Unix seconds, UTC"
+            if unit == "seconds"
+            else f"holds {held}: turn them into Unix seconds before `twotower prepare`"
+        )
+    for role, column in asdict(roles).items():
+        if column is not None:
+            yield _Line(role, column, comments.get(role, ""))
 
 
 def _labels(roles: Roles, log: Contents, rows: pd.DataFrame) -> str:

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tfrs_twotower.schema import UsageError, UserError
+from tfrs_twotower.schema.errors import first_line
 
 CONFIG_FILE = "twotower.yaml"
 
@@ -40,18 +41,19 @@ def original_file(source: Path, pattern: str) -> Path:
 
 
 def read_bytes(path: Path) -> bytes:
-    """What a file holds, unpacked where it is a `.gz`."""
+    """The content of a file, unpacked where it is a `.gz`."""
     return gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
 
 
 @contextmanager
 def reading(path: Path) -> Iterator[None]:
-    """Turns what goes wrong while a file is read and parsed into one line for the user."""
+    """Turns an error while a file is read and parsed into one line for the user."""
     try:
         yield
     except (OSError, EOFError, ValueError, IndexError) as error:
-        message = " ".join(str(error).split())[:200]
-        raise UserError(f"{path} is not the file that its name says: {message}") from error
+        raise UserError(
+            f"{path} is not the file that its name says: {first_line(error)}"
+        ) from error
 
 
 def write_table(path: Path, columns: dict[str, Any] | pd.DataFrame) -> None:
@@ -61,6 +63,23 @@ def write_table(path: Path, columns: dict[str, Any] | pd.DataFrame) -> None:
     else:
         table = pa.table(columns)
     pq.write_table(table, path)
+
+
+def write_folder(folder: Path, config: str, tables: dict[str, pd.DataFrame]) -> dict[str, int]:
+    """Writes a dataset folder: a Parquet file of each kind, and the config.
+
+    Args:
+        folder: An empty folder.
+        config: Name of the config; see `copy_config`.
+        tables: Rows by kind: interactions, candidates, ...
+
+    Returns:
+        The number of rows by kind.
+    """
+    for kind, table in tables.items():
+        write_table(folder / f"{kind}.parquet", table)
+    copy_config(folder, config)
+    return {kind: len(table) for kind, table in tables.items()}
 
 
 def copy_config(folder: Path, name: str) -> None:

@@ -22,7 +22,7 @@ DIVISORS: dict[Unit, int] = {"seconds": 1, "milliseconds": 1_000, "microseconds"
 
 @dataclass(frozen=True)
 class Content:
-    """What the values of a column are.
+    """What a column holds.
 
     `unit`: of a moment. `separator`: of a multi_categorical written as text. `dimension`: of a
     vector. `num_distinct`: different values among the rows read. `is_skewed`: a number with a long
@@ -39,7 +39,7 @@ class Content:
 
 
 def look_at(values: pd.Series) -> Content:
-    """Says what a column is by its values; missing ones do not count."""
+    """What a column holds, by its values; missing ones do not count."""
     present = values.dropna()
     if len(present) and isinstance(present.iloc[0], list | np.ndarray):
         return _look_at_lists(present)

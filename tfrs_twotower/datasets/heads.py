@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tfrs_twotower.schema import UserError
+from tfrs_twotower.schema.errors import first_line
 
 FILE_NAME = re.compile(r"\.(csv|jsonl)(\.gz)?$|\.parquet$")
 
@@ -79,7 +80,7 @@ def _read(path: Path, max_rows: int) -> tuple[pd.DataFrame, int]:
         else:
             rows, unreadable = _read_json_lines(path, max_rows)
     except (OSError, EOFError, ValueError, zlib.error, pa.ArrowException) as error:
-        raise UserError(f"cannot read {path}: {' '.join(str(error).split())[:200]}") from error
+        raise UserError(f"cannot read {path}: {first_line(error)}") from error
     return rows.rename(columns=str), unreadable
 
 
@@ -91,7 +92,7 @@ def _nullable(dtype: pa.DataType) -> pd.api.extensions.ExtensionDtype | None:
 def _read_csv(path: Path, max_rows: int) -> tuple[pd.DataFrame, int]:
     unreadable: list[list[str]] = []
     try:
-        # The Python parser is the one that hands bad lines over.
+        # Only the Python parser takes a function for bad lines.
         table = pd.read_csv(
             path,
             nrows=max_rows,

@@ -1,4 +1,4 @@
-"""Looks at somebody's log, drafts its config, and shows what the config would do."""
+"""Reads the first rows of a log, drafts a config, and previews its labels and split."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ KINDS = ("interactions", "candidates", "queries")
 
 @dataclass(frozen=True)
 class ColumnGuess:
-    """What a column was taken for, in words."""
+    """The guessed meaning of a column, in words."""
 
     file: str  # interactions, candidates or queries
     column: str
@@ -33,7 +33,7 @@ class ColumnGuess:
 
 @dataclass(frozen=True)
 class Inspection:
-    """What `inspect_dataset` saw and suggests."""
+    """The first rows of a dataset folder, and the config drafted from them."""
 
     files: dict[str, tuple[str, ...]]  # Names of the files, by kind.
     num_rows: int  # Interactions read.
@@ -49,7 +49,7 @@ class Inspection:
 
 
 def inspect_dataset(folder: Path, *, max_rows: int = MAX_ROWS) -> Inspection:
-    """Looks at the first rows of a dataset folder and drafts a config.
+    """Reads the first rows of a dataset folder and drafts a config.
 
     Args:
         folder: With interactions*.csv, .jsonl (or .gz of these) or .parquet, and perhaps
@@ -57,7 +57,7 @@ def inspect_dataset(folder: Path, *, max_rows: int = MAX_ROWS) -> Inspection:
         max_rows: How many rows of each kind to read.
 
     Returns:
-        The draft, and what it makes of the rows.
+        The draft, with its labels and its split of the rows read.
 
     Raises:
         UserError: If there is no log, nothing in it, or no column that can be an id.

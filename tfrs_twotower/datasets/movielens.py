@@ -9,13 +9,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from tfrs_twotower.datasets.files import (
-    copy_config,
-    original_file,
-    read_bytes,
-    reading,
-    write_table,
-)
+from tfrs_twotower.datasets.files import original_file, read_bytes, reading, write_folder
 
 # In the order of the flags in u.item.
 GENRES_100K = (
@@ -101,11 +95,8 @@ def write(
         UserError: If a file is missing or is not what its name says.
     """
     ratings, movies, users = read(source)
-    write_table(folder / "interactions.parquet", ratings)
-    write_table(folder / "candidates.parquet", movies)
-    write_table(folder / "queries.parquet", users)
-    copy_config(folder, name)
-    return {"interactions": len(ratings), "candidates": len(movies), "queries": len(users)}
+    tables = {"interactions": ratings, "candidates": movies, "queries": users}
+    return write_folder(folder, name, tables)
 
 
 def _read(source: Path, name: str, separator: str, columns: Sequence[str]) -> pd.DataFrame:

@@ -5,13 +5,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from tfrs_twotower.datasets.files import (
-    copy_config,
-    original_file,
-    read_bytes,
-    reading,
-    write_table,
-)
+from tfrs_twotower.datasets.files import original_file, read_bytes, reading, write_folder
 from tfrs_twotower.datasets.movielens import read_1m
 from tfrs_twotower.schema import UserError
 
@@ -24,8 +18,8 @@ def write(folder: Path, source: Path) -> dict[str, int]:
 
     Args:
         folder: An empty folder.
-        source: Folder of MovieLens 1M with NCF's `*.test.negative` beside; its first column says
-            what `*.test.rating` says.
+        source: Folder of MovieLens 1M with NCF's `*.test.negative` beside; its first column
+            holds the pairs of `*.test.rating`.
 
     Returns:
         Rows by kind.
@@ -50,19 +44,13 @@ def write(folder: Path, source: Path) -> dict[str, int]:
     ratings.loc[before.groupby("user_id").tail(1).index, "split"] = "validation"
     movies = movies[movies["item_id"].isin(originals)]
 
-    write_table(folder / "interactions.parquet", ratings)
-    write_table(
-        folder / "candidates.parquet", movies.assign(item_id=movies["item_id"].map(item_of))
-    )
-    write_table(folder / "queries.parquet", users.assign(user_id=_ncf_user(users["user_id"])))
-    write_table(folder / "given.parquet", given)
-    copy_config(folder, "ncf")
-    return {
-        "interactions": len(ratings),
-        "candidates": len(movies),
-        "queries": len(users),
-        "given": len(given),
+    tables = {
+        "interactions": ratings,
+        "candidates": movies.assign(item_id=movies["item_id"].map(item_of)),
+        "queries": users.assign(user_id=_ncf_user(users["user_id"])),
+        "given": given,
     }
+    return write_folder(folder, "ncf", tables)
 
 
 def _ncf_user(user_ids: pd.Series) -> pd.Series:

@@ -5,13 +5,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from tfrs_twotower.datasets.files import (
-    copy_config,
-    original_file,
-    read_bytes,
-    reading,
-    write_table,
-)
+from tfrs_twotower.datasets.files import original_file, read_bytes, reading, write_folder
 
 
 def write_ngcf(folder: Path, source: Path) -> dict[str, int]:
@@ -61,11 +55,5 @@ def _read_lists(path: Path) -> pd.DataFrame:
 def _write(folder: Path, interactions: pd.DataFrame, name: str) -> dict[str, int]:
     # Every id is listed: the corpus of the published protocol, whatever a split leaves in train.
     items = interactions[["item_id"]].drop_duplicates()
-    write_table(folder / "interactions.parquet", interactions)
-    write_table(folder / "candidates.parquet", items)
-    copy_config(folder, name)
-    return {
-        "interactions": len(interactions),
-        "candidates": len(items),
-        "queries": interactions["user_id"].nunique(),
-    }
+    counts = write_folder(folder, name, {"interactions": interactions, "candidates": items})
+    return counts | {"queries": interactions["user_id"].nunique()}

@@ -81,7 +81,7 @@ def _parts(rows: pd.DataFrame, seconds: pd.Series, config: Config) -> pd.Series:
     part = pd.Series(train, rows.index)
     if split.by == "column":
         part = rows[columns.split].astype(str)
-        # By hash in earnest; the size is the same.
+        # `twotower prepare` holds out by hash; the size is the same.
         held_out = part[part == train].iloc[: int(split.hold_out * (part == train).sum())]
         part[held_out.index] = validation
     elif split.by == "leave_last_out":

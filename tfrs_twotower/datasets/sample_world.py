@@ -1,4 +1,4 @@
-"""A small world whose truth is known: who takes what, when, and how likely.
+"""A small world whose truth is known: which user takes which item, when, how probably.
 
 Users and items have latent vectors around the centres of genres. At a moment, a user takes an
 item that is on sale and that the user did not take before, with a probability in proportion to
@@ -136,7 +136,7 @@ def make_world(rng: np.random.Generator) -> World:
 
 def draw_log(world: World, rng: np.random.Generator) -> Log:
     """Lets every user take one item after the other."""
-    # Everybody comes at least once.
+    # Every user has an event at least.
     num_events = 1 + rng.multinomial(NUM_EVENTS - NUM_QUERIES, world.activity)
     query_rows = np.repeat(np.arange(NUM_QUERIES), num_events)
     parts = _draw(_lifted(world.part_shares), len(PART_HOURS), query_rows, rng)

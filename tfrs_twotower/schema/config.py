@@ -1,4 +1,4 @@
-"""`twotower.yaml`: the sections in one `Config`, and what follows from them together."""
+"""`twotower.yaml`: all sections in one `Config`, and properties of several sections."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -103,12 +103,12 @@ class Config(Strict):
 
     @property
     def query_aggregates(self) -> dict[str, Aggregate]:
-        """What is found of the query before each event, by feature."""
+        """Aggregates of the query's earlier events, by feature."""
         return self.features.query_aggregates
 
     @property
     def candidate_aggregates(self) -> dict[str, Aggregate]:
-        """What is found of the candidate before each event, by feature."""
+        """Aggregates of the candidate's earlier events, by feature."""
         return self.features.candidate_aggregates
 
     @property
@@ -119,7 +119,7 @@ class Config(Strict):
 
     @property
     def event_features(self) -> dict[str, Feature]:
-        """What an event holds beside its ids: the context, and the candidate's aggregates."""
+        """Features of an event: the context, and the candidate's aggregates."""
         candidate = self.features.candidate
         return {
             **self.features.context,

@@ -105,7 +105,7 @@ class Text(_Embedded):
 
 
 class Aggregate(Strict):
-    """A number that the log itself gives: what happened before the moment of an event.
+    """A number computed from the log: what happened before the moment of an event.
 
     Among `features.context` it reads the earlier events of the event's query, among
     `features.candidate` those of its candidate, whatever their split; earlier is strictly before
@@ -115,16 +115,16 @@ class Aggregate(Strict):
     * `recency` the days since the last positive, missing if there is none;
     * `mean` the mean `columns.value` of those that have one, missing if none has.
 
-    `pipelines.prepare` finds it for every event. The candidates of the corpus hold what the train
-    part says of them one second after its last event. A request, and the candidates of a refresh,
-    give it like any other number, as of now.
+    `twotower prepare` computes it for every event. The candidates of the corpus have the value of
+    the train part as of one second after its last event. A request, and the candidates of a
+    refresh, give it like any other number, as of now.
     """
 
     what: Literal["count", "mean", "recency"]
     days: PositiveInt | None = Field(None, le=MAX_DAYS)
 
     def __str__(self) -> str:
-        """What it is, for messages."""
+        """A description, for messages."""
         of = {
             "count": "number of positives",
             "mean": "mean of `columns.value`",
@@ -151,10 +151,10 @@ class Number(_Feature):
     fill_type: ClassVar[tuple[type, str]] = (float, "a number")
 
     def problems(self) -> Iterator[Problem]:
-        """Two sources of the number."""
+        """A number from both a column and the log."""
         yield from super().problems()
         if self.aggregate is not None and self.column is not None:
-            yield "aggregate", "is found in the log, not in a `column`: keep one"
+            yield "aggregate", "is computed from the log, not read from a `column`: keep one"
 
 
 class Boolean(_Feature):
@@ -271,7 +271,7 @@ class NamedFeature(NamedTuple, Generic[F_co]):
 
 
 def is_aggregate(feature: Feature) -> bool:
-    """Whether the log itself gives the feature, and no column of it."""
+    """Whether the feature is computed from the log, not read from a column."""
     return isinstance(feature, Number) and feature.aggregate is not None
 
 

@@ -1,7 +1,8 @@
 """Output folders that are whole or recognisably not: a marker first, the manifest last.
 
 A folder in the making holds `.twotower-incomplete`; the manifest is written by rename as the last
-file, then the marker goes. A killed job so leaves a marker and no manifest: the next run clears it.
+file, then the marker goes. So a killed job leaves a marker and no manifest, and the next one clears
+the folder.
 """
 
 import json
@@ -31,20 +32,20 @@ def claim(
         names: The entries of the folder; empty where it does not exist.
         folder: Its path, for messages.
         overwrite: Whether the user allows a finished folder to be replaced.
-        resume: Whether an unfinished folder is to be gone on with.
+        resume: Whether to go on with an unfinished folder.
 
     Returns:
         "new": nothing there; "clear": replace what is there; "keep": go on with what is there.
 
     Raises:
-        UsageError: If the folder is finished, or holds things that are not ours.
+        UsageError: If the folder is finished, or holds files of others.
     """
     if not names:
         return "new"
     if MARKER in names:
         return "keep" if resume else "clear"
     if MANIFEST not in names:
-        raise UsageError(f"{folder} is not empty and not ours: name another output folder")
+        raise UsageError(f"{folder} is not empty and no output of twotower: name another folder")
     if overwrite:
         return "clear"
     raise UsageError(
@@ -69,7 +70,7 @@ def output_folder(
         resume: See `claim`.
 
     Yields:
-        The folder, emptied unless it is gone on with.
+        The folder, emptied unless it is resumed.
 
     Raises:
         UsageError: See `claim`.

@@ -92,12 +92,12 @@ class Features(Strict):
 
     @property
     def query_aggregates(self) -> dict[str, Aggregate]:
-        """What is found of the query before each event, by feature."""
+        """Aggregates of the query's earlier events, by feature."""
         return _aggregates(self.context)
 
     @property
     def candidate_aggregates(self) -> dict[str, Aggregate]:
-        """What is found of the candidate before each event, by feature."""
+        """Aggregates of the candidate's earlier events, by feature."""
         return _aggregates(self.candidate)
 
 

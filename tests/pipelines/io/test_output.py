@@ -141,7 +141,7 @@ def test_a_folder_that_is_not_ours_is_left_alone(tmp_path):
     (tmp_path / "thesis.txt").write_text("years of work")
 
     with (
-        pytest.raises(UsageError, match="not empty and not ours"),
+        pytest.raises(UsageError, match="not empty and no output of twotower"),
         output_run(str(tmp_path), overwrite=True),
     ):
         pass

@@ -42,7 +42,8 @@ def test_aggregates_are_known_by_side_and_belong_to_the_event():
     [
         pytest.param(
             {"context": "x: {kind: number, column: y, aggregate: {what: count}}"},
-            "features.context.x.aggregate: is found in the log, not in a `column`: keep one",
+            "features.context.x.aggregate: is computed from the log, not read from a `column`: "
+            "keep one",
             id="a-column",
         ),
         pytest.param(

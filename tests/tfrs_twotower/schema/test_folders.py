@@ -126,7 +126,7 @@ def test_a_folder_of_somebody_else_is_refused_even_with_overwrite(tmp_path, over
     folder = make(tmp_path / "photos", "cat.jpg")
 
     with (
-        pytest.raises(UsageError, match="photos is not empty and not ours: name another"),
+        pytest.raises(UsageError, match="photos is not empty and no output of twotower: name a"),
         output_folder(folder, overwrite=overwrite),
     ):
         pass

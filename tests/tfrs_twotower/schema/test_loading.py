@@ -73,7 +73,7 @@ def test_a_key_that_is_like_no_other_is_answered_with_all_legal_names():
         ("training: {epochs: 3.5}", "training.epochs", "integer", "3.5"),
         ("training: {epochs: 0}", "training.epochs", "greater than 0", "0"),
         ("training: {batch_size: 1}", "training.batch_size", "greater than or equal to 2", "1"),
-        ("training: {metric: recall}", "training.metric", "match pattern", "'recall'"),
+        ("training: {metric: recall}", "training.metric", ": String should match", "'recall'"),
         ("loss: {temperature: .nan}", "loss.temperature", "finite number", "nan"),
         ("loss: {temperature: .inf}", "loss.temperature", "finite number", "inf"),
         ("training: {seed: -1}", "training.seed", "greater than or equal to 0", "-1"),
@@ -172,8 +172,9 @@ def test_a_mistake_in_a_value_of_two_forms_is_told_once(text, expected):
         ("a: [", "shop.yaml is not YAML: "),
         ("a: !!python/object/apply:os.getcwd []", "shop.yaml is not YAML: "),
         ("a: 2024-99-99", "shop.yaml is not YAML: "),
+        ("? [a, b]\n: 1", "shop.yaml is not YAML: "),
     ],
-    ids=["list", "text", "broken", "python-object", "impossible-date"],
+    ids=["list", "text", "broken", "python-object", "impossible-date", "list-as-key"],
 )
 def test_a_file_that_is_no_config_at_all_is_told_in_one_line(text, expected):
     message = refusal(text)
