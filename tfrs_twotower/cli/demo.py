@@ -41,6 +41,8 @@ NUM_USERS, NUM_SHOWN = 3, 8
 POLL_S = 0.5
 # A server that loads takes processor time; one that takes none so long is stuck.
 MAX_IDLE_POLLS = 120
+# By default gRPC tries again after up to two minutes.
+RECONNECT_SOON = [("grpc.max_reconnect_backoff_ms", 1000)]
 
 
 def run_demo(dataset: str, source: Path | None, workdir: Path, *, overwrite: bool) -> None:
@@ -99,7 +101,7 @@ def _wait_until_ready(target: str, server: Command) -> None:
         UserError: If it has ended, or does nothing more.
     """
     num_idle, ticks = 0, 0
-    with grpc.insecure_channel(target) as channel:
+    with grpc.insecure_channel(target, RECONNECT_SOON) as channel:
         ready = grpc.channel_ready_future(channel)
         while num_idle < MAX_IDLE_POLLS:
             try:

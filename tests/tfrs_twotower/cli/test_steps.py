@@ -13,7 +13,7 @@ import pytest
 from tests import tiny_world
 from tfrs_twotower.cli import main
 from tfrs_twotower.cli.processes import Command, Cost
-from tfrs_twotower.cli.steps import Folders, Step, model_steps, run_steps
+from tfrs_twotower.cli.steps import Folders, Step, dataset_step, model_steps, run_steps
 from tfrs_twotower.cli.workdir import LOCK_FILE, folder_digest, locked
 from tfrs_twotower.publishing.models_folder import read_config
 from tfrs_twotower.schema import UsageError, UserError
@@ -118,6 +118,22 @@ def test_a_folder_that_others_finished_is_replaced_on_request_only(world):
     (world.root / "first" / MANIFEST).write_text("mine again")
     with pytest.raises(UsageError, match="pass --overwrite"):
         world.run()
+
+
+def test_a_data_set_is_written_again_for_another_source_not_for_an_edited_config(tmp_path):
+    source, folders = tmp_path / "source", Folders(tmp_path / "dataset", tmp_path / "work")
+    for folder in (source, folders.dataset):
+        folder.mkdir()
+    (source / "u.data").write_text("1")
+    (folders.dataset / MANIFEST).write_text("{}")
+    folders.config.write_text("training: {epochs: 3}")
+    step = dataset_step("movielens-100k", source, folders)
+    inputs, found = step.inputs(), step.found()
+
+    folders.config.write_text("training: {epochs: 4}")
+    assert (step.inputs(), step.found()) == (inputs, found)
+    (source / "u.data").write_text("2")
+    assert step.inputs() != inputs
 
 
 @pytest.fixture
