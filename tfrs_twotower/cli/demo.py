@@ -124,7 +124,7 @@ def _ask(target: str, folders: Folders, config: Config) -> None:
     titles = (
         candidates[TITLE] if TITLE in candidates else pd.Series(candidates.index, candidates.index)
     )
-    manifest = read_manifest(folders.prepared, kind="prepared", made_by="pipelines.prepare")
+    manifest = read_manifest(folders.prepared, kind="prepared", made_by="twotower prepare")
     files = layout.files_of(manifest, layout.KNOWN_POSITIVES)
     known = ds.dataset([folders.prepared / path for path in files])
     corpus_ids = candidates.index.to_numpy()

@@ -1,5 +1,7 @@
 """The steps from a dataset folder to a models folder: their commands, and what they depend on."""
 
+import hashlib
+import json
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -23,7 +25,8 @@ from tfrs_twotower.cli.workdir import (
     why_due,
 )
 from tfrs_twotower.schema import Config, UsageError, UserError, load_config
-from tfrs_twotower.schema.folders import MANIFEST
+from tfrs_twotower.schema import prepared as layout
+from tfrs_twotower.schema.folders import MANIFEST, read_manifest
 from tfrs_twotower.schema.models_layout import EXTRA_ASSETS, RETRIEVAL_EXACT
 from tfrs_twotower.schema.runs import (
     BEST_WEIGHTS,
@@ -219,7 +222,7 @@ def model_steps(folders: Folders) -> list[Step]:
     oracle = file_digests(folders.dataset, [ORACLE_FILE])
 
     def prepared() -> list[str]:
-        return _one(folder_digest(folders.prepared, MANIFEST))
+        return _prepared_digests(folders.prepared)
 
     def run() -> list[str]:
         return _one(folder_digest(folders.run, MANIFEST, RUN_FILES))
@@ -235,6 +238,7 @@ def model_steps(folders: Folders) -> list[Step]:
             "prepare",
             (*of_config, "--dataset", folders.dataset, "--output", folders.prepared),
             lambda: {
+                "format": layout.FORMAT,
                 "config": config.record_schema(),
                 "dataset": file_digests(folders.dataset, DATA_FILES),
             },
@@ -281,6 +285,22 @@ def _own_code(config: Config) -> dict[str, str]:
     path = Path(spec.origin)
     is_package = spec.submodule_search_locations is not None
     return file_digests(path.parent, ["**/*.py" if is_package else path.name])
+
+
+def _prepared_digests(folder: Path) -> list[str]:
+    """The digest of a prepared folder: its manifest, and the sizes of the files that it names.
+
+    Without their names: every preparation draws them anew, and other files do not count.
+    """
+    if not (folder / MANIFEST).is_file():
+        return []
+    manifest = read_manifest(folder, kind="prepared", made_by="twotower prepare")
+    files = [file for group in manifest.pop("files", {}).values() for file in group]
+    paths = [folder / file.pop("path") for file in files]
+    sizes = [path.stat().st_size if path.is_file() else None for path in paths]
+    manifest.pop("run", None)
+    text = json.dumps([manifest, files, sizes], sort_keys=True)
+    return [hashlib.sha256(text.encode()).hexdigest()]
 
 
 def _version_digests(models: Path) -> list[str]:

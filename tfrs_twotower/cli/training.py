@@ -17,12 +17,13 @@ from tfrs_twotower.cli.options import (
     OverwriteOption,
     examples,
 )
-from tfrs_twotower.cli.output import print_json, print_table, warn
+from tfrs_twotower.cli.output import print_json, print_progress, print_table, warn
 from tfrs_twotower.cli.publishing import publish
 from tfrs_twotower.schema import Config, load_config
 
 if TYPE_CHECKING:
     from tfrs_twotower.training.train import TrainingResult
+    from tfrs_twotower.training.tune import Trial, TuningResult
 
 app = typer.Typer()
 
@@ -105,16 +106,35 @@ def tune(
     from tfrs_twotower import api
 
     checked = load_config(config, overrides or ())
-    found = api.tune(checked, data, output, num_trials=trials, overwrite=overwrite, resume=resume)
+    metric = checked.training.metric
+
+    def print_trial(trial: "Trial") -> None:
+        early = ", stopped early" if trial.is_pruned else ""
+        settings = " ".join(trial.as_overrides())
+        print_progress(f"trial {trial.number}: {metric} {trial.value:.4f}{early}  {settings}")
+
+    found = api.tune(
+        checked,
+        data,
+        output,
+        num_trials=trials,
+        overwrite=overwrite,
+        resume=resume,
+        on_trial=print_trial,
+    )
     if as_json:
         print_json(
             [{**dataclasses.asdict(trial), "folder": str(trial.folder)} for trial in found.trials]
         )
-        return
+    else:
+        _print_trials(found)
+
+
+def _print_trials(found: "TuningResult") -> None:
     paths = list(found.best.settings)
     print_table(
-        f"{len(found.trials)} trials, {checked.training.metric} on the validation split",
-        ["trial", checked.training.metric, *paths, ""],
+        f"{len(found.trials)} trials, {found.metric} on the validation split",
+        ["trial", found.metric, *paths, ""],
         [
             [str(trial.number), trial.value, *(trial.settings[path] for path in paths)]
             + ["stopped early" if trial.is_pruned else ""]

@@ -6,7 +6,7 @@ resumes, and proposes what an uninterrupted one would have proposed.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -111,6 +111,7 @@ def tune(
     overwrite: bool = False,
     resume: bool = False,
     callbacks: Sequence[keras.callbacks.Callback] = (),
+    on_trial: Callable[[Trial], None] | None = None,
 ) -> TuningResult:
     """Searches for better settings: trains with those that Optuna proposes.
 
@@ -122,6 +123,7 @@ def tune(
         overwrite: Whether a finished search may be replaced.
         resume: Whether to continue the search in the folder, finished or not.
         callbacks: Further Keras callbacks of every training.
+        on_trial: Called with each trial as it ends.
 
     Raises:
         UsageError: If Optuna is not installed, or the space does not fit the config.
@@ -154,6 +156,8 @@ def tune(
                 n_startup_trials=STARTUP_TRIALS, seed=config.training.seed + done
             )
             _run_trial(study, config, space, data, folder, callbacks)
+            if on_trial is not None:
+                on_trial(_as_trial(_finished(study)[-1], Path(output)))
         write_json(folder / MANIFEST, {"kind": "search", "code_version": __version__})
     trials = [_as_trial(trial, Path(output)) for trial in _finished(study)]
     trials.sort(key=lambda trial: (trial.is_pruned, -trial.value, trial.number))

@@ -136,6 +136,31 @@ def test_a_data_set_is_written_again_for_another_source_not_for_an_edited_config
     assert step.inputs() != inputs
 
 
+def test_a_prepared_folder_is_what_its_manifest_names(tmp_path):
+    def prepared(run: str, sha256: str = "d1") -> Folders:
+        folders = Folders(tmp_path / "dataset", tmp_path / run)
+        (folders.prepared / run).mkdir(parents=True)
+        (folders.prepared / run / "a").write_text("123")
+        files = {"queries": [{"path": f"{run}/a", "bytes": 3, "rows": 1, "sha256": sha256}]}
+        manifest = {"kind": "prepared", "run": run, "files": files}
+        (folders.prepared / MANIFEST).write_text(json.dumps(manifest))
+        return folders
+
+    def found(folders: Folders) -> list[str]:
+        return model_steps(folders)[0].found()
+
+    tiny_world.write_dataset(tmp_path / "dataset")
+    first, again, other = prepared("run-1"), prepared("run-2"), prepared("run-3", "d2")
+    whole = found(first)
+    assert found(again) == whole != found(other)
+    (first.prepared / "run-0").mkdir()  # Of a preparation that was killed.
+    assert found(first) == whole
+    (first.prepared / "run-1" / "a").unlink()
+    assert found(first) != whole
+    (first.prepared / MANIFEST).unlink()
+    assert found(first) == []
+
+
 @pytest.fixture
 def folders(tmp_path):
     dataset = tiny_world.write_dataset(tmp_path / "dataset")
@@ -280,7 +305,7 @@ def test_a_killed_run_goes_on_where_it_was(folders):
 def test_a_terminated_run_stops_its_step(folders):
     words = ["run", str(folders.dataset), "--workdir", str(folders.workdir)]
     run = subprocess.Popen([sys.executable, "-m", "tfrs_twotower.cli", *words])
-    while not (folders.prepared / MARKER).exists():
+    while not list(folders.prepared.glob("run-*")):
         assert run.poll() is None
         time.sleep(0.05)
 

@@ -111,7 +111,10 @@ def test_a_trial_that_diverges_is_the_worst_and_does_not_end_the_search(prepared
 def test_a_finished_search_takes_further_trials(searched, prepared):
     folder, found = searched
 
-    more = tune(config(), prepared, folder, num_trials=4, resume=True)
+    ended = []
+    more = tune(config(), prepared, folder, num_trials=4, resume=True, on_trial=ended.append)
+
+    assert [trial for trial in more.trials if trial not in found.trials] == ended
 
     assert settings_of(found.trials).items() <= settings_of(more.trials).items()
     assert len(more.trials) == 4
