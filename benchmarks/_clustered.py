@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from tfrs_twotower.features.encoding import Encoder
 from tfrs_twotower.index import CandidateIndex
-from tfrs_twotower.publishing.saved_models import save
+from tfrs_twotower.publishing.saved_model_writer import save
 from tfrs_twotower.retrieval.retriever import Retriever, ServedTower
 from tfrs_twotower.schema.features import Vector
 

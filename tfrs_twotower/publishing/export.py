@@ -20,7 +20,7 @@ from tfrs_twotower.publishing import server_config
 from tfrs_twotower.publishing.halves import JoinedTower
 from tfrs_twotower.publishing.indexes import Corpus, QuerySide, write_indexes
 from tfrs_twotower.publishing.models_folder import PART, QUERY_EMBEDDING, publish, staging_folder
-from tfrs_twotower.publishing.saved_models import save
+from tfrs_twotower.publishing.saved_model_writer import save
 from tfrs_twotower.retrieval.retriever import ServedTower
 from tfrs_twotower.schema import SPLITS, Config, Parameter, UsageError, differences, dump_config
 from tfrs_twotower.schema import prepared as layout

@@ -23,7 +23,7 @@ from tfrs_twotower.index.scoring_layer import exact_index
 from tfrs_twotower.index.tuning import tune
 from tfrs_twotower.models.context_modes import ScoringLayer
 from tfrs_twotower.publishing.models_folder import HELD_OUT_QUERIES, PART, QUERY_EMBEDDING
-from tfrs_twotower.publishing.saved_models import save
+from tfrs_twotower.publishing.saved_model_writer import save
 from tfrs_twotower.retrieval.attributes import CandidateAttributes
 from tfrs_twotower.retrieval.retriever import QueryTower, Retriever
 from tfrs_twotower.schema import Config
@@ -80,7 +80,7 @@ def write_indexes(
         corpus: Of both.
         held_out: `[num_queries, embedding_dim]` query embeddings to tune and measure recall on.
         config: Index, rules, export.
-        facts: For the manifests; see `saved_models.save`.
+        facts: For the manifests; see `saved_model_writer.save`.
 
     Returns:
         Manifests by model; without `retrieval` where the config wants none.
@@ -91,17 +91,24 @@ def write_indexes(
     candidates, embeddings = corpus.candidates, corpus.embeddings
     forecast = check_build(len(embeddings), embeddings.shape[1], config.index)
     facts = {**facts, "corpus_size": len(candidates), "build_memory_forecast_bytes": forecast}
-    # One index after the other, so that only one is in memory beside the embeddings.
-    exact = exact_index(embeddings, query_side.scorer)
-    manifests = {
-        RETRIEVAL_EXACT: _write(staging, RETRIEVAL_EXACT, exact, query_side, corpus, config, facts)
-    }
-    del exact
-    if config.export.retrieval:
-        index, found = scann_index(embeddings, held_out, config.index)
-        manifests[RETRIEVAL] = _write(
-            staging, RETRIEVAL, index, query_side, corpus, config, {**facts, **found}
+
+    def write(name: str, index: CandidateIndex, found: Mapping[str, Any]) -> dict[str, Any]:
+        retriever = _retriever(query_side, index, candidates, config)
+        return save(
+            retriever,
+            retriever.signatures(),
+            staging / name,
+            model_name=name,
+            facts={**facts, **found, "index": index.description},
+            searcher_bytes=index.searcher_bytes,
         )
+
+    # One index after the other, so that only one is in memory beside the embeddings.
+    manifests = {
+        RETRIEVAL_EXACT: write(RETRIEVAL_EXACT, exact_index(embeddings, query_side.scorer), {})
+    }
+    if config.export.retrieval:
+        manifests[RETRIEVAL] = write(RETRIEVAL, *scann_index(embeddings, held_out, config.index))
         queries = pa.table({QUERY_EMBEDDING: vectors(held_out)})
         pq.write_table(queries, staging / RETRIEVAL / EXTRA_ASSETS / HELD_OUT_QUERIES)
     (staging / CANDIDATES).mkdir()
@@ -161,30 +168,15 @@ def matrix(table: pa.Table, name: str) -> Floats:
     return np.asarray(flat, np.float32).reshape(len(column), -1)
 
 
-def _write(
-    staging: Path,
-    name: str,
-    index: CandidateIndex,
-    query_side: QuerySide,
-    corpus: Corpus,
-    config: Config,
-    facts: Mapping[str, Any],
-) -> dict[str, Any]:
-    """Writes one retrieval model."""
-    retriever = Retriever(
+def _retriever(
+    query_side: QuerySide, index: CandidateIndex, candidates: pa.Table, config: Config
+) -> Retriever:
+    return Retriever(
         query_side.tower,
         index,
-        corpus.candidates.column(CANDIDATE_ID).to_pylist(),
+        candidates.column(CANDIDATE_ID).to_pylist(),
         default_k=config.export.default_k,
         max_k=config.export.max_k,
-        attributes=CandidateAttributes(config.resolved_rules, corpus.candidates),
+        attributes=CandidateAttributes(config.resolved_rules, candidates),
         joined_tower=query_side.joined_tower,
-    )
-    return save(
-        retriever,
-        retriever.signatures(),
-        staging / name,
-        model_name=name,
-        facts={**facts, "index": index.description},
-        searcher_bytes=index.searcher_bytes,
     )

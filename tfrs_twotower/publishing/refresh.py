@@ -26,7 +26,6 @@ from tfrs_twotower.publishing.indexes import (
     matrix,
     write_indexes,
 )
-from tfrs_twotower.publishing.loaded_models import LoadedModel, LoadedQueryTower, embed_candidates
 from tfrs_twotower.publishing.models_folder import (
     HELD_OUT_QUERIES,
     PART,
@@ -37,6 +36,11 @@ from tfrs_twotower.publishing.models_folder import (
     read_config,
     read_model_manifest,
     staging_folder,
+)
+from tfrs_twotower.publishing.saved_model_reader import (
+    LoadedQueryTower,
+    LoadedSignature,
+    embed_candidates,
 )
 from tfrs_twotower.publishing.versions import choose
 from tfrs_twotower.schema import UserError
@@ -106,7 +110,7 @@ def refresh(
     stored = pq.read_table(models / CANDIDATES / str(base) / PART)
     _check_columns(table, stored)
     check_build(len(table), stored.schema.field(EMBEDDING).type.list_size, config.index)
-    tower = LoadedModel(models / CANDIDATE_TOWER / str(base))
+    tower = LoadedSignature(models / CANDIDATE_TOWER / str(base))
     embeddings, known, is_same = _kept(
         embed_candidates(tower, config.candidate_features, table), table, stored
     )

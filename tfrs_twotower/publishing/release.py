@@ -15,7 +15,6 @@ import pyarrow.dataset as ds
 from tfrs_twotower.features.raw_inputs import query_inputs
 from tfrs_twotower.index.memory import available_bytes, readable
 from tfrs_twotower.publishing import server_config
-from tfrs_twotower.publishing.loaded_models import LoadedModel
 from tfrs_twotower.publishing.models_folder import (
     asked_model,
     models_of,
@@ -23,6 +22,7 @@ from tfrs_twotower.publishing.models_folder import (
     read_config,
     read_model_manifest,
 )
+from tfrs_twotower.publishing.saved_model_reader import LoadedSignature
 from tfrs_twotower.publishing.server_config import STABLE
 from tfrs_twotower.schema.models_layout import QUERIES
 from tfrs_twotower.schema.prepared import CANDIDATE_ID
@@ -191,7 +191,7 @@ class _Answers:
     """What a version answers to some queries, and how fast."""
 
     def __init__(self, models: Path, version: int, queries: pa.Table) -> None:
-        model = LoadedModel(models / asked_model(models, version) / str(version))
+        model = LoadedSignature(models / asked_model(models, version) / str(version))
         features = read_config(models, version).query_features
         inputs = query_inputs(features, queries)
         self.ids = model(inputs)["candidate_ids"].numpy().astype(np.str_)

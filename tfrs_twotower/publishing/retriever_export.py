@@ -7,7 +7,7 @@ from typing import Any
 
 from tfrs_twotower.index.base import CandidateIndex
 from tfrs_twotower.keras import keras, tf
-from tfrs_twotower.publishing.saved_models import save
+from tfrs_twotower.publishing.saved_model_writer import save
 from tfrs_twotower.retrieval.attributes import CandidateAttributes
 from tfrs_twotower.retrieval.retriever import Retriever, finite_or_zero
 from tfrs_twotower.schema import UsageError

@@ -15,7 +15,7 @@ from tfrs_twotower.publishing.indexes import (
     vectors,
     write_indexes,
 )
-from tfrs_twotower.publishing.loaded_models import LoadedModel
+from tfrs_twotower.publishing.saved_model_reader import LoadedSignature
 from tfrs_twotower.schema import UserError, parse_config
 from tfrs_twotower.schema.index import Index
 
@@ -96,7 +96,7 @@ def test_both_models_are_asked_with_the_rules_of_the_config(written):
     folder, _ = written
 
     for name in ("retrieval", "retrieval_exact"):
-        recommend = LoadedModel(folder / name, "recommend")
+        recommend = LoadedSignature(folder / name, "recommend")
         neutral = {
             key: tf.constant([[""]]) if spec.dtype == tf.string else tf.constant([0], spec.dtype)
             for key, spec in recommend.inputs.items()

@@ -1,5 +1,6 @@
 """Labels, promotions and rollbacks, as the server reads them."""
 
+import json
 import shutil
 
 import pytest
@@ -44,6 +45,16 @@ def test_versions_are_listed_with_labels_and_what_is_known_of_them(three):
         (3, (), "export"),
     ]
     assert {(v.corpus_size, v.recall) for v in found} == {(20, 1.0)}
+
+
+def test_a_manifest_of_an_earlier_tfrs_twotower_is_read(models):
+    """It does not name how many queries the index was tuned on."""
+    path = models / "retrieval/1/assets.extra/manifest.json"
+    manifest = json.loads(path.read_text())
+    assert manifest["recall"].pop("num_tuning_queries") == 0
+    path.write_text(json.dumps(manifest))
+
+    assert [version.recall for version in list_versions(models)] == [1.0]
 
 
 def test_a_version_that_was_not_copied_whole_is_no_version(three):

@@ -11,9 +11,9 @@ from tensorflow.core.protobuf import saved_model_pb2
 from tensorflow_serving.apis import prediction_log_pb2
 
 from tfrs_twotower.publishing.doctor.findings import EXPORT_AGAIN, Finding
-from tfrs_twotower.publishing.loaded_models import LoadedModel
 from tfrs_twotower.publishing.models_folder import STOCK_CONFIG_FILE
-from tfrs_twotower.publishing.saved_models import WARMUP_REQUESTS, custom_ops, graph_ops
+from tfrs_twotower.publishing.saved_model_reader import LoadedSignature
+from tfrs_twotower.publishing.saved_model_writer import WARMUP_REQUESTS, custom_ops, graph_ops
 from tfrs_twotower.schema.folders import MANIFEST
 from tfrs_twotower.schema.models_layout import EXTRA_ASSETS
 
@@ -124,7 +124,7 @@ def _check_warmup(folder: Path, graph: Any, where: str) -> Iterator[Finding]:
         for name in {request.model_spec.signature_name for request in requests} or {
             "serving_default"
         }:
-            models[name] = LoadedModel(folder, name)
+            models[name] = LoadedSignature(folder, name)
         for request in requests:
             inputs = {key: tf.constant(tf.make_ndarray(t)) for key, t in request.inputs.items()}
             models[request.model_spec.signature_name](inputs)

@@ -14,18 +14,18 @@ from tfrs_twotower.features.raw_inputs import query_inputs
 from tfrs_twotower.index.memory import available_bytes, readable
 from tfrs_twotower.publishing.doctor.findings import EXPORT_AGAIN, Finding
 from tfrs_twotower.publishing.indexes import EMBEDDING, matrix
-from tfrs_twotower.publishing.loaded_models import (
-    Floats,
-    LoadedModel,
-    LoadedQueryTower,
-    embed_candidates,
-)
 from tfrs_twotower.publishing.models_folder import (
     asked_model,
     models_of,
     read_config,
     read_model_manifest,
     versions,
+)
+from tfrs_twotower.publishing.saved_model_reader import (
+    Floats,
+    LoadedQueryTower,
+    LoadedSignature,
+    embed_candidates,
 )
 from tfrs_twotower.schema import Config, UserError
 from tfrs_twotower.schema.models_layout import (
@@ -138,7 +138,7 @@ def check_index(models: Path, version: int) -> Iterator[Finding]:
         return
     sample = table.take(np.unique(np.linspace(0, size - 1, NUM_SAMPLED).astype(np.int64)))
     has_scorer = config.context_mode == "scoring_layer"
-    tower = LoadedModel(models / CANDIDATE_TOWER / str(version))
+    tower = LoadedSignature(models / CANDIDATE_TOWER / str(version))
     embedded = embed_candidates(tower, config.candidate_features, sample)
     off = np.abs(embedded - matrix(sample, EMBEDDING)).max(axis=1)
     if (off > SAME_VECTOR).any():
@@ -167,7 +167,7 @@ def _check_scores(
     inputs = query_inputs(config.query_features, queries)
     query_embeddings = LoadedQueryTower(models / QUERY_TOWER / str(version))(inputs).numpy()
     ids = tf.constant([sample.column(CANDIDATE_ID).to_pylist()])
-    score = LoadedModel(models / name / str(version), "score")
+    score = LoadedSignature(models / name / str(version), "score")
     scores = score({**inputs, "candidate_ids": ids})["scores"].numpy()
     if np.abs(scores - query_embeddings @ embedded.T).max() > SAME_VECTOR:
         return Finding(

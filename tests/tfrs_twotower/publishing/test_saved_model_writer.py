@@ -16,7 +16,7 @@ from tests.cc_loader import predict
 from tfrs_twotower.features.encoding import Encoder
 from tfrs_twotower.index import CandidateIndex, ExactIndex, IndexParameters, ScannIndex
 from tfrs_twotower.keras import keras, tf
-from tfrs_twotower.publishing.saved_models import custom_ops, graph_ops, save
+from tfrs_twotower.publishing.saved_model_writer import custom_ops, graph_ops, save
 from tfrs_twotower.retrieval.attributes import CandidateAttributes
 from tfrs_twotower.retrieval.retriever import Retriever, ServedTower
 from tfrs_twotower.schema.features import History, Id, Number, Timestamp, Vector
@@ -321,6 +321,8 @@ def test_scann_models_loaded_side_by_side_answer_for_themselves(models, tmp_path
 
 @pytest.mark.slow
 def test_the_writer_keeps_grpc_out():
-    code = "import sys, tfrs_twotower.publishing.saved_models; sys.exit('grpc' in sys.modules)"
+    code = (
+        "import sys, tfrs_twotower.publishing.saved_model_writer; sys.exit('grpc' in sys.modules)"
+    )
 
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

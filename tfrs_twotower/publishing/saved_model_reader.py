@@ -20,7 +20,7 @@ EMBED_BATCH = 4096
 Floats = npt.NDArray[np.float32]
 
 
-class LoadedModel(tf.Module):
+class LoadedSignature(tf.Module):
     """A SavedModel and one of its signatures."""
 
     def __init__(self, folder: Path, signature: str = "serving_default") -> None:
@@ -32,7 +32,7 @@ class LoadedModel(tf.Module):
         """
         super().__init__()
         register_scann_ops()
-        # The signature lives no longer than the model.
+        # A signature does not keep its model alive: without a reference, the variables are freed.
         self._loaded = tf.saved_model.load(str(folder))
         self._signature = self._loaded.signatures[signature]
 
@@ -50,7 +50,7 @@ class LoadedModel(tf.Module):
         return self._signature(**{name: inputs[name] for name in self.inputs})
 
 
-class LoadedQueryTower(LoadedModel):
+class LoadedQueryTower(LoadedSignature):
     """A query tower, to be a part of another model; see `retrieval.QueryTower`."""
 
     def __call__(self, inputs: Mapping[str, tf.Tensor]) -> tf.Tensor:
@@ -59,7 +59,7 @@ class LoadedQueryTower(LoadedModel):
 
 
 def embed_candidates(
-    tower: LoadedModel, features: Mapping[str, Feature], table: pa.Table
+    tower: LoadedSignature, features: Mapping[str, Feature], table: pa.Table
 ) -> Floats:
     """Embeddings of candidates, `[num_candidates, embedding_dim]`.
 
