@@ -3,8 +3,8 @@
 The cheapest of many settings reaches its target on the tuning queries in part by chance, so a
 bound that is measured there does not hold with the confidence that it names. Held-out queries are
 therefore split: `tune` chooses on one part, and on the other part a fixed sequence of tests
-confirms (Maurer, Hothorn & Lehmacher 1995; Angelopoulos et al. 2021, "Learn then Test", section
-3.2). The settings and their order are known before the second part is looked at: the one that was
+confirms (Maurer, Hothorn & Lehmacher 1995; Angelopoulos et al. 2021, "Learn then Test"). The
+settings and their order are known before the second part is looked at: the one that was
 chosen and ever dearer ones. From the dearest on each is tested at the full level, until the first
 that fails; the last that passed is served. A false promise needs the first setting below the
 target in that order to pass its one test, which happens in at most 5 % of cases, however many

@@ -11,7 +11,7 @@ import tensorflow as tf
 from tfrs_twotower.index import _scann_internals
 from tfrs_twotower.index.base import CandidateIndex
 from tfrs_twotower.index.control_flow import rarely
-from tfrs_twotower.index.parameters import IndexParameters
+from tfrs_twotower.index.parameters import SMALLEST_TREE, IndexParameters
 
 # How many times more candidates than asked for ScaNN looks at when it needs a wider search.
 OVERSAMPLING = 2
@@ -37,10 +37,15 @@ class ScannIndex(CandidateIndex):
                 thousand candidates.
 
         Raises:
-            ValueError: See `CandidateIndex`.
+            ValueError: See `CandidateIndex`; or if there are fewer than 256 candidates for a tree.
             UserError: If ScaNN's ops cannot be loaded.
         """
         super().__init__(embeddings)
+        if parameters is not None and self.num_candidates < SMALLEST_TREE:
+            raise ValueError(
+                f"a tree takes at least {SMALLEST_TREE} candidates, got {self.num_candidates}: "
+                "leave `parameters` out for brute force."
+            )
         self._parameters = parameters
         config = _scann_internals.searcher_config(self.embeddings, parameters)
         digest = hashlib.sha256(config.encode())

@@ -139,8 +139,11 @@ def tune(
         The index, and how it was found.
 
     Raises:
+        ValueError: If the target is out of range, or there are fewer than 256 candidates.
         UserError: If no setting reaches the target.
     """
+    if not 0.0 < target_recall < 1.0:
+        raise ValueError(f"`target_recall` must be between 0 and 1, got {target_recall}.")
     size, dim = embeddings.shape
     at = min(at, size)
     base = IndexParameters.for_corpus(

@@ -256,3 +256,8 @@ def test_a_tree_is_searched_by_other_parameters_of_its_own_only():
         index.search_with(dataclasses.replace(narrow, dimensions_per_block=1))
     with pytest.raises(ValueError, match="built with None"):
         ScannIndex(embeddings).search_with(narrow)
+
+
+def test_a_tree_of_a_handful_of_candidates_is_refused():
+    with pytest.raises(ValueError, match="at least 256 candidates, got 10"):
+        ScannIndex(random_embeddings(10), IndexParameters(num_leaves=1, leaves_to_search=1))

@@ -92,6 +92,12 @@ def test_a_target_that_cannot_be_met_says_how_far_it_went():
         tune(CANDIDATES, QUERIES, target_recall=0.99, at=AT, leaves_to_search=1)
 
 
+@pytest.mark.parametrize("target", [0.0, 1.0, 95.0])
+def test_a_target_that_makes_no_sense_is_refused(target):
+    with pytest.raises(ValueError, match="between 0 and 1"):
+        tune(CANDIDATES, QUERIES, target_recall=target)
+
+
 @pytest.mark.slow
 def test_a_handful_of_queries_proves_no_recall():
     with pytest.raises(UserError, match="on 10 held-out queries"):
