@@ -29,7 +29,11 @@ INITIAL_SCALE = 0.05
 class UntrainedRowsAtZero(keras.initializers.Initializer):
     """Uniform rows, but zero for padding and out-of-vocabulary rows.
 
-    Those rows may never see a gradient; at zero they add nothing instead of noise.
+    Whether those rows are ever trained is the data's affair: an unknown id by `dropout`, rare
+    tokens and candidates without a train positive where there are some, the padding row where
+    `missing` is `indicator`. At zero an untrained row adds nothing to the other features instead
+    of noise, and a warm start tells by it that there is nothing to carry over. A trained row
+    leaves zero at its first step; `tfrs_twotower.models.towers.normalized` sees to it that it can.
     """
 
     def __init__(self, num_zero_rows: int, seed: int) -> None:

@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from tfrs_twotower.features.dense import DenseFeatures
 from tfrs_twotower.keras import keras, tf
-from tfrs_twotower.models.towers import QueryTower, Tables, Tower
+from tfrs_twotower.models.towers import QueryTower, Tables, Tower, normalized
 from tfrs_twotower.schema import Config
 from tfrs_twotower.schema.prepared import NumberStatistics
 
@@ -71,7 +71,7 @@ class TrilinearQueryTower(keras.Model):
         Returns:
             `[batch, embedding_dim]` float32.
         """
-        return tf.math.l2_normalize(user * self._context(encoded, training=training), axis=-1)
+        return normalized(user * self._context(encoded, training=training))
 
     def call(self, encoded: Mapping[str, tf.Tensor], training: bool | None = None) -> tf.Tensor:
         """See the class."""
@@ -111,7 +111,7 @@ class ScoredQueryTower(keras.Model):
             `[batch, 2 embedding_dim]` float32.
         """
         context = self._context(encoded, training=training)
-        return tf.concat([user, tf.math.l2_normalize(context, axis=-1)], axis=-1)
+        return tf.concat([user, normalized(context)], axis=-1)
 
     def call(self, encoded: Mapping[str, tf.Tensor], training: bool | None = None) -> tf.Tensor:
         """See the class."""

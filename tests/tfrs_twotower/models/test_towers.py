@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tfrs_twotower.keras import tf
+from tfrs_twotower.keras import keras, tf
 from tfrs_twotower.models.towers import (
     CandidateTower,
     QueryTower,
@@ -178,6 +178,59 @@ def test_an_unknown_user_without_a_past_has_a_finite_embedding():
     embeddings = query_tower(asked)({"user": tf.constant([0, 1])}).numpy()
 
     assert np.isfinite(embeddings).all()
+
+
+def test_an_unknown_user_that_was_never_trained_has_no_direction():
+    """Every candidate scores 0, and not by chance one more than another."""
+    asked = ids_only("{embedding_dim: 6}")
+
+    assert not query_tower(asked)({"user": tf.constant([0, 1])}).numpy().any()
+
+
+LONE_HISTORY = """
+columns: {{timestamp: ts}}
+features:
+  query: {{recent: {{kind: history, length: 3, missing: indicator, encoder: {encoder}}}}}
+  candidate: {{item: {{kind: id}}}}
+towers: {{embedding_dim: 16}}
+"""
+STARTING_AT_ZERO = {
+    "an unknown id": (ids_only("{embedding_dim: 16}"), {"user": [1]}),
+    "no past": (parse_config(LONE_HISTORY.format(encoder="mean"), "test"), {"recent": [[0, 0, 0]]}),
+    "no past, read in order": (
+        parse_config(LONE_HISTORY.format(encoder="gru"), "test"),
+        {"recent": [[0, 0, 0]]},
+    ),
+}
+
+
+@pytest.mark.parametrize(("asked", "inputs"), STARTING_AT_ZERO.values(), ids=STARTING_AT_ZERO)
+def test_what_starts_at_zero_learns_in_a_tower_of_nothing_else(asked, inputs):
+    """Noisy positives about a target: a hundred steps of Adam turn the embedding to it."""
+    tower = query_tower(asked)
+    encoded = {name: tf.constant(rows) for name, rows in inputs.items()}
+    tower(encoded)
+    draw = np.random.default_rng(1)
+    target = draw.normal(size=16) / 4.0
+    optimizer = keras.optimizers.Adam(0.003)
+
+    for _ in range(100):
+        positive = tf.constant(target + draw.normal(size=16) / 4.0, tf.float32)
+        with tf.GradientTape() as tape:
+            loss = -tf.reduce_sum(tower(encoded) * positive)
+        optimizer.apply_gradients(
+            (gradient, weight)
+            for gradient, weight in zip(
+                tape.gradient(loss, tower.trainable_variables),
+                tower.trainable_variables,
+                strict=True,
+            )
+            if gradient is not None
+        )
+
+    found = tower(encoded).numpy()[0]
+    assert np.linalg.norm(found) == pytest.approx(1.0, rel=1e-5)
+    assert found @ target / np.linalg.norm(target) > 0.85
 
 
 # --- dropout --------------------------------------------------------------------------------
