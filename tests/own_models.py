@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from tfrs_twotower.data.prepared import PreparedData
 from tfrs_twotower.keras import keras, tf, tfrs
-from tfrs_twotower.losses.retrieval_task import RetrievalTask
+from tfrs_twotower.losses import RetrievalTask
 from tfrs_twotower.models.towers import CandidateTower, embedding_tables
 from tfrs_twotower.models.two_tower import TwoTowerModel
 
@@ -29,7 +29,7 @@ class OwnModel(tfrs.Model):
         rows = data.num_rows()
         self.query_tower = IdTower("user_id", rows["user_id"], "query_tower")
         self.candidate_tower = IdTower("item_id", rows["item_id"], "candidate_tower")
-        self.task = RetrievalTask(data.config.loss)
+        self.task = RetrievalTask.from_config(data.config.loss)
 
     def compute_loss(self, inputs: Mapping[str, tf.Tensor], training: bool = False) -> tf.Tensor:
         return self.task(
@@ -48,7 +48,7 @@ def own_query_tower(data: PreparedData) -> TwoTowerModel:
     tables = embedding_tables(config, rows)
     candidate_tower = CandidateTower(config, tables, data.number_statistics)
     query_tower = IdTower("user_id", rows["user_id"], "query_tower")
-    return TwoTowerModel(query_tower, candidate_tower, RetrievalTask(config.loss))
+    return TwoTowerModel(query_tower, candidate_tower, RetrievalTask.from_config(config.loss))
 
 
 def no_model(data: PreparedData) -> str:

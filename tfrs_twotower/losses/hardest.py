@@ -12,7 +12,7 @@ class Hardest(NamedTuple):
     """The n highest logits of each query, best first."""
 
     positions: tf.Tensor  # [num_queries, n] int32 position in the batch
-    is_negative: tf.Tensor  # [num_queries, n] bool; false where fewer than n are not masked.
+    is_negative: tf.Tensor  # [num_queries, n] bool; false where fewer than n are not masked
 
 
 def hardest_in_batch(
@@ -30,13 +30,15 @@ def hardest_in_batch(
     Args:
         queries: `[num_queries, embedding_dim]`.
         candidates: `[num_candidates, embedding_dim]`.
-        n: At most `num_candidates`.
+        n: How many; of a batch with fewer candidates all are taken.
         masks: Which candidates are no negatives.
         correction: `[num_candidates]` taken off the scores. None: nothing.
     """
     num_queries = tf.shape(queries)[0]
     num_blocks = (num_queries + BLOCK_ROWS - 1) // BLOCK_ROWS
     in_columns = masks.to_columns(candidates)
+    # A batch may be smaller than the config's: of few examples, or of the windows of an epoch.
+    n = tf.minimum(n, tf.shape(candidates)[0])
 
     def block_of(block: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         start = block * BLOCK_ROWS
@@ -48,8 +50,8 @@ def hardest_in_batch(
         values, columns = tf.math.top_k(logits, n)
         return columns, values > logits.dtype.min / 4
 
-    columns = tf.TensorArray(tf.int32, num_blocks, infer_shape=False, element_shape=[None, n])
-    is_negative = tf.TensorArray(tf.bool, num_blocks, infer_shape=False, element_shape=[None, n])
+    columns = tf.TensorArray(tf.int32, num_blocks, infer_shape=False, element_shape=[None, None])
+    is_negative = tf.TensorArray(tf.bool, num_blocks, infer_shape=False, element_shape=[None, None])
 
     def step(
         block: tf.Tensor, columns: tf.TensorArray, is_negative: tf.TensorArray
@@ -66,6 +68,6 @@ def hardest_in_batch(
     found = columns.concat()
     positions = found if masks.order is None else tf.gather(masks.order, found)
     return Hardest(
-        tf.stop_gradient(tf.ensure_shape(positions, [queries.shape[0], n])),
-        tf.ensure_shape(is_negative.concat(), [queries.shape[0], n]),
+        tf.stop_gradient(tf.ensure_shape(positions, [queries.shape[0], None])),
+        tf.ensure_shape(is_negative.concat(), [queries.shape[0], None]),
     )

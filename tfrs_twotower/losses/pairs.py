@@ -5,6 +5,19 @@ import tensorflow as tf
 from tfrs_twotower.losses.softmax import normalized_weight
 
 
+def dot_products(queries: tf.Tensor, candidates: tf.Tensor) -> tf.Tensor:
+    """Scores of each query's own candidates.
+
+    Args:
+        queries: `[batch, embedding_dim]` floats.
+        candidates: `[batch, n, embedding_dim]`.
+
+    Returns:
+        `[batch, n]`.
+    """
+    return tf.einsum("bd,bnd->bn", queries, candidates)
+
+
 def margin_ranking(
     positive_scores: tf.Tensor,
     negative_scores: tf.Tensor,

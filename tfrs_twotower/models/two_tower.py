@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from tfrs_twotower.data.keys import CANDIDATE_LOG_Q, KNOWN_POSITIVES, OWN, UNIFORM
 from tfrs_twotower.features.encoding import encoded_spec
 from tfrs_twotower.keras import keras, tf, tfrs
-from tfrs_twotower.losses.retrieval_task import RetrievalTask
+from tfrs_twotower.losses import RetrievalTask, dot_products
 from tfrs_twotower.models.context_modes import ScoringLayer, make_query_tower
 from tfrs_twotower.models.towers import CandidateTower, embedding_tables
 from tfrs_twotower.schema import Config
@@ -71,7 +71,8 @@ class TwoTowerModel(tfrs.Model):
         if config.context_mode == "scoring_layer":
             scorer = ScoringLayer(config.towers.scoring_hidden_units, seed=config.training.seed)
             scorer(queries, candidates[:, tf.newaxis])
-        return cls(query_tower, candidate_tower, RetrievalTask(config.loss, scorer), scorer)
+        task = RetrievalTask.from_config(config.loss, scorer or dot_products)
+        return cls(query_tower, candidate_tower, task, scorer)
 
     def compute_loss(self, inputs: Mapping[str, tf.Tensor], training: bool = False) -> tf.Tensor:
         """The retrieval loss of a batch; see the class."""

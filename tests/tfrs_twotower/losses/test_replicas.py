@@ -14,7 +14,7 @@ SCRIPT = textwrap.dedent(
     from tfrs_twotower.keras import keras, tf
     import numpy as np
     from tfrs_twotower.schema.loss import Loss
-    from tfrs_twotower.losses.retrieval_task import RetrievalTask
+    from tfrs_twotower.losses import RetrievalTask
 
     tf.config.set_logical_device_configuration(
         tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
@@ -43,7 +43,7 @@ SCRIPT = textwrap.dedent(
     def differentiated(settings, strategy, num_replicas):
         with strategy.scope():
             tables = [tf.Variable(t) for t in (queries, positives, uniform, own)]
-            task = RetrievalTask(Loss(**settings))
+            task = RetrievalTask.from_config(Loss(**settings))
             trained = [*tables, *task.trainable_variables]
 
         def step(share):
