@@ -13,7 +13,7 @@ from tfrs_twotower.index.base import CandidateIndex
 from tfrs_twotower.index.parameters import IndexParameters
 from tfrs_twotower.index.scann import ScannIndex
 from tfrs_twotower.index.scoring_layer import exact_index
-from tfrs_twotower.models.context_modes import ScoringLayer
+from tfrs_twotower.models.scorers import DOT_PRODUCT, Scorer
 from tfrs_twotower.publishing.models_folder import (
     asked_model,
     latest_version,
@@ -84,14 +84,14 @@ def _is_among(top_rows: Ints, positives: Pairs) -> npt.NDArray[np.bool_]:
 def exported_index(
     models: Path,
     embeddings: npt.NDArray[np.float32],
-    scorer: ScoringLayer | None = None,
+    scorer: Scorer = DOT_PRODUCT,
 ) -> CandidateIndex:
     """The index of the newest version, built again from its parameters: the same, bit for bit.
 
     Args:
         models: The models folder.
         embeddings: `[corpus_size, embedding_dim]` of the run, by row.
-        scorer: The layer of the run that scores pairs; None: the dot product.
+        scorer: Of the run's model.
 
     Raises:
         UserError: If there are no models, or they hold other embeddings.

@@ -142,9 +142,8 @@ def _recommended(
 ) -> list[_Recommended]:
     """At each of `ATTRIBUTED_AT`."""
     data, queries = inputs.data, inputs.query_embeddings
-    scorer = getattr(inputs.model, "scorer", None)
     retriever = ServedRetriever(
-        exported_index(models, inputs.candidate_embeddings, scorer),
+        exported_index(models, inputs.candidate_embeddings, inputs.model.scorer),
         inputs.corpus.candidate_ids,
         CandidateAttributes(data.config.resolved_rules, data.candidate_table()),
         width=queries.shape[1],

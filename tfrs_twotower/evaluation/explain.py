@@ -245,8 +245,7 @@ def _scores(model: TwoTowerModel, queries: Floats, candidates: Floats) -> Floats
     """`[num_queries, num_candidates]` float32."""
     if not len(queries):
         return np.zeros([0, len(candidates)], np.float32)
-    scorer = getattr(model, "scorer", None)
-    return scorer.matrix(queries, candidates) if scorer else queries @ candidates.T
+    return model.scorer.matrix(queries, candidates)
 
 
 def _nearest(

@@ -87,7 +87,6 @@ def _rank(
     evaluation_set: EvaluationSet,
     k: int,
 ) -> Ranking:
-    scorer = getattr(model, "scorer", None)
     return rank(
         queries,
         candidates,
@@ -95,5 +94,5 @@ def _rank(
         evaluation_set.excluded,
         k=k,
         listed=evaluation_set.listed,
-        score=scorer and scorer.matrix,
+        score=model.scorer.matrix,
     )

@@ -76,7 +76,7 @@ def rank(
     def score_chunk(start: int, end: int) -> Floats:
         queries = query_embeddings[start:end]
         if score is not None:
-            return score(queries, candidate_embeddings)
+            return score(queries, candidates)
         return _products(tf.constant(queries), candidates).numpy()
 
     return rank_scores(

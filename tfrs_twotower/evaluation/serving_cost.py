@@ -55,8 +55,7 @@ def measure_serving_cost(inputs: EvaluationInputs, models: Path | None = None) -
     queries = tower(some(SCORED_QUERIES)).numpy()
     nothing = Pairs(*np.zeros([2, 0], np.int64))
     positives = Pairs(np.arange(SCORED_QUERIES), np.zeros(SCORED_QUERIES, np.int64))
-    scorer = getattr(inputs.model, "scorer", None)
-    score = scorer and scorer.matrix
+    score = inputs.model.scorer.matrix
     ranking_s = _median_s(lambda: rank(queries, candidates, positives, nothing, k=0, score=score))
     return {
         "query_embedding_ms": query_ms,

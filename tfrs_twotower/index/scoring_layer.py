@@ -8,19 +8,19 @@ import tensorflow as tf
 
 from tfrs_twotower.index.control_flow import in_chunks
 from tfrs_twotower.index.exact import ExactIndex
-from tfrs_twotower.models.context_modes import CHUNK_ELEMENTS, ScoringLayer
+from tfrs_twotower.models.scorers import CHUNK_ELEMENTS, DOT_PRODUCT, Scorer, ScoringLayer
 
 
-def exact_index(
-    embeddings: npt.NDArray[np.float32], scorer: ScoringLayer | None = None
-) -> ExactIndex:
+def exact_index(embeddings: npt.NDArray[np.float32], scorer: Scorer = DOT_PRODUCT) -> ExactIndex:
     """Exact search by what a model scores with.
 
     Args:
         embeddings: See `CandidateIndex`.
-        scorer: The trained layer; None: the dot product.
+        scorer: Of the model.
     """
-    return ExactIndex(embeddings) if scorer is None else ScoredIndex(embeddings, scorer)
+    if isinstance(scorer, ScoringLayer):
+        return ScoredIndex(embeddings, scorer)
+    return ExactIndex(embeddings)
 
 
 class ScoredIndex(ExactIndex):

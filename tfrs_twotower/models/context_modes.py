@@ -1,20 +1,12 @@
-"""How the moment enters a score: query towers of the context modes, and the scoring layer."""
+"""How the moment enters a score: query towers of the context modes."""
 
-from collections.abc import Mapping, Sequence
-
-import numpy as np
-import numpy.typing as npt
+from collections.abc import Mapping
 
 from tfrs_twotower.features.dense import DenseFeatures
 from tfrs_twotower.keras import keras, tf
 from tfrs_twotower.models.towers import QueryTower, Tables, Tower, normalized
 from tfrs_twotower.schema import Config
 from tfrs_twotower.schema.prepared import NumberStatistics
-
-# Elements of the largest tensor of a ranking by the scoring layer: 64 MB of float32.
-CHUNK_ELEMENTS = 16_000_000
-
-Floats = npt.NDArray[np.float32]
 
 
 def make_query_tower(
@@ -136,82 +128,6 @@ class ContextHalf(Tower):
     def call(self, encoded: Mapping[str, tf.Tensor], training: bool | None = None) -> tf.Tensor:
         """See the class."""
         return self._bias + self.raw(encoded, training=training)
-
-
-class ScoringLayer(keras.layers.Layer):
-    """score = linear([query, candidate, context]), or a network with hidden layers.
-
-    The first layer is a sum of what each side says, so each side's share is computed once. Without
-    hidden layers the score is that sum: the candidates are ranked alike for everybody.
-    """
-
-    def __init__(self, hidden_units: Sequence[int], *, seed: int) -> None:
-        """Stacks the layers.
-
-        Args:
-            hidden_units: Of the layers before the last, which gives the score.
-            seed: Of the initial weights.
-        """
-        super().__init__(name="scoring_layer")
-        first, *others = (*hidden_units, 1)
-        self.width = first
-
-        def dense(units: int, number: int, *, use_bias: bool = True) -> keras.layers.Dense:
-            initializer = keras.initializers.GlorotUniform(seed + number)
-            return keras.layers.Dense(units, use_bias=use_bias, kernel_initializer=initializer)
-
-        self._of_query, self._of_candidate = dense(first, 0), dense(first, 1, use_bias=False)
-        self._others = [dense(units, 2 + number) for number, units in enumerate(others)]
-
-    def query_share(self, queries: tf.Tensor) -> tf.Tensor:
-        """`[..., 2 embedding_dim]` -> `[..., width]`."""
-        return self._of_query(queries)
-
-    def candidate_share(self, candidates: tf.Tensor) -> tf.Tensor:
-        """`[..., embedding_dim]` -> `[..., width]`."""
-        return self._of_candidate(candidates)
-
-    def from_shares(self, shares: tf.Tensor) -> tf.Tensor:
-        """`[..., width]` sums of a query's and a candidate's share -> `[...]` scores."""
-        hidden = shares
-        for layer in self._others:
-            hidden = layer(tf.nn.relu(hidden))
-        return tf.squeeze(hidden, axis=-1)
-
-    def call(self, queries: tf.Tensor, candidates: tf.Tensor) -> tf.Tensor:
-        """Scores each query's own candidates.
-
-        Args:
-            queries: `[batch, 2 embedding_dim]` of a `ScoredQueryTower`.
-            candidates: `[batch, n, embedding_dim]`.
-
-        Returns:
-            `[batch, n]` float32.
-        """
-        shares = self.query_share(queries)[:, tf.newaxis] + self.candidate_share(candidates)
-        return self.from_shares(shares)
-
-    def matrix(self, queries: Floats, candidates: Floats) -> Floats:
-        """Scores every candidate for every query, in chunks.
-
-        Args:
-            queries: `[num_queries, 2 embedding_dim]`.
-            candidates: `[corpus_size, embedding_dim]`.
-
-        Returns:
-            `[num_queries, corpus_size]` float32.
-        """
-        shares = self.candidate_share(tf.constant(candidates))
-        chunk = max(CHUNK_ELEMENTS // (len(candidates) * self.width), 1)
-        return np.concatenate(
-            [
-                self.from_shares(
-                    self.query_share(tf.constant(queries[start : start + chunk]))[:, tf.newaxis]
-                    + shares
-                ).numpy()
-                for start in range(0, len(queries), chunk)
-            ]
-        )
 
 
 def _user_half(config: Config, tables: Tables, statistics: Mapping[str, NumberStatistics]) -> Tower:

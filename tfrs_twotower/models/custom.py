@@ -2,9 +2,10 @@
 
 `towers.build: module:function` names a function of the `PreparedData` that returns the model, a
 `tfrs.Model` with a `query_tower` and a `candidate_tower`. Both are Keras models that take encoded
-features by name (`Encoder.encoded_specs`) and return `[batch, d]` embeddings; a score is their
-dot product. `compute_loss` gets the batches that `TwoTowerModel` describes. Evaluation, export
-and serving need no more than the towers.
+features by name (`Encoder.encoded_specs`) and return `[batch, d]` embeddings. `compute_loss` gets
+the batches that `tfrs_twotower.data.training_batch` describes. Evaluation, export and serving need
+no more than the towers; a score is the dot product of their embeddings, unless the model has a
+`scorer` (`tfrs_twotower.models.scorers.ScoringLayer`).
 
 To change one tower only, return a `TwoTowerModel` of yours and one of ours.
 """
@@ -13,6 +14,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from tfrs_twotower.keras import keras
+from tfrs_twotower.models.scorers import DOT_PRODUCT
 from tfrs_twotower.models.two_tower import one_entry
 from tfrs_twotower.schema import UsageError
 
@@ -28,7 +30,7 @@ def build_own_model(name: str, data: "PreparedData") -> Any:
         data: What the function is called with.
 
     Returns:
-        The model; its towers have their variables.
+        The model; its towers have their variables, and it has a `scorer`.
 
     Raises:
         UsageError: If there is no such function, or the model has not the two towers.
@@ -57,6 +59,8 @@ def build_own_model(name: str, data: "PreparedData") -> Any:
             f"{where}: the query tower gives {widths[0]} dimensions, the candidate tower "
             f"{widths[1]}; a score needs the same"
         )
+    if not hasattr(model, "scorer"):
+        model.scorer = DOT_PRODUCT
     return model
 
 

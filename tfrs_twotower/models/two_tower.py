@@ -5,8 +5,9 @@ from collections.abc import Mapping
 from tfrs_twotower.data.keys import CANDIDATE_LOG_Q, KNOWN_POSITIVES, OWN, UNIFORM
 from tfrs_twotower.features.encoding import encoded_spec
 from tfrs_twotower.keras import keras, tf, tfrs
-from tfrs_twotower.losses import RetrievalTask, dot_products
-from tfrs_twotower.models.context_modes import ScoringLayer, make_query_tower
+from tfrs_twotower.losses import RetrievalTask
+from tfrs_twotower.models.context_modes import make_query_tower
+from tfrs_twotower.models.scorers import DOT_PRODUCT, Scorer, ScoringLayer
 from tfrs_twotower.models.towers import CandidateTower, embedding_tables
 from tfrs_twotower.schema import Config
 from tfrs_twotower.schema.features import Feature
@@ -29,7 +30,7 @@ class TwoTowerModel(tfrs.Model):
     * `places/<history>` `[batch, 2]` int32, beside an ordered history of `[num_pasts, length]`: see
       `tfrs_twotower.features.dense.DenseFeatures`.
 
-    `scorer`: what scores a pair of embeddings; None: their dot product.
+    `scorer`: what scores a pair of embeddings.
     """
 
     def __init__(
@@ -37,7 +38,7 @@ class TwoTowerModel(tfrs.Model):
         query_tower: keras.Model,
         candidate_tower: keras.Model,
         task: RetrievalTask,
-        scorer: ScoringLayer | None = None,
+        scorer: Scorer = DOT_PRODUCT,
     ) -> None:
         """Joins the parts."""
         super().__init__()
@@ -67,11 +68,11 @@ class TwoTowerModel(tfrs.Model):
         candidate_tower = CandidateTower(config, tables, statistics)
         queries = query_tower(one_entry(config.query_features))
         candidates = candidate_tower(one_entry(config.candidate_features))
-        scorer = None
+        scorer: Scorer = DOT_PRODUCT
         if config.context_mode == "scoring_layer":
             scorer = ScoringLayer(config.towers.scoring_hidden_units, seed=config.training.seed)
             scorer(queries, candidates[:, tf.newaxis])
-        task = RetrievalTask.from_config(config.loss, scorer or dot_products)
+        task = RetrievalTask.from_config(config.loss, scorer)
         return cls(query_tower, candidate_tower, task, scorer)
 
     def compute_loss(self, inputs: Mapping[str, tf.Tensor], training: bool = False) -> tf.Tensor:

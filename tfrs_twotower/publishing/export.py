@@ -155,7 +155,7 @@ def _write_version(loaded: Run, config: Config, staging: Path) -> dict[str, dict
     metrics = json.loads((loaded.folder / METRICS_FILE).read_text(encoding="utf-8"))
     manifests |= write_indexes(
         staging,
-        QuerySide(query_tower, joined_tower, getattr(model, "scorer", None)),
+        QuerySide(query_tower, joined_tower, model.scorer),
         Corpus(data.candidate_table(), embed(model.candidate_tower, data.corpus().features)),
         _held_out(loaded),
         config,

@@ -21,7 +21,7 @@ from tfrs_twotower.index.recall import measure_recall
 from tfrs_twotower.index.scann import ScannIndex
 from tfrs_twotower.index.scoring_layer import exact_index
 from tfrs_twotower.index.tuning import tune
-from tfrs_twotower.models.context_modes import ScoringLayer
+from tfrs_twotower.models.scorers import DOT_PRODUCT, Scorer
 from tfrs_twotower.publishing.models_folder import HELD_OUT_QUERIES, PART, QUERY_EMBEDDING
 from tfrs_twotower.publishing.saved_model_writer import save
 from tfrs_twotower.retrieval.attributes import CandidateAttributes
@@ -42,12 +42,12 @@ class QuerySide:
     Attributes:
         tower: Raw query features -> query embedding.
         joined_tower: See `Retriever`; None where user embeddings cannot be computed ahead.
-        scorer: What scores pairs of embeddings; None: the dot product.
+        scorer: What scores pairs of embeddings.
     """
 
     tower: QueryTower
     joined_tower: QueryTower | None = None
-    scorer: ScoringLayer | None = None
+    scorer: Scorer = DOT_PRODUCT
 
 
 @dataclass(frozen=True)

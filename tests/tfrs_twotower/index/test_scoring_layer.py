@@ -5,7 +5,7 @@ import pytest
 
 from tfrs_twotower.index.scoring_layer import ScoredIndex
 from tfrs_twotower.keras import tf
-from tfrs_twotower.models.context_modes import ScoringLayer
+from tfrs_twotower.models.scorers import ScoringLayer
 
 SIZE, DIM = 23, 4
 

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from tfrs_twotower.keras import tf
-from tfrs_twotower.models.context_modes import ScoringLayer, TrilinearQueryTower
+from tfrs_twotower.models.context_modes import TrilinearQueryTower
+from tfrs_twotower.models.scorers import ScoringLayer
 from tfrs_twotower.models.two_tower import TwoTowerModel
 from tfrs_twotower.schema import Config, parse_config
 
@@ -39,9 +40,7 @@ def model(towers: str, **more: str) -> TwoTowerModel:
 
 def scores(model: TwoTowerModel, queries: dict = QUERIES) -> np.ndarray:
     embeddings = model.query_tower(queries).numpy(), model.candidate_tower(ITEMS).numpy()
-    if model.scorer is not None:
-        return model.scorer.matrix(*embeddings)
-    return embeddings[0] @ embeddings[1].T
+    return model.scorer.matrix(*embeddings)
 
 
 def stirred(model: TwoTowerModel) -> TwoTowerModel:
@@ -184,9 +183,7 @@ def test_scores_of_the_whole_corpus_are_those_of_the_pairs(hidden, monkeypatch):
     candidates = np.random.default_rng(2).normal(size=[6, 4]).astype(np.float32)
     pairs = layer(tf.constant(queries), tf.tile(candidates[np.newaxis], [5, 1, 1]))
 
-    monkeypatch.setattr(
-        "tfrs_twotower.models.context_modes.CHUNK_ELEMENTS", 6 * max(hidden or [1]) * 2
-    )
+    monkeypatch.setattr("tfrs_twotower.models.scorers.CHUNK_ELEMENTS", 6 * max(hidden or [1]) * 2)
     matrix = layer.matrix(queries, candidates)
 
     np.testing.assert_allclose(matrix, pairs, atol=1e-5)
