@@ -249,8 +249,8 @@ def _step(
     rng = np.random.default_rng(0)
     rows = rng.integers(2, num_items, STEP_BATCH)
     batch = {
-        "user_id": tf.constant(rng.integers(2, num_users, STEP_BATCH), tf.int32),
-        "movie_id": tf.constant(rows, tf.int32),
+        "query": {"user_id": tf.constant(rng.integers(2, num_users, STEP_BATCH), tf.int32)},
+        "candidate": {"movie_id": tf.constant(rows, tf.int32)},
         "candidate_row": tf.constant(rows, tf.int32),
         "candidate_log_q": tf.fill([STEP_BATCH], -float(np.log(num_items))),
         "weight": tf.ones([STEP_BATCH]),

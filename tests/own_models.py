@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 from tfrs_twotower.data.prepared import PreparedData
+from tfrs_twotower.data.training_batch import TrainingBatch
 from tfrs_twotower.keras import keras, tf, tfrs
 from tfrs_twotower.losses import RetrievalTask
 from tfrs_twotower.models.towers import CandidateTower, embedding_tables
@@ -31,10 +32,10 @@ class OwnModel(tfrs.Model):
         self.candidate_tower = IdTower("item_id", rows["item_id"], "candidate_tower")
         self.task = RetrievalTask.from_config(data.config.loss)
 
-    def compute_loss(self, inputs: Mapping[str, tf.Tensor], training: bool = False) -> tf.Tensor:
+    def compute_loss(self, inputs: TrainingBatch, training: bool = False) -> tf.Tensor:
         return self.task(
-            self.query_tower(inputs, training=training),
-            self.candidate_tower(inputs, training=training),
+            self.query_tower(inputs["query"], training=training),
+            self.candidate_tower(inputs["candidate"], training=training),
             candidate_ids=inputs["candidate_row"],
             candidate_log_q=inputs["candidate_log_q"],
             known_positives=inputs["known_positives"],

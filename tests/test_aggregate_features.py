@@ -91,11 +91,12 @@ def test_an_example_carries_its_own_candidate_s_values_not_those_of_the_corpus(w
 
     positive = examples["label"] == 1
     for name in ("plays", "rest"):
-        assert sorted(batch[name]) == sorted(examples[name][positive])
-        assert sorted(batch[name]) != sorted(world.corpus.features[name][batch["candidate_row"]])
+        values = sorted(batch["candidate"][name])
+        assert values == sorted(examples[name][positive])
+        assert values != sorted(world.corpus.features[name][batch["candidate_row"]])
     # The other features of the candidate are the corpus'.
     expected = world.corpus.features["item"][batch["candidate_row"]]
-    np.testing.assert_array_equal(batch["item"], expected)
+    np.testing.assert_array_equal(batch["candidate"]["item"], expected)
 
 
 def test_a_request_with_the_aggregates_of_its_moment_is_answered_as_in_training(world):

@@ -1,14 +1,17 @@
 """Training examples -> batches with their negatives."""
 
+import functools
+from typing import Any, NamedTuple
+
 import numpy as np
 import numpy.typing as npt
 
 from tfrs_twotower.data.history_windows import Pasts, PastsTable
-from tfrs_twotower.data.keys import CANDIDATE_LOG_Q, KNOWN_POSITIVES, OWN, UNIFORM
 from tfrs_twotower.data.negatives import NegativeSampler, PairTable
 from tfrs_twotower.data.prepared import Arrays, Corpus, ordered_history
-from tfrs_twotower.features.dense import PLACES
+from tfrs_twotower.data.training_batch import Negatives, TrainingBatch
 from tfrs_twotower.features.encoding import FIRST_OOV_ROW
+from tfrs_twotower.features.history_encoders import SharedPasts
 from tfrs_twotower.keras import tf
 from tfrs_twotower.schema import Config
 from tfrs_twotower.schema import prepared as layout
@@ -44,86 +47,28 @@ def training_batches(
 
     Returns:
         A dataset of `steps_per_epoch` batches an epoch, the smaller batch at the end of an epoch
-        left out; see `TwoTowerModel` for the keys of a batch. With an ordered history a batch is
-        of whole windows of pasts (`tfrs_twotower.data.history_windows`), at least one, and about
-        `batch_size` examples.
+        left out; see `tfrs_twotower.data.training_batch` for what a batch holds. With an ordered
+        history a batch is of whole windows of pasts (`tfrs_twotower.data.history_windows`), at
+        least one, and about `batch_size` examples.
 
     Raises:
         UserError: If the loss needs negatives that neither data nor config give.
     """
-    seed = config.training.seed
     sampler = _negative_sampler(examples, corpus, config, mined)
     examples = training_examples(examples, config)
     num_examples = len(examples[layout.LABEL])
     size = min(config.training.batch_size, num_examples)
     steps = steps_per_epoch(num_examples, size)
-    pasts = _pasts(examples, corpus, config)
-    num_units, units = num_examples, size
-    if pasts is not None:
-        num_units = len(pasts.starts) - 1
-        units = max(num_units // steps, 1)
-    dropped = {layout.TIMESTAMP_S} | ({layout.LABEL} if config.loss.kind != "bce" else set())
-    dropped |= set(ordered_history(config))
-    by_example = {
-        name: tf.constant(values) for name, values in examples.items() if name not in dropped
-    }
-    by_candidate = {name: tf.constant(values) for name, values in corpus.features.items()}
-    if config.loss.logq_correction and config.loss.kind == "softmax":
-        by_candidate[CANDIDATE_LOG_Q] = sampler.log_q(corpus.log_q, size)
-    ids_with_dropout = {
-        name: feature
-        for name, feature in {**config.query_features, **config.candidate_features}.items()
-        if isinstance(feature, Id) and feature.dropout
-    }
-
-    def order_of(epoch: tf.Tensor) -> tf.data.Dataset:
-        order = tf.random.experimental.stateless_shuffle(
-            tf.range(num_units), seed=tf.stack([tf.constant(seed, tf.int64), epoch])
-        )
-        # Windows longer than a batch come up more than once in an epoch.
-        chosen = tf.gather(order, tf.range(steps * units) % num_units)
-        return tf.data.Dataset.from_tensor_slices(tf.reshape(chosen, [steps, units]))
-
-    def batch_of(step: tf.Tensor, positions: tf.Tensor) -> dict[str, tf.Tensor]:
-        of_pasts = {}
-        if pasts is not None:
-            [name] = ordered_history(config)
-            positions, of_pasts[name], of_pasts[PLACES + name] = pasts.of_windows(positions)
-        batch = {name: tf.gather(values, positions) for name, values in by_example.items()}
-        batch.update(of_pasts)
-        query_rows = batch.pop(layout.QUERY_ROW)
-        negatives = {UNIFORM: sampler.uniform(step), OWN: sampler.own(query_rows, step)}
-        for prefix, rows in {"": batch[layout.CANDIDATE_ROW], **negatives}.items():
-            if rows is not None:
-                batch[prefix + layout.CANDIDATE_ROW] = rows
-                for name, values in by_candidate.items():
-                    # What the example says of its own candidate is of its moment.
-                    if prefix + name not in batch:
-                        batch[prefix + name] = tf.gather(values, tf.maximum(rows, 0))
-        known_positives = sampler.known_positives(query_rows)
-        if known_positives is not None:
-            batch[KNOWN_POSITIVES] = known_positives
-        for order, (name, feature) in enumerate(ids_with_dropout.items()):
-            for key in {name, UNIFORM + name, OWN + name} & batch.keys():
-                stream = seed + order + (len(ids_with_dropout) if key != name else 0)
-                batch[key] = _drop_ids(batch[key], feature, tf.stack([step, stream]))
-        return batch
-
+    units = _units(examples, corpus, config, size, steps)
+    order_of = functools.partial(_steps_of, units=units, steps=steps, seed=config.training.seed)
+    batches = _Batches(examples, corpus, config, units, sampler, size)
     return (
         tf.data.Dataset.range(epochs.start, epochs.stop)
         .flat_map(order_of)
         .enumerate(epochs.start * steps)
-        .map(batch_of, num_parallel_calls=tf.data.AUTOTUNE)
+        .map(batches.of_step, num_parallel_calls=tf.data.AUTOTUNE)
         .prefetch(tf.data.AUTOTUNE)
     )
-
-
-def _pasts(examples: Arrays, corpus: Corpus, config: Config) -> PastsTable | None:
-    if config.history is None or not ordered_history(config):
-        return None
-    assert config.candidate_id is not None
-    id_rows, length = corpus.features[config.candidate_id.name], config.history.feature.length
-    return PastsTable(*map(tf.constant, Pasts.of(examples, id_rows, length)))
 
 
 def known_pairs(examples: Arrays, corpus_size: int, label: int) -> PairTable:
@@ -132,6 +77,182 @@ def known_pairs(examples: Arrays, corpus_size: int, label: int) -> PairTable:
     return PairTable.of(
         examples[layout.QUERY_ROW][chosen], examples[layout.CANDIDATE_ROW][chosen], corpus_size
     )
+
+
+def steps_per_epoch(num_examples: int, batch_size: int) -> int:
+    """Whole batches in an epoch; one smaller batch where there are fewer examples."""
+    return max(num_examples // batch_size, 1)
+
+
+# --- what an epoch shuffles -----------------------------------------------------------------
+
+
+class _SingleExamples(NamedTuple):
+    """What an epoch is an order of, where it is single examples."""
+
+    num_units: int
+    per_step: int
+
+    def examples_of(self, units: tf.Tensor) -> tuple[tf.Tensor, dict[str, SharedPasts]]:
+        """Positions of the examples of some units, and the histories that these share by name."""
+        return units, {}
+
+
+class _Windows(NamedTuple):
+    """What an epoch is an order of, where it is windows over pasts with their examples."""
+
+    num_units: int
+    per_step: int
+    name: str
+    pasts: PastsTable
+
+    def examples_of(self, units: tf.Tensor) -> tuple[tf.Tensor, dict[str, SharedPasts]]:
+        """See `_SingleExamples`."""
+        positions, shared = self.pasts.of_windows(units)
+        return positions, {self.name: shared}
+
+
+_Units = _SingleExamples | _Windows
+
+
+def _units(examples: Arrays, corpus: Corpus, config: Config, size: int, steps: int) -> _Units:
+    history = ordered_history(config)
+    if history is None:
+        return _SingleExamples(len(examples[layout.LABEL]), size)
+    assert config.candidate_id is not None
+    id_rows = corpus.features[config.candidate_id.name]
+    pasts = PastsTable(*map(tf.constant, Pasts.of(examples, id_rows, history.feature.length)))
+    num_windows = len(pasts.starts) - 1
+    return _Windows(num_windows, max(num_windows // steps, 1), history.name, pasts)
+
+
+def _steps_of(epoch: tf.Tensor, *, units: _Units, steps: int, seed: int) -> tf.data.Dataset:
+    """The units of each step of an epoch."""
+    order = tf.random.experimental.stateless_shuffle(
+        tf.range(units.num_units), seed=tf.stack([tf.constant(seed, tf.int64), epoch])
+    )
+    # Windows longer than a batch come up more than once in an epoch.
+    chosen = tf.gather(order, tf.range(steps * units.per_step) % units.num_units)
+    return tf.data.Dataset.from_tensor_slices(tf.reshape(chosen, [steps, units.per_step]))
+
+
+# --- what a batch is made of ----------------------------------------------------------------
+
+
+class _Batches:
+    """Makes the batch of a step."""
+
+    def __init__(
+        self,
+        examples: Arrays,
+        corpus: Corpus,
+        config: Config,
+        units: _Units,
+        sampler: NegativeSampler,
+        size: int,
+    ) -> None:
+        """Puts examples and candidates into tensors.
+
+        Args:
+            examples: Those that are stepped through.
+            corpus: The candidates.
+            config: Features and loss.
+            units: What an epoch is an order of.
+            sampler: Of the negatives.
+            size: Of a batch.
+        """
+        self._units = units
+        self._sampler = sampler
+        self._query_rows = tf.constant(examples[layout.QUERY_ROW])
+        keys = [layout.CANDIDATE_ROW, layout.WEIGHT]
+        keys += [layout.LABEL] if config.loss.kind == "bce" else []
+        history = ordered_history(config)
+        sides = {
+            "query": config.query_features.keys() - {history and history.name},
+            "candidate": config.candidate_aggregates.keys(),
+        }
+        self._by_example: dict[str, Any] = {key: tf.constant(examples[key]) for key in keys}
+        for side, names in sides.items():
+            self._by_example[side] = {name: tf.constant(examples[name]) for name in names}
+        self._features = {name: tf.constant(values) for name, values in corpus.features.items()}
+        self._log_q = None
+        if config.loss.logq_correction and config.loss.kind == "softmax":
+            self._log_q = sampler.log_q(corpus.log_q, size)
+        self._id_dropout = _IdDropout(config)
+
+    def of_step(self, step: tf.Tensor, units: tf.Tensor) -> TrainingBatch:
+        """The batch of some units and its negatives."""
+        positions, histories = self._units.examples_of(units)
+        query_rows = tf.gather(self._query_rows, positions)
+        batch: TrainingBatch = tf.nest.map_structure(
+            lambda values: tf.gather(values, positions), self._by_example
+        )
+        batch["query"].update(histories)
+        candidates = self._candidates(batch["candidate_row"])
+        # What the example says of its own candidate is of its moment, and comes before.
+        batch["candidate"] = {**candidates["candidate"], **batch["candidate"]}
+        if "candidate_log_q" in candidates:
+            batch["candidate_log_q"] = candidates["candidate_log_q"]
+        uniform_rows, own_rows = self._sampler.uniform(step), self._sampler.own(query_rows, step)
+        if uniform_rows is not None:
+            batch["uniform_negatives"] = self._candidates(uniform_rows)
+        if own_rows is not None:
+            batch["own_negatives"] = self._candidates(own_rows, with_log_q=False)
+        known_positives = self._sampler.known_positives(query_rows)
+        if known_positives is not None:
+            batch["known_positives"] = known_positives
+        return self._id_dropout.applied(batch, step)
+
+    def _candidates(self, rows: tf.Tensor, *, with_log_q: bool = True) -> Negatives:
+        """Candidates by row; where there is none, -1, any candidate's features stand in."""
+        places = tf.maximum(rows, 0)
+        features = {name: tf.gather(values, places) for name, values in self._features.items()}
+        described: Negatives = {"candidate": features, "candidate_row": rows}
+        if with_log_q and self._log_q is not None:
+            described["candidate_log_q"] = tf.gather(self._log_q, places)
+        return described
+
+
+class _IdDropout:
+    """Turns a share of the ids of both sides into unknown ones."""
+
+    def __init__(self, config: Config) -> None:
+        """Reads off which ids are dropped, and how often."""
+        self._seed = config.training.seed
+        self._dropped = {
+            name: feature
+            for name, feature in {**config.query_features, **config.candidate_features}.items()
+            if isinstance(feature, Id) and feature.dropout
+        }
+
+    def applied(self, batch: TrainingBatch, step: tf.Tensor) -> TrainingBatch:
+        """The batch with ids dropped; those of negatives like those of positives.
+
+        A model could else tell a negative by its having an id.
+        """
+        positives = [batch["query"], batch["candidate"]]
+        negatives = [
+            batch[group]["candidate"]
+            for group in ("uniform_negatives", "own_negatives")
+            if group in batch
+        ]
+        for number, (name, feature) in enumerate(self._dropped.items()):
+            for stream, sides in (
+                (number, positives),
+                (number + len(self._dropped), negatives),
+            ):
+                for features in sides:
+                    if name in features:
+                        seed = tf.stack([step, self._seed + stream])
+                        features[name] = _drop_ids(features[name], feature, seed)
+        return batch
+
+
+def _drop_ids(rows: tf.Tensor, feature: Id, seed: tf.Tensor) -> tf.Tensor:
+    """Turns a share of the ids into an unknown one, whose row so learns to stand in."""
+    draws = tf.random.stateless_uniform(tf.concat([[2], tf.shape(rows)], 0), seed)
+    bucket = tf.cast(draws[1] * feature.oov_buckets, rows.dtype)
+    return tf.where(draws[0] < feature.dropout, FIRST_OOV_ROW + bucket, rows)
 
 
 def _negative_sampler(
@@ -144,15 +265,3 @@ def _negative_sampler(
         mined,
         config.training.seed,
     )
-
-
-def _drop_ids(rows: tf.Tensor, feature: Id, seed: tf.Tensor) -> tf.Tensor:
-    """Turns a share of the ids into an unknown one, whose row so learns to stand in."""
-    draws = tf.random.stateless_uniform(tf.concat([[2], tf.shape(rows)], 0), seed)
-    bucket = tf.cast(draws[1] * feature.oov_buckets, rows.dtype)
-    return tf.where(draws[0] < feature.dropout, FIRST_OOV_ROW + bucket, rows)
-
-
-def steps_per_epoch(num_examples: int, batch_size: int) -> int:
-    """Whole batches in an epoch; one smaller batch where there are fewer examples."""
-    return max(num_examples // batch_size, 1)

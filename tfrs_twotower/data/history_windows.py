@@ -1,8 +1,8 @@
 """The pasts of queries, cut into windows that many training examples share.
 
-An ordered encoder says at every place of a past what was known there. So an epoch steps over
-windows of pasts, and each example points to the place of the last candidate before it: every
-position is trained on in one pass.
+The state of an ordered encoder at a place of a past depends on that place and those before it
+alone. So an epoch steps over windows of pasts, and each example points to the place of the last
+candidate before it: every position is trained on in one pass.
 """
 
 from typing import NamedTuple
@@ -10,14 +10,28 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from tfrs_twotower.features.history_encoders import SharedPasts
 from tfrs_twotower.keras import tf
 from tfrs_twotower.schema.prepared import CANDIDATE_ROW, LABEL, QUERY_ROW, TIMESTAMP_S
 
 NOTHING_BEFORE = -1
+_KEYS = (QUERY_ROW, CANDIDATE_ROW, TIMESTAMP_S, LABEL)
 
 
 class Pasts(NamedTuple):
-    """Windows over the positives of each query, and the examples that belong to each window."""
+    """Windows over the positives of each query, and the examples that belong to each window.
+
+    A query's positives are cut from the newest end into windows of `length`, so that the newest
+    window is as long as can be. With `length` 3, a query that has the positives a b c d e (their
+    id rows) and an example of a candidate it dislikes, x, between d and e:
+
+        events   a    b    c    d    x    e
+        known    0    1    2    3    4    4     positives before the event
+        window   0    0    0    1    1    1     of the last of these; rows: [a b -] [c d e]
+        place   -1    0    1    0    1    1     in that window, -1: nothing before
+
+    So c is predicted from a b, d from c alone, where its window begins, and x and e from c d.
+    """
 
     rows: npt.NDArray[np.int32]  # [num_windows, length] candidate id rows, padding at the end
     examples: npt.NDArray[np.int64]  # [num_examples] positions of examples, by window
@@ -31,7 +45,7 @@ class Pasts(NamedTuple):
         id_rows: npt.NDArray[np.integer],
         length: int,
     ) -> "Pasts":
-        """Cuts the pasts of all queries, the newest window of each as long as can be.
+        """Cuts the pasts of all queries.
 
         Args:
             examples: Of one split: keys of the layout, one query's in the order of events where
@@ -39,52 +53,85 @@ class Pasts(NamedTuple):
             id_rows: `[corpus_size]` vocabulary row of each candidate's id.
             length: Of a window.
         """
-        num_examples = len(examples[QUERY_ROW])
-        order = np.lexsort(
-            (np.arange(num_examples), examples[TIMESTAMP_S], examples[QUERY_ROW])
-        ).astype(np.int64)
-        query_rows, candidate_rows, times = (
-            examples[key][order] for key in (QUERY_ROW, CANDIDATE_ROW, TIMESTAMP_S)
-        )
-        is_positive = examples[LABEL][order] == 1
-        of_query = np.cumsum(_changes(query_rows)) - 1
-        firsts = np.flatnonzero(_changes(query_rows))
-        before = np.cumsum(is_positive) - is_positive
-        # Events of one moment and candidate have no before and after among them.
-        moments = np.flatnonzero(_changes(query_rows, times, candidate_rows))
-        of_moment = np.cumsum(_changes(query_rows, times, candidate_rows)) - 1
-        known = before[moments][of_moment] - before[firsts][of_query]
-        num_positives = np.bincount(of_query[is_positive], minlength=len(firsts))
-        num_windows = np.maximum(-(-num_positives // length), 1)
-        last_window = np.cumsum(num_windows) - 1
-
-        def place(number: np.ndarray, queries: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-            """Window and place of the number-th positive of queries."""
-            size = num_positives[queries]
-            from_end = (size - 1 - number) // length
-            start = np.maximum(size - (from_end + 1) * length, 0)
-            return last_window[queries] - from_end, number - start
-
-        rows = np.zeros([int(num_windows.sum()), length], np.int32)
-        numbers = (before - before[firsts][of_query])[is_positive]
-        rows[place(numbers, of_query[is_positive])] = id_rows[candidate_rows[is_positive]]
-        windows, places = place(np.maximum(known - 1, 0), of_query)
-        # A query without positives has one empty window.
-        windows = np.where(num_positives[of_query] > 0, windows, last_window[of_query])
-        places = np.where(known > 0, places, NOTHING_BEFORE)
+        order = _by_query_and_time(examples)
+        events = _Events.of({key: examples[key][order] for key in _KEYS})
+        cuts = _Cuts.of(events.num_positives, length)
+        rows = np.zeros([cuts.num_windows, length], np.int32)
+        is_positive = events.is_positive
+        own_place = cuts.place_of(events.number[is_positive], events.query[is_positive])
+        rows[own_place] = id_rows[events.candidate_rows[is_positive]]
+        windows, places = cuts.place_of(np.maximum(events.known - 1, 0), events.query)
+        places = np.where(events.known > 0, places, NOTHING_BEFORE)
         by_window = np.argsort(windows, kind="stable")
         windows = windows[by_window]
-        kept = np.flatnonzero(_changes(windows))
+        # A window that no example stands in is left out.
+        firsts = np.flatnonzero(_changes(windows))
         return cls(
-            rows[windows[kept]],
+            rows[windows[firsts]],
             order[by_window],
             places[by_window].astype(np.int32),
-            np.append(kept, num_examples).astype(np.int64),
+            np.append(firsts, len(order)).astype(np.int64),
         )
 
     def __len__(self) -> int:
         """Number of windows."""
         return len(self.rows)
+
+
+class _Events(NamedTuple):
+    """Events ordered by query, then time."""
+
+    query: npt.NDArray[np.int64]  # [num_events] number of the query, from 0 in the order of rows
+    candidate_rows: npt.NDArray[np.integer]
+    is_positive: npt.NDArray[np.bool_]
+    number: npt.NDArray[np.int64]  # [num_events] positives of the query before, in this order
+    known: npt.NDArray[np.int64]  # [num_events] the same, but of the moment's first such event
+    num_positives: npt.NDArray[np.int64]  # [num_queries]
+
+    @classmethod
+    def of(cls, ordered: dict[str, np.ndarray]) -> "_Events":
+        """Counts positives; `ordered` has the keys of the layout."""
+        query_rows, candidate_rows = ordered[QUERY_ROW], ordered[CANDIDATE_ROW]
+        is_positive = ordered[LABEL] == 1
+        begins_query = _changes(query_rows)
+        query = np.cumsum(begins_query) - 1
+        before = np.cumsum(is_positive) - is_positive
+        number = before - before[begins_query][query]
+        # Events of one moment and candidate have no before and after among them.
+        begins_moment = _changes(query_rows, ordered[TIMESTAMP_S], candidate_rows)
+        known = number[begins_moment][np.cumsum(begins_moment) - 1]
+        num_positives = np.bincount(query[is_positive], minlength=int(begins_query.sum()))
+        return cls(query, candidate_rows, is_positive, number, known, num_positives)
+
+
+class _Cuts(NamedTuple):
+    """How the positives of each query are cut into windows."""
+
+    num_positives: npt.NDArray[np.int64]  # [num_queries]
+    last_window: npt.NDArray[np.int64]  # [num_queries]
+    length: int
+
+    @classmethod
+    def of(cls, num_positives: npt.NDArray[np.int64], length: int) -> "_Cuts":
+        """As few windows as hold all; a query without positives has one empty window."""
+        num_windows = np.maximum(-(-num_positives // length), 1)
+        return cls(num_positives, np.cumsum(num_windows) - 1, length)
+
+    @property
+    def num_windows(self) -> int:
+        """Of all queries."""
+        return int(self.last_window[-1]) + 1
+
+    def place_of(self, number: np.ndarray, query: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Window of the number-th positive of a query, and its place there.
+
+        With five positives and length 3, numbers 0 to 4 are 1, 1, 0, 0, 0 windows from the last
+        one, which begins with number 2; the one before would begin with -1 and begins with 0.
+        """
+        size = self.num_positives[query]
+        from_last = np.maximum(size - 1 - number, 0) // self.length
+        first = np.maximum(size - (from_last + 1) * self.length, 0)
+        return self.last_window[query] - from_last, number - first
 
 
 class PastsTable(NamedTuple):
@@ -95,26 +142,28 @@ class PastsTable(NamedTuple):
     places: tf.Tensor
     starts: tf.Tensor
 
-    def of_windows(self, windows: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    def of_windows(self, windows: tf.Tensor) -> tuple[tf.Tensor, SharedPasts]:
         """What a batch of windows holds.
 
         Args:
             windows: `[num_windows]` int.
 
         Returns:
-            Positions of its examples `[batch]` int64, rows of its pasts `[num_windows, length]`
-            int32, and for each example its past among them and the place in it `[batch, 2]` int32.
+            Positions of its examples `[batch]` int64, and the pasts that these share.
         """
         entries = tf.ragged.range(
             tf.gather(self.starts, windows), tf.gather(self.starts, windows + 1)
         )
         places = tf.gather(self.places, entries.values)
         pasts = tf.cast(entries.value_rowids(), tf.int32)
-        return (
-            tf.gather(self.examples, entries.values),
-            tf.gather(self.rows, windows),
-            tf.stack([pasts, places], axis=1),
-        )
+        shared = SharedPasts(tf.gather(self.rows, windows), tf.stack([pasts, places], axis=1))
+        return tf.gather(self.examples, entries.values), shared
+
+
+def _by_query_and_time(examples: dict[str, np.ndarray]) -> npt.NDArray[np.int64]:
+    """Positions of examples by query, then time, then position."""
+    positions = np.arange(len(examples[QUERY_ROW]), dtype=np.int64)
+    return np.lexsort((positions, examples[TIMESTAMP_S], examples[QUERY_ROW])).astype(np.int64)
 
 
 def _changes(*keys: np.ndarray) -> npt.NDArray[np.bool_]:

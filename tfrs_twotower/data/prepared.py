@@ -18,7 +18,7 @@ from tfrs_twotower.features.encoding import Encoder, encoded_spec
 from tfrs_twotower.keras import tf
 from tfrs_twotower.schema import Config, UserError, differences
 from tfrs_twotower.schema import prepared as layout
-from tfrs_twotower.schema.features import WITH_VOCABULARY, Feature, History, Text
+from tfrs_twotower.schema.features import WITH_VOCABULARY, Feature, History, NamedFeature, Text
 from tfrs_twotower.schema.folders import read_manifest
 from tfrs_twotower.schema.prepared import NumberStatistics
 
@@ -188,8 +188,11 @@ class PreparedData:
     @property
     def features_to_train(self) -> dict[str, Feature]:
         """The features of `examples_to_train`."""
-        found = [] if self.config.loss.mined_negatives else ordered_history(self.config)
-        return {name: f for name, f in self._example_features.items() if name not in found}
+        features = dict(self._example_features)
+        history = ordered_history(self.config)
+        if history is not None and not self.config.loss.mined_negatives:
+            del features[history.name]
+        return features
 
     @property
     def _example_features(self) -> dict[str, Feature]:
@@ -262,13 +265,10 @@ class PreparedData:
         return [Path(self.folder) / path for path in paths]
 
 
-def ordered_history(config: Config) -> list[str]:
-    """The name of the history whose encoder reads an order, if there is one."""
-    return [
-        name
-        for name, feature in config.features.query.items()
-        if isinstance(feature, History) and feature.is_ordered
-    ]
+def ordered_history(config: Config) -> NamedFeature[History] | None:
+    """The history, if its encoder reads an order."""
+    history = config.history
+    return history if history is not None and history.feature.is_ordered else None
 
 
 def _specs(features: Mapping[str, Feature]) -> dict[str, tf.TensorSpec]:

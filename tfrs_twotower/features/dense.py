@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from tfrs_twotower.features.encoding import PADDING_ROW, TIMESTAMP_PART_ROWS
-from tfrs_twotower.features.history_encoders import history_encoder
+from tfrs_twotower.features.history_encoders import SharedPasts, history_encoder
 from tfrs_twotower.keras import keras, tf
 from tfrs_twotower.schema.features import (
     WITH_VOCABULARY,
@@ -21,8 +21,6 @@ from tfrs_twotower.schema.features import (
 from tfrs_twotower.schema.prepared import NumberStatistics
 
 DEFAULT_CONTENT_DIM = 8
-# Prefix of the key of places in a history; no feature's name has a slash.
-PLACES = "places/"
 INITIAL_SCALE = 0.05
 
 
@@ -84,10 +82,8 @@ def embedding_table(
 class DenseFeatures(keras.layers.Layer):
     """Concatenates the dense vectors of all features of a tower, in the order of the config.
 
-    Call argument: encoded features by name (see `Encoder.encoded_specs`).
-    Result: `[batch, width]` float32. In training, an ordered history may hold pasts that several
-    examples share, `[num_pasts, length]`; then `places/<name>` `[batch, 2]` int32 says for each
-    example which past it has and at which place of it the example stands, -1 before the first.
+    Call argument: encoded features by name (see `Encoder.encoded_specs`); in training an ordered
+    history may be a `SharedPasts`. Result: `[batch, width]` float32.
     """
 
     def __init__(
@@ -131,10 +127,12 @@ class DenseFeatures(keras.layers.Layer):
             if isinstance(feature, History) and feature.is_ordered
         }
 
-    def call(self, encoded: Mapping[str, tf.Tensor], training: bool | None = None) -> tf.Tensor:
+    def call(
+        self, encoded: Mapping[str, tf.Tensor | SharedPasts], training: bool | None = None
+    ) -> tf.Tensor:
         """See the class."""
         vectors = [
-            self._histories[name](encoded[name], encoded.get(PLACES + name), training=training)
+            self._histories[name](encoded[name], training=training)
             if name in self._histories
             else self._dense(name, feature, encoded[name])
             for name, feature in self._features.items()
@@ -179,7 +177,7 @@ class DenseFeatures(keras.layers.Layer):
 
 
 class OrderedHistory(keras.layers.Layer):
-    """What an ordered history says of a query: its encoder's word at the newest candidate."""
+    """An ordered history's vector: the state of its encoder at the newest candidate."""
 
     def __init__(
         self, feature: History, table: keras.layers.Embedding, *, seed: int, name: str
@@ -200,27 +198,28 @@ class OrderedHistory(keras.layers.Layer):
         if feature.missing == "indicator":
             self._nothing = self.add_weight("nothing", [units], initializer="zeros")
 
-    def call(
-        self, rows: tf.Tensor, places: tf.Tensor | None = None, training: bool | None = None
-    ) -> tf.Tensor:
+    def call(self, history: tf.Tensor | SharedPasts, training: bool | None = None) -> tf.Tensor:
         """Encodes pasts.
 
         Args:
-            rows: `[num_pasts, length]` int candidate id rows, padding at the end.
-            places: `[batch, 2]` int: past and place in it, -1 before the first candidate. None:
-                one example a past, at its last candidate.
+            history: `[batch, length]` int candidate id rows, padding at the end, of which each
+                example stands behind the last candidate; or pasts that examples share.
             training: Whether dropout is active.
 
         Returns:
             `[batch, units]` float32.
         """
+        rows, places = history if isinstance(history, SharedPasts) else _own_pasts(history)
         states = self._encoder(self._table(rows), training=training)
-        if places is None:
-            is_there = tf.cast(rows != PADDING_ROW, tf.int32)
-            last = tf.reduce_sum(is_there, axis=1) - 1
-            places = tf.stack([tf.range(tf.shape(rows)[0]), last], axis=1)
         of_example = tf.gather_nd(states, tf.maximum(places, 0))
         return tf.where(places[:, 1:] >= 0, of_example, self._nothing)
+
+
+def _own_pasts(rows: tf.Tensor) -> SharedPasts:
+    """One past for each example, read up to its last candidate."""
+    is_there = tf.cast(rows != PADDING_ROW, tf.int32)
+    last = tf.reduce_sum(is_there, axis=1) - 1
+    return SharedPasts(rows, tf.stack([tf.range(tf.shape(rows)[0]), last], axis=1))
 
 
 def _known(table: keras.layers.Embedding, feature: Feature, rows: tf.Tensor) -> tf.Tensor:

@@ -5,12 +5,26 @@ pass over a past gives what was known before each of its events, and a training 
 them at once. A past stands at the front of its row; what follows is padding, which no place sees.
 """
 
+from typing import NamedTuple
+
 from tfrs_twotower.features.dropout import ResumableDropout
 from tfrs_twotower.keras import keras, tf
 from tfrs_twotower.schema.features import History
 
 DEFAULT_BLOCKS, DEFAULT_HEADS, DEFAULT_DROPOUT = 2, 1, 0.1
 POSITION_SCALE = 0.02
+
+
+class SharedPasts(NamedTuple):
+    """An ordered history as training batches hold it: pasts that several examples share.
+
+    rows: `[num_pasts, length]` int candidate id rows, padding at the end.
+    places: `[batch, 2]` int32; for each example its past, and at which place of it the example
+        stands: that of the last candidate before it, -1 before the first.
+    """
+
+    rows: tf.Tensor
+    places: tf.Tensor
 
 
 def history_encoder(feature: History, width: int, *, seed: int, name: str) -> keras.layers.Layer:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from tfrs_twotower.data.keys import CANDIDATE_LOG_Q, KNOWN_POSITIVES, OWN, UNIFORM
+from tfrs_twotower.data.training_batch import Negatives, TrainingBatch
 from tfrs_twotower.features.encoding import encoded_spec
 from tfrs_twotower.keras import keras, tf, tfrs
 from tfrs_twotower.losses import RetrievalTask
@@ -11,26 +11,13 @@ from tfrs_twotower.models.scorers import DOT_PRODUCT, Scorer, ScoringLayer
 from tfrs_twotower.models.towers import CandidateTower, embedding_tables
 from tfrs_twotower.schema import Config
 from tfrs_twotower.schema.features import Feature
-from tfrs_twotower.schema.prepared import CANDIDATE_ROW, LABEL, WEIGHT, NumberStatistics
+from tfrs_twotower.schema.prepared import NumberStatistics
 
 
 class TwoTowerModel(tfrs.Model):
-    """A query tower, a candidate tower, and the loss that draws them together.
+    """A query tower, a candidate tower, what scores a pair of embeddings, and the training loss.
 
-    A training batch is one flat mapping (see `training_batches`): the encoded features of both
-    sides, `candidate_row` `[batch]` int32 and `weight` `[batch]` float32. As the loss needs them,
-
-    * `candidate_log_q` `[batch]` float32, for the logQ correction;
-    * `known_positives` `[batch, (num_known)]` int32 candidate rows;
-    * `label` `[batch]` int32, 1 or 0, for binary cross-entropy;
-    * `uniform_negatives/<key>`: candidate features, `candidate_row` and `candidate_log_q` of
-      `num_uniform` further candidates that are negatives of the whole batch;
-    * `own_negatives/<key>`: candidate features and `candidate_row` of negatives of single queries,
-      `[batch, num_own, ...]`, row -1 where there is none;
-    * `places/<history>` `[batch, 2]` int32, beside an ordered history of `[num_pasts, length]`: see
-      `tfrs_twotower.features.dense.DenseFeatures`.
-
-    `scorer`: what scores a pair of embeddings.
+    It is trained on the batches that `tfrs_twotower.data.training_batch` describes.
     """
 
     def __init__(
@@ -40,7 +27,14 @@ class TwoTowerModel(tfrs.Model):
         task: RetrievalTask,
         scorer: Scorer = DOT_PRODUCT,
     ) -> None:
-        """Joins the parts."""
+        """Joins the parts.
+
+        Args:
+            query_tower: Encoded query features by name -> `[batch, query_dim]`.
+            candidate_tower: Encoded candidate features by name -> `[batch, embedding_dim]`.
+            task: The loss, of the same scores.
+            scorer: What scores a pair of embeddings.
+        """
         super().__init__()
         self.query_tower = query_tower
         self.candidate_tower = candidate_tower
@@ -75,52 +69,55 @@ class TwoTowerModel(tfrs.Model):
         task = RetrievalTask.from_config(config.loss, scorer)
         return cls(query_tower, candidate_tower, task, scorer)
 
-    def compute_loss(self, inputs: Mapping[str, tf.Tensor], training: bool = False) -> tf.Tensor:
-        """The retrieval loss of a batch; see the class."""
-        query_embeddings = self.query_tower(inputs, training=training)
-        # One call embeds all candidates: those of the examples, uniform and own negatives.
-        candidate_embeddings = self.candidate_tower(_all_candidates(inputs), training=training)
-        own_embeddings, is_own_negative = None, None
-        own_rows = inputs.get(OWN + CANDIDATE_ROW)
-        if own_rows is not None:
-            num_shared = tf.shape(candidate_embeddings)[0] - tf.size(own_rows)
-            own_embeddings = tf.reshape(
-                candidate_embeddings[num_shared:],
-                tf.concat([tf.shape(own_rows), tf.shape(candidate_embeddings)[1:]], 0),
-            )
-            candidate_embeddings = candidate_embeddings[:num_shared]
-            is_own_negative = own_rows >= 0
+    def compute_loss(self, inputs: TrainingBatch, training: bool = False) -> tf.Tensor:
+        """The retrieval loss of a batch."""
+        shared = _with_uniform(inputs)
+        own = inputs.get("own_negatives")
+        query_embeddings = self.query_tower(inputs["query"], training=training)
+        candidate_embeddings, own_embeddings = self._embed(shared, own, training)
         return self.task(
             query_embeddings,
             candidate_embeddings,
-            candidate_ids=_with_uniform(inputs, CANDIDATE_ROW),
-            candidate_log_q=_with_uniform(inputs, CANDIDATE_LOG_Q),
-            known_positives=inputs.get(KNOWN_POSITIVES),
+            candidate_ids=shared["candidate_row"],
+            candidate_log_q=shared.get("candidate_log_q"),
+            known_positives=inputs.get("known_positives"),
             own_negative_embeddings=own_embeddings,
-            is_own_negative=is_own_negative,
-            labels=inputs.get(LABEL),
-            sample_weight=inputs[WEIGHT],
+            is_own_negative=None if own is None else own["candidate_row"] >= 0,
+            labels=inputs.get("label"),
+            sample_weight=inputs["weight"],
         )
 
+    def _embed(
+        self, shared: Negatives, own: Negatives | None, training: bool
+    ) -> tuple[tf.Tensor, tf.Tensor | None]:
+        """`[num_shared, embedding_dim]` and `[batch, num_own, embedding_dim]` embeddings."""
+        if own is None:
+            return self.candidate_tower(shared["candidate"], training=training), None
+        # One call for both: a step of small batches is mostly the overhead of its operations.
+        flat = {
+            name: tf.reshape(values, tf.concat([[-1], tf.shape(values)[2:]], 0))
+            for name, values in own["candidate"].items()
+        }
+        embeddings = self.candidate_tower(
+            _concatenated(shared["candidate"], flat), training=training
+        )
+        own_shape = tf.shape(own["candidate_row"])
+        sizes = [tf.size(shared["candidate_row"]), tf.reduce_prod(own_shape)]
+        of_shared, of_own = tf.split(embeddings, sizes)
+        return of_shared, tf.reshape(of_own, tf.concat([own_shape, tf.shape(of_own)[1:]], 0))
 
-def _with_uniform(inputs: Mapping[str, tf.Tensor], key: str) -> tf.Tensor | None:
-    """The values of the examples' candidates, then those of the uniform negatives."""
-    values = [inputs[prefix + key] for prefix in ("", UNIFORM) if prefix + key in inputs]
-    return tf.concat(values, 0) if values else None
+
+def _with_uniform(batch: TrainingBatch) -> Negatives:
+    """The examples' candidates, then the uniform negatives."""
+    uniform = batch.get("uniform_negatives")
+    if uniform is None:
+        return batch
+    return _concatenated({key: values for key, values in batch.items() if key in uniform}, uniform)
 
 
-def _all_candidates(inputs: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-    """Candidate features of the examples, the uniform negatives, and the own ones in a row."""
-    candidates = {}
-    for name, values in inputs.items():
-        further = []
-        if UNIFORM + name in inputs:
-            further.append(inputs[UNIFORM + name])
-        if OWN + name in inputs:
-            own = inputs[OWN + name]
-            further.append(tf.reshape(own, tf.concat([[-1], tf.shape(own)[2:]], 0)))
-        candidates[name] = tf.concat([values, *further], 0) if further else values
-    return candidates
+def _concatenated(first: Mapping[str, object], second: Mapping[str, object]) -> Negatives:
+    """Nested mappings of the same keys, concatenated tensor by tensor."""
+    return tf.nest.map_structure(lambda *values: tf.concat(values, 0), first, second)
 
 
 def one_entry(features: Mapping[str, Feature]) -> dict[str, tf.Tensor]:

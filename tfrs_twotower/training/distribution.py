@@ -5,8 +5,8 @@ import os
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
-from tfrs_twotower.features.dense import PLACES
 from tfrs_twotower.keras import tf
 from tfrs_twotower.schema import Parameter, UsageError, UserError
 from tfrs_twotower.schema.training import Training
@@ -88,8 +88,7 @@ def in_shares(batches: tf.data.Dataset, replicas: range, num_replicas: int) -> t
     """Cuts each batch into shares of consecutive rows, one for each of some replicas.
 
     Args:
-        batches: Mappings of tensors; each tensor is cut along its own first dimension, but those
-            that examples refer to by place (`places/<key>`) are whole in every share.
+        batches: Nested mappings of tensors; each tensor is cut along its own first dimension.
         replicas: Whose shares are wanted.
         num_replicas: Into how many shares a batch is cut.
     """
@@ -99,12 +98,9 @@ def in_shares(batches: tf.data.Dataset, replicas: range, num_replicas: int) -> t
         size = values.nrows() if is_ragged else tf.shape(values, tf.int64)[0]
         return values[size * replica // num_replicas : size * (replica + 1) // num_replicas]
 
-    def shares_of(batch: dict[str, tf.Tensor]) -> tf.data.Dataset:
+    def shares_of(batch: Any) -> tf.data.Dataset:
         return tf.data.Dataset.range(replicas.start, replicas.stop).map(
-            lambda replica: {
-                name: values if PLACES + name in batch else cut(values, replica)
-                for name, values in batch.items()
-            }
+            lambda replica: tf.nest.map_structure(lambda values: cut(values, replica), batch)
         )
 
     return batches.flat_map(shares_of).prefetch(tf.data.AUTOTUNE)

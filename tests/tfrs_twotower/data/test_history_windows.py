@@ -117,7 +117,7 @@ def test_a_batch_of_windows_holds_their_examples_and_nothing_else():
     pasts = Pasts.of(examples(rows), np.arange(4) + 2, length=4)
     table = PastsTable(*map(tf.constant, pasts))
 
-    positions, of_pasts, places = table.of_windows(tf.constant([2, 0]))
+    positions, (of_pasts, places) = table.of_windows(tf.constant([2, 0]))
 
     assert sorted(positions.numpy().tolist()) == [0, 1, 2, 3, 8, 9, 10, 11]
     assert of_pasts.numpy().tolist() == [[2, 3, 4, 5], [2, 3, 4, 5]]

@@ -236,9 +236,14 @@ def tensors_of(folder, config, epochs=range(1)):
 
 
 def batches_of(folder, config, epochs=range(1)):
-    return [
-        {name: values.numpy() for name, values in batch.items()}
+    """Batches with the features of both sides beside the other keys."""
+    flat = (
+        {**batch, **batch["query"], **batch["candidate"]}
         for batch in tensors_of(folder, config, epochs)
+    )
+    return [
+        {name: values.numpy() for name, values in batch.items() if not isinstance(values, dict)}
+        for batch in flat
     ]
 
 

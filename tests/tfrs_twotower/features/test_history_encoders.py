@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from tfrs_twotower.features.dense import PLACES, DenseFeatures
-from tfrs_twotower.features.history_encoders import history_encoder
+from tfrs_twotower.features.dense import DenseFeatures
+from tfrs_twotower.features.history_encoders import SharedPasts, history_encoder
 from tfrs_twotower.keras import tf
 from tfrs_twotower.schema.features import History
 
@@ -91,7 +91,7 @@ def test_places_of_one_pass_are_pasts_cut_short(feature):
 
     one_by_one = features({"past": tf.constant(cut)})
     places = tf.constant([[1, place] for place in range(LENGTH)])
-    at_once = features({"past": tf.constant([[8, 8, 8, 8, 8], past]), PLACES + "past": places})
+    at_once = features({"past": SharedPasts(tf.constant([[8, 8, 8, 8, 8], past]), places)})
 
     np.testing.assert_allclose(at_once, one_by_one, atol=1e-5)
 
@@ -102,7 +102,7 @@ def test_an_empty_past_is_the_zero_vector(feature):
 
     served = features({"past": tf.zeros([2, LENGTH], tf.int64)})
     trained = features(
-        {"past": tf.constant([[2, 3, 0, 0, 0]]), PLACES + "past": tf.constant([[0, -1]])}
+        {"past": SharedPasts(tf.constant([[2, 3, 0, 0, 0]]), tf.constant([[0, -1]]))}
     )
 
     assert not np.any(served)

@@ -107,23 +107,20 @@ def test_the_loss_of_a_batch_does_not_depend_on_how_it_is_embedded(prepared):
     )
     model = build_model(data)
 
-    def embedded(prefix):
-        rows = batch[prefix + "item_id"]
+    def embedded(group):
+        rows = group["candidate"]["item_id"]
         flat = model.candidate_tower({"item_id": tf.reshape(rows, [-1])})
         return tf.reshape(flat, [*rows.shape, -1])
 
+    uniform, own = batch["uniform_negatives"], batch["own_negatives"]
     expected = model.task(
-        model.query_tower(batch),
-        tf.concat([embedded(""), embedded("uniform_negatives/")], 0),
-        candidate_ids=tf.concat(
-            [batch["candidate_row"], batch["uniform_negatives/candidate_row"]], 0
-        ),
-        candidate_log_q=tf.concat(
-            [batch["candidate_log_q"], batch["uniform_negatives/candidate_log_q"]], 0
-        ),
+        model.query_tower(batch["query"]),
+        tf.concat([embedded(batch), embedded(uniform)], 0),
+        candidate_ids=tf.concat([batch["candidate_row"], uniform["candidate_row"]], 0),
+        candidate_log_q=tf.concat([batch["candidate_log_q"], uniform["candidate_log_q"]], 0),
         known_positives=batch["known_positives"],
-        own_negative_embeddings=embedded("own_negatives/"),
-        is_own_negative=batch["own_negatives/candidate_row"] >= 0,
+        own_negative_embeddings=embedded(own),
+        is_own_negative=own["candidate_row"] >= 0,
         sample_weight=batch["weight"],
     )
     assert float(model.compute_loss(batch)) == pytest.approx(float(expected), rel=1e-6)

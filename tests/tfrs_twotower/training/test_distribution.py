@@ -35,9 +35,7 @@ def batches() -> tf.data.Dataset:
         return {
             "rows": 10 * number + tf.range(5, dtype=tf.int64),
             "known": tf.RaggedTensor.from_row_lengths(tf.range(6), [2, 0, 1, 3, 0]),
-            "uniform_negatives/rows": 100 * number + tf.range(2, dtype=tf.int64),
-            "past": tf.range(3),
-            "places/past": tf.reshape(tf.range(10), [5, 2]),
+            "negatives": {"rows": 100 * number + tf.range(2, dtype=tf.int64)},
         }
 
     return tf.data.Dataset.range(2).map(batch)
@@ -56,18 +54,8 @@ def test_the_shares_of_a_batch_are_its_rows_in_order():
         [[0, 1], []],
         [[2], [3, 4, 5], []],
     ]
-    negatives = [share["uniform_negatives/rows"].numpy().tolist() for share in shares]
+    negatives = [share["negatives"]["rows"].numpy().tolist() for share in shares]
     assert negatives == [[0], [1], [100], [101]]
-
-
-def test_what_examples_refer_to_by_place_is_whole_in_every_share():
-    shares = list(in_shares(batches().take(1), range(2), 2))
-
-    assert [share["past"].numpy().tolist() for share in shares] == [[0, 1, 2], [0, 1, 2]]
-    assert [share["places/past"].numpy().tolist() for share in shares] == [
-        [[0, 1], [2, 3]],
-        [[4, 5], [6, 7], [8, 9]],
-    ]
 
 
 def test_a_worker_gives_the_shares_of_its_own_replicas_only():
