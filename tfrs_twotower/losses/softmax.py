@@ -1,6 +1,7 @@
 """Sampled softmax at the cost of its matrix products: the score matrix is never held whole."""
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import tensorflow as tf
 
@@ -121,8 +122,8 @@ def sampled_softmax(
     too, which leaves a bias of its own).
 
     With a bilateral weight b the loss of a query is `b * log Z_i - s[i, p]`, and Z_i sums over the
-    negatives alone: however well a positive scores, it is drawn on, and negatives push harder than
-    it pulls (b > 1) or less hard.
+    negatives alone: the gradient of the positive never fades, however well it scores, and that of
+    the negatives is b times as large as without the weight.
 
     The score matrix is walked in blocks of `BLOCK_ROWS` queries: loss and gradients come from one
     pass of three matrix products, in memory linear in the batch.
@@ -161,11 +162,12 @@ def sampled_softmax(
     weight = normalized_weight(scores, sample_weight, total_weight)
     if correction is not None:
         correction = tf.cast(correction, dtype)
-    apart = tf.reshape(scores, [-1, 1])[:, : 0 if positive_is_negative_too else 1]
-    if bilateral_weight is not None:
-        apart = tf.stop_gradient(apart) - NOTHING_BELOW
-    if own_logits is not None:
-        apart = tf.concat([apart, own_logits], axis=1)
+    apart = tf.zeros([tf.shape(scores)[0], 0], dtype) if own_logits is None else own_logits
+    if not positive_is_negative_too:
+        positive = scores[:, tf.newaxis]
+        if bilateral_weight is not None:
+            positive = tf.stop_gradient(positive) - NOTHING_BELOW
+        apart = tf.concat([positive, apart], axis=1)
     log_partition = _weighted_log_partition(
         queries, negative_embeddings, apart, weight, correction, masks
     )
@@ -224,6 +226,16 @@ def _weighted_log_partition(
     return walked(queries, candidates, apart)
 
 
+class _Walked(NamedTuple):
+    """The loss and its gradients by what it depends on, of the blocks that are done."""
+
+    block: tf.Tensor  # the next one
+    total: tf.Tensor
+    by_queries: tf.TensorArray  # a block: [rows, embedding_dim]
+    by_candidates: tf.Tensor  # [embedding_dim, num_candidates], in the order of columns
+    by_apart: tf.TensorArray  # a block: [rows, num_apart]
+
+
 def _walk(
     queries: tf.Tensor,
     candidates: tf.Tensor,
@@ -246,14 +258,8 @@ def _walk(
     def rows_of(width: int | None) -> tf.TensorArray:
         return tf.TensorArray(dtype, num_blocks, infer_shape=False, element_shape=[None, width])
 
-    def step(
-        block: tf.Tensor,
-        total: tf.Tensor,
-        by_queries: tf.TensorArray,
-        by_candidates: tf.Tensor,
-        by_apart: tf.TensorArray,
-    ) -> tuple[tf.Tensor | tf.TensorArray, ...]:
-        start = block * BLOCK_ROWS
+    def step(walked: _Walked) -> tuple[_Walked]:
+        block, start = walked.block, walked.block * BLOCK_ROWS
         end = tf.minimum(start + BLOCK_ROWS, num_queries)
         logits = masks.applied(tf.matmul(left[start:end], right, transpose_b=True), start)
         shares = tf.nn.softmax(logits)
@@ -264,30 +270,33 @@ def _walk(
         weights = weight[start:end, tf.newaxis]
         part_weights = weights * tf.exp(parts - log_partition)
         batch_weights = part_weights[:, :1]
+        # Transposed: the product is faster with the large matrix as it lies.
+        by_candidates = tf.matmul(batch_weights * queries[start:end], shares, transpose_a=True)
         return (
-            block + 1,
-            total + tf.reduce_sum(weights * log_partition),
-            by_queries.write(block, batch_weights * tf.matmul(shares, candidates)),
-            # Transposed: the product is faster with the large matrix as it lies.
-            by_candidates + tf.matmul(batch_weights * queries[start:end], shares, transpose_a=True),
-            by_apart.write(block, part_weights[:, 1:]),
+            _Walked(
+                block=block + 1,
+                total=walked.total + tf.reduce_sum(weights * log_partition),
+                by_queries=walked.by_queries.write(
+                    block, batch_weights * tf.matmul(shares, candidates)
+                ),
+                by_candidates=walked.by_candidates + by_candidates,
+                by_apart=walked.by_apart.write(block, part_weights[:, 1:]),
+            ),
         )
 
-    _, total, by_queries, by_candidates, by_apart = tf.while_loop(
-        lambda block, *_: block < num_blocks,
-        step,
-        (
-            tf.constant(0),
-            tf.zeros([], dtype),
-            rows_of(embedding_dim),
-            tf.zeros([embedding_dim, tf.shape(candidates)[0]], dtype),
-            rows_of(apart.shape[1]),
-        ),
-        parallel_iterations=1,
+    nothing = _Walked(
+        block=tf.constant(0),
+        total=tf.zeros([], dtype),
+        by_queries=rows_of(embedding_dim),
+        by_candidates=tf.zeros([embedding_dim, tf.shape(candidates)[0]], dtype),
+        by_apart=rows_of(apart.shape[1]),
+    )
+    [walked] = tf.while_loop(
+        lambda walked: walked.block < num_blocks, step, (nothing,), parallel_iterations=1
     )
     return (
-        total,
-        tf.ensure_shape(by_queries.concat(), queries.shape),
-        masks.from_columns(tf.transpose(by_candidates)),
-        tf.ensure_shape(by_apart.concat(), apart.shape),
+        walked.total,
+        tf.ensure_shape(walked.by_queries.concat(), queries.shape),
+        masks.from_columns(tf.transpose(walked.by_candidates)),
+        tf.ensure_shape(walked.by_apart.concat(), apart.shape),
     )
