@@ -6,12 +6,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from tfrs_twotower.data.history_windows import Pasts, PastsTable
+from tfrs_twotower.data.history_windows import HistoryWindows, WindowsTable
 from tfrs_twotower.data.negatives import NegativeSampler, PairTable
 from tfrs_twotower.data.prepared import Arrays, Corpus, ordered_history
 from tfrs_twotower.data.training_batch import Negatives, TrainingBatch
 from tfrs_twotower.features.encoding import FIRST_OOV_ROW
-from tfrs_twotower.features.history_encoders import SharedPasts
+from tfrs_twotower.features.history_encoders import SharedHistories
 from tfrs_twotower.keras import tf
 from tfrs_twotower.schema import Config
 from tfrs_twotower.schema import prepared as layout
@@ -43,12 +43,12 @@ def training_batches(
         corpus: Where the candidate features are gathered by row, but those that the examples hold.
         config: Batch size, seed, id dropout, loss.
         epochs: Which epochs to give, numbered from 0.
-        mined: `[num_queries, num_mined]` what `mining.mine` found, where the loss wants some.
+        mined: `[num_queries, num_mined]` what `mining.mine` found, if the loss has mined negatives.
 
     Returns:
         A dataset of `steps_per_epoch` batches an epoch, the smaller batch at the end of an epoch
         left out; see `tfrs_twotower.data.training_batch` for what a batch holds. With an ordered
-        history a batch is of whole windows of pasts (`tfrs_twotower.data.history_windows`), at
+        history a batch is of whole windows (`tfrs_twotower.data.history_windows`), at
         least one, and about `batch_size` examples.
 
     Raises:
@@ -93,22 +93,22 @@ class _SingleExamples(NamedTuple):
     num_units: int
     per_step: int
 
-    def examples_of(self, units: tf.Tensor) -> tuple[tf.Tensor, dict[str, SharedPasts]]:
+    def examples_of(self, units: tf.Tensor) -> tuple[tf.Tensor, dict[str, SharedHistories]]:
         """Positions of the examples of some units, and the histories that these share by name."""
         return units, {}
 
 
 class _Windows(NamedTuple):
-    """What an epoch is an order of, where it is windows over pasts with their examples."""
+    """What an epoch is an order of, where it is windows of positives with their examples."""
 
     num_units: int
     per_step: int
     name: str
-    pasts: PastsTable
+    table: WindowsTable
 
-    def examples_of(self, units: tf.Tensor) -> tuple[tf.Tensor, dict[str, SharedPasts]]:
+    def examples_of(self, units: tf.Tensor) -> tuple[tf.Tensor, dict[str, SharedHistories]]:
         """See `_SingleExamples`."""
-        positions, shared = self.pasts.of_windows(units)
+        positions, shared = self.table.of_windows(units)
         return positions, {self.name: shared}
 
 
@@ -121,9 +121,9 @@ def _units(examples: Arrays, corpus: Corpus, config: Config, size: int, steps: i
         return _SingleExamples(len(examples[layout.LABEL]), size)
     assert config.candidate_id is not None
     id_rows = corpus.features[config.candidate_id.name]
-    pasts = PastsTable(*map(tf.constant, Pasts.of(examples, id_rows, history.feature.length)))
-    num_windows = len(pasts.starts) - 1
-    return _Windows(num_windows, max(num_windows // steps, 1), history.name, pasts)
+    windows = HistoryWindows.of(examples, id_rows, history.feature.length)
+    table = WindowsTable(*map(tf.constant, windows))
+    return _Windows(len(windows), max(len(windows) // steps, 1), history.name, table)
 
 
 def _steps_of(epoch: tf.Tensor, *, units: _Units, steps: int, seed: int) -> tf.data.Dataset:
@@ -189,7 +189,7 @@ class _Batches:
         )
         batch["query"].update(histories)
         candidates = self._candidates(batch["candidate_row"])
-        # What the example says of its own candidate is of its moment, and comes before.
+        # An example's own values of its candidate are of its moment and take precedence.
         batch["candidate"] = {**candidates["candidate"], **batch["candidate"]}
         if "candidate_log_q" in candidates:
             batch["candidate_log_q"] = candidates["candidate_log_q"]
@@ -204,7 +204,7 @@ class _Batches:
         return self._id_dropout.applied(batch, step)
 
     def _candidates(self, rows: tf.Tensor, *, with_log_q: bool = True) -> Negatives:
-        """Candidates by row; where there is none, -1, any candidate's features stand in."""
+        """Candidates by row; for -1, no candidate, the features of candidate 0."""
         places = tf.maximum(rows, 0)
         features = {name: tf.gather(values, places) for name, values in self._features.items()}
         described: Negatives = {"candidate": features, "candidate_row": rows}
@@ -214,7 +214,7 @@ class _Batches:
 
 
 class _IdDropout:
-    """Turns a share of the ids of both sides into unknown ones."""
+    """Replaces a share of the ids of both sides by out-of-vocabulary rows."""
 
     def __init__(self, config: Config) -> None:
         """Reads off which ids are dropped, and how often."""
@@ -226,9 +226,9 @@ class _IdDropout:
         }
 
     def applied(self, batch: TrainingBatch, step: tf.Tensor) -> TrainingBatch:
-        """The batch with ids dropped; those of negatives like those of positives.
+        """The batch with ids dropped, of negatives as often as of positives.
 
-        A model could else tell a negative by its having an id.
+        Otherwise a known id would give a negative away.
         """
         positives = [batch["query"], batch["candidate"]]
         negatives = [
@@ -249,7 +249,7 @@ class _IdDropout:
 
 
 def _drop_ids(rows: tf.Tensor, feature: Id, seed: tf.Tensor) -> tf.Tensor:
-    """Turns a share of the ids into an unknown one, whose row so learns to stand in."""
+    """Replaces a share of the ids by an out-of-vocabulary row, which so is trained."""
     draws = tf.random.stateless_uniform(tf.concat([[2], tf.shape(rows)], 0), seed)
     bucket = tf.cast(draws[1] * feature.oov_buckets, rows.dtype)
     return tf.where(draws[0] < feature.dropout, FIRST_OOV_ROW + bucket, rows)

@@ -1,8 +1,8 @@
-"""The pasts of queries, cut into windows that many training examples share.
+"""The positives of each query in their order, cut into windows that training examples share.
 
-The state of an ordered encoder at a place of a past depends on that place and those before it
-alone. So an epoch steps over windows of pasts, and each example points to the place of the last
-candidate before it: every position is trained on in one pass.
+The state of an ordered encoder at a place of a history depends on that place and those before it
+alone. So an epoch steps over windows, and each example points to the place of the last candidate
+before it: one pass trains on every position.
 """
 
 from typing import NamedTuple
@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from tfrs_twotower.features.history_encoders import SharedPasts
+from tfrs_twotower.features.history_encoders import SharedHistories
 from tfrs_twotower.keras import tf
 from tfrs_twotower.schema.prepared import CANDIDATE_ROW, LABEL, QUERY_ROW, TIMESTAMP_S
 
@@ -18,12 +18,12 @@ NOTHING_BEFORE = -1
 _KEYS = (QUERY_ROW, CANDIDATE_ROW, TIMESTAMP_S, LABEL)
 
 
-class Pasts(NamedTuple):
+class HistoryWindows(NamedTuple):
     """Windows over the positives of each query, and the examples that belong to each window.
 
     A query's positives are cut from the newest end into windows of `length`, so that the newest
     window is as long as can be. With `length` 3, a query that has the positives a b c d e (their
-    id rows) and an example of a candidate it dislikes, x, between d and e:
+    id rows) and an explicit negative, x, between d and e:
 
         events   a    b    c    d    x    e
         known    0    1    2    3    4    4     positives before the event
@@ -44,8 +44,8 @@ class Pasts(NamedTuple):
         examples: dict[str, np.ndarray],
         id_rows: npt.NDArray[np.integer],
         length: int,
-    ) -> "Pasts":
-        """Cuts the pasts of all queries.
+    ) -> "HistoryWindows":
+        """Cuts the positives of all queries.
 
         Args:
             examples: Of one split: keys of the layout, one query's in the order of events where
@@ -64,7 +64,7 @@ class Pasts(NamedTuple):
         places = np.where(events.known > 0, places, NOTHING_BEFORE)
         by_window = np.argsort(windows, kind="stable")
         windows = windows[by_window]
-        # A window that no example stands in is left out.
+        # A window that no example points to is left out.
         firsts = np.flatnonzero(_changes(windows))
         return cls(
             rows[windows[firsts]],
@@ -134,29 +134,31 @@ class _Cuts(NamedTuple):
         return self.last_window[query] - from_last, number - first
 
 
-class PastsTable(NamedTuple):
-    """`Pasts` as tensors."""
+class WindowsTable(NamedTuple):
+    """`HistoryWindows` as tensors."""
 
     rows: tf.Tensor
     examples: tf.Tensor
     places: tf.Tensor
     starts: tf.Tensor
 
-    def of_windows(self, windows: tf.Tensor) -> tuple[tf.Tensor, SharedPasts]:
+    def of_windows(self, windows: tf.Tensor) -> tuple[tf.Tensor, SharedHistories]:
         """What a batch of windows holds.
 
         Args:
             windows: `[num_windows]` int.
 
         Returns:
-            Positions of its examples `[batch]` int64, and the pasts that these share.
+            Positions of its examples `[batch]` int64, and the histories that these share.
         """
         entries = tf.ragged.range(
             tf.gather(self.starts, windows), tf.gather(self.starts, windows + 1)
         )
         places = tf.gather(self.places, entries.values)
-        pasts = tf.cast(entries.value_rowids(), tf.int32)
-        shared = SharedPasts(tf.gather(self.rows, windows), tf.stack([pasts, places], axis=1))
+        histories = tf.cast(entries.value_rowids(), tf.int32)
+        shared = SharedHistories(
+            tf.gather(self.rows, windows), tf.stack([histories, places], axis=1)
+        )
         return tf.gather(self.examples, entries.values), shared
 
 

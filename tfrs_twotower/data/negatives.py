@@ -1,7 +1,7 @@
-"""Which candidates a training example is set against, drawn without state.
+"""The negatives of a training batch, drawn without state.
 
 Every draw is a function of a seed, so a training that is resumed draws what an uninterrupted one
-draws. Rows are candidate rows; -1 stands where there is no negative.
+draws. Rows are candidate rows; -1 means no negative.
 """
 
 from typing import NamedTuple
@@ -75,13 +75,14 @@ class PairTable(NamedTuple):
         wanted = tf.cast(query_rows, tf.int64) * self.corpus_size + tf.cast(
             candidate_rows, tf.int64
         )
+        # A pair above all others is looked for behind the last key.
         closed = tf.concat([self.keys, [tf.int64.max]], 0)
         place = tf.reshape(tf.searchsorted(self.keys, tf.reshape(wanted, [-1])), tf.shape(wanted))
         return tf.gather(closed, place) == wanted
 
 
 def num_implicit(loss: Loss, num_positives: int, num_explicit: int) -> int:
-    """Implicit negatives of each positive, as the config says or by its default."""
+    """Implicit negatives of each positive: the config's number or its default."""
     if loss.implicit_negatives is not None:
         return loss.implicit_negatives
     if loss.kind == "softmax" or num_explicit >= FEW_EXPLICIT * num_positives:
@@ -111,7 +112,7 @@ def draw_implicit(
     Args:
         query_rows: `[batch]` integers.
         n: Draws for each query.
-        known_positives: What the queries like.
+        known_positives: Train positives by query.
         seed: `[2]` integers.
 
     Returns:
@@ -130,17 +131,19 @@ def draw_explicit(
     Args:
         query_rows: `[batch]` integers.
         n: Draws for each query.
-        explicit_negatives: What the queries dislike.
+        explicit_negatives: Pairs labelled 0 in train, by query.
         seed: `[2]` integers.
 
     Returns:
         `[batch, n]` int32 rows; -1 for a query without explicit negatives.
     """
-    disliked = explicit_negatives.of_queries(query_rows)
-    length = tf.cast(disliked.row_lengths(), tf.float64)[:, tf.newaxis]
+    negatives = explicit_negatives.of_queries(query_rows)
+    length = tf.cast(negatives.row_lengths(), tf.float64)[:, tf.newaxis]
+    # In float32 a draw just below 1 times the length of a long list rounds up to the length.
     draws = tf.random.stateless_uniform([tf.shape(query_rows)[0], n], seed, dtype=tf.float64)
-    places = disliked.row_starts()[:, tf.newaxis] + tf.cast(draws * length, tf.int64)
-    padded = tf.concat([disliked.values, [NO_ROW]], 0)
+    places = negatives.row_starts()[:, tf.newaxis] + tf.cast(draws * length, tf.int64)
+    # A last query without explicit negatives begins behind the last of the values.
+    padded = tf.concat([negatives.values, [NO_ROW]], 0)
     last = tf.size(padded, tf.int64) - 1
     return tf.where(length > 0, tf.gather(padded, tf.minimum(places, last)), NO_ROW)
 
@@ -176,9 +179,9 @@ class NegativeSampler:
         """Decides what is drawn.
 
         Args:
-            loss: What is asked for.
-            known_positives: What the queries like in train.
-            explicit_negatives: What they dislike.
+            loss: Kinds and numbers of negatives.
+            known_positives: Train positives by query.
+            explicit_negatives: Pairs labelled 0 in train, by query.
             mined: `[num_queries, num_mined]` candidate rows or -1; None before the first mining.
             seed: Of all draws.
 
@@ -186,7 +189,7 @@ class NegativeSampler:
             UserError: If a loss that needs negatives gets none.
         """
         self._known_positives = known_positives
-        # What is both liked and disliked is liked.
+        # A pair labelled both 1 and 0 is a positive.
         self._explicit_negatives = explicit_negatives.without(known_positives)
         self._seed = seed
         self._num_uniform = loss.uniform_negatives
@@ -205,13 +208,13 @@ class NegativeSampler:
             )
 
     def known_positives(self, query_rows: tf.Tensor) -> tf.RaggedTensor | None:
-        """`[batch, (num_known)]` what the queries like, where the loss masks it."""
+        """`[batch, (num_known)]` known positives, if the loss masks them."""
         if not self._masks_known_positives:
             return None
         return self._known_positives.of_queries(query_rows)
 
     def uniform(self, step: tf.Tensor) -> tf.Tensor | None:
-        """`[num_uniform]` rows for the whole batch, where the loss wants some."""
+        """`[num_uniform]` rows for the whole batch, if the loss has uniform negatives."""
         if not self._num_uniform:
             return None
         return draw_uniform(

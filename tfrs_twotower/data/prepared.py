@@ -181,7 +181,7 @@ class PreparedData:
     def examples_to_train(self) -> Arrays:
         """Reads the examples of the train split, without what training finds for itself.
 
-        An ordered history is cut from the pasts of all queries; only mining reads it.
+        Ordered histories are cut from the positives of all queries; only mining reads those stored.
         """
         return self._examples("train", {**_KEYS, **_specs(self.features_to_train)})
 
@@ -283,7 +283,7 @@ def _read_records(files: list[Path], specs: Mapping[str, tf.TensorSpec]) -> Arra
 
     def parse(serialized: tf.Tensor) -> dict[str, tf.Tensor]:
         parsed = tf.io.parse_example(serialized, columns)
-        keep = {layout.TIMESTAMP_S}
+        keep = {layout.TIMESTAMP_S}  # Seconds from 2038 on exceed int32.
         return {
             name: tf.cast(values, tf.int32)
             if values.dtype == tf.int64 and name not in keep

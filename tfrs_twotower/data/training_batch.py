@@ -1,7 +1,7 @@
-"""What a training batch holds: the one place that says so.
+"""The contents of a training batch.
 
-A batch is a nested mapping. What concerns the examples themselves stands at its top, the inputs of
-each tower in a mapping of their own, and negatives in smaller batches with the same keys:
+A batch is a nested mapping. Values of the examples are at the top, the inputs of each tower in a
+mapping of their own, and negatives in smaller batches with the same keys:
 
     query              encoded features of the queries, by name
     candidate          encoded features of the examples' candidates, by name
@@ -19,15 +19,15 @@ each tower in a mapping of their own, and negatives in smaller batches with the 
         candidate_row  [batch, num_own]; -1 where there is none
 
 So `model.query_tower(batch["query"])` and `model.candidate_tower(batch["candidate"])` embed the
-examples of any batch. A feature is `[batch, ...]` as `Encoder.encoded_specs` says; only an ordered
-history is a `SharedPasts` of all examples.
+examples of any batch. A feature is `[batch, ...]` as in `Encoder.encoded_specs`; only an ordered
+history is a `SharedHistories` of all examples.
 
 `tf.data`, Keras' `fit` and `tf.distribute` take nested mappings as they are.
 """
 
 from typing import NotRequired, TypedDict
 
-from tfrs_twotower.features.history_encoders import SharedPasts
+from tfrs_twotower.features.history_encoders import SharedHistories
 from tfrs_twotower.keras import tf
 
 
@@ -42,7 +42,7 @@ class Negatives(TypedDict):
 class TrainingBatch(TypedDict):
     """See the module."""
 
-    query: dict[str, tf.Tensor | SharedPasts]
+    query: dict[str, tf.Tensor | SharedHistories]
     candidate: dict[str, tf.Tensor]
     candidate_row: tf.Tensor
     weight: tf.Tensor

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from tfrs_twotower.features.encoding import PADDING_ROW, TIMESTAMP_PART_ROWS
-from tfrs_twotower.features.history_encoders import SharedPasts, history_encoder
+from tfrs_twotower.features.history_encoders import SharedHistories, history_encoder
 from tfrs_twotower.keras import keras, tf
 from tfrs_twotower.schema.features import (
     WITH_VOCABULARY,
@@ -27,11 +27,11 @@ INITIAL_SCALE = 0.05
 class UntrainedRowsAtZero(keras.initializers.Initializer):
     """Uniform rows, but zero for padding and out-of-vocabulary rows.
 
-    Whether those rows are ever trained is the data's affair: an unknown id by `dropout`, rare
-    tokens and candidates without a train positive where there are some, the padding row where
-    `missing` is `indicator`. At zero an untrained row adds nothing to the other features instead
-    of noise, and a warm start tells by it that there is nothing to carry over. A trained row
-    leaves zero at its first step; `tfrs_twotower.models.towers.normalized` sees to it that it can.
+    Whether such a row is ever trained depends on the data: the unknown id by `dropout`, rare tokens
+    and candidates without a train positive, the padding row with `missing: indicator`. A row that
+    is not trained adds nothing to the other features at zero, and noise anywhere else; and a warm
+    start recognises it. A row that is trained leaves zero at its first step, for which
+    `tfrs_twotower.models.towers.normalized` bounds the gradient.
     """
 
     def __init__(self, num_zero_rows: int, seed: int) -> None:
@@ -83,7 +83,7 @@ class DenseFeatures(keras.layers.Layer):
     """Concatenates the dense vectors of all features of a tower, in the order of the config.
 
     Call argument: encoded features by name (see `Encoder.encoded_specs`); in training an ordered
-    history may be a `SharedPasts`. Result: `[batch, width]` float32.
+    history may be a `SharedHistories`. Result: `[batch, width]` float32.
     """
 
     def __init__(
@@ -128,7 +128,7 @@ class DenseFeatures(keras.layers.Layer):
         }
 
     def call(
-        self, encoded: Mapping[str, tf.Tensor | SharedPasts], training: bool | None = None
+        self, encoded: Mapping[str, tf.Tensor | SharedHistories], training: bool | None = None
     ) -> tf.Tensor:
         """See the class."""
         vectors = [
@@ -162,7 +162,7 @@ class DenseFeatures(keras.layers.Layer):
                 return _with_indicator(encoded, feature)
 
     def _pool(self, name: str, feature: Feature, rows: tf.Tensor) -> tf.Tensor:
-        """The mean over the rows that are there; for an empty list, what `missing` says."""
+        """The mean over the rows but padding; for an empty list the vector of `missing`."""
         table, num_lists = self._tables[name], tf.shape(rows)[0]
         places = tf.where(rows != PADDING_ROW)
         # Looking each row up once makes a step of long lists four times as fast.
@@ -198,28 +198,28 @@ class OrderedHistory(keras.layers.Layer):
         if feature.missing == "indicator":
             self._nothing = self.add_weight("nothing", [units], initializer="zeros")
 
-    def call(self, history: tf.Tensor | SharedPasts, training: bool | None = None) -> tf.Tensor:
-        """Encodes pasts.
+    def call(self, history: tf.Tensor | SharedHistories, training: bool | None = None) -> tf.Tensor:
+        """Encodes histories.
 
         Args:
-            history: `[batch, length]` int candidate id rows, padding at the end, of which each
-                example stands behind the last candidate; or pasts that examples share.
+            history: `[batch, length]` int candidate id rows, padding at the end, read up to the
+                last candidate; or histories that examples share.
             training: Whether dropout is active.
 
         Returns:
             `[batch, units]` float32.
         """
-        rows, places = history if isinstance(history, SharedPasts) else _own_pasts(history)
+        rows, places = history if isinstance(history, SharedHistories) else _unshared(history)
         states = self._encoder(self._table(rows), training=training)
         of_example = tf.gather_nd(states, tf.maximum(places, 0))
         return tf.where(places[:, 1:] >= 0, of_example, self._nothing)
 
 
-def _own_pasts(rows: tf.Tensor) -> SharedPasts:
-    """One past for each example, read up to its last candidate."""
+def _unshared(rows: tf.Tensor) -> SharedHistories:
+    """One history for each example, read up to its last candidate."""
     is_there = tf.cast(rows != PADDING_ROW, tf.int32)
     last = tf.reduce_sum(is_there, axis=1) - 1
-    return SharedPasts(rows, tf.stack([tf.range(tf.shape(rows)[0]), last], axis=1))
+    return SharedHistories(rows, tf.stack([tf.range(tf.shape(rows)[0]), last], axis=1))
 
 
 def _known(table: keras.layers.Embedding, feature: Feature, rows: tf.Tensor) -> tf.Tensor:
@@ -241,7 +241,7 @@ def _normalize(encoded: tf.Tensor, feature: Number, statistics: NumberStatistics
 
 
 def _with_indicator(values: tf.Tensor, feature: Feature) -> tf.Tensor:
-    """Zeros for missing values and, where the rule is `indicator`, a 0/1 column that says so."""
+    """Zeros for missing values and, where the rule is `indicator`, a 0/1 column that marks them."""
     is_missing = tf.reduce_any(tf.math.is_nan(values), axis=1, keepdims=True)
     values = tf.where(is_missing, tf.zeros_like(values), values)
     if feature.missing != "indicator":

@@ -4,10 +4,10 @@ from tfrs_twotower.keras import keras, tf
 
 
 class ResumableDropout(keras.layers.Layer):
-    """Dropout whose random state is in checkpoints, which that of Keras' own layer is not."""
+    """Dropout whose random state is in checkpoints; that of Keras' own layer is not."""
 
     def __init__(self, rate: float, seed: int) -> None:
-        """Drops a share of `rate`, in an order that `seed` decides."""
+        """Drops a share of `rate` of the entries, drawn by `seed`."""
         super().__init__()
         self._rate = rate
         self._generator = tf.random.Generator.from_seed(seed)

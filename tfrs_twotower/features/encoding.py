@@ -86,7 +86,7 @@ class Vocabulary(tf.Module):
         self._oov_buckets = oov_buckets
         self._is_empty = tf.io.gfile.stat(str(path)).length == 0
         self._table = tf.lookup.StaticHashTable(
-            # TensorFlow has no empty table: one of the missing token stands in.
+            # TensorFlow has no empty table: this one holds the missing token alone.
             tf.lookup.KeyValueTensorInitializer([""], [-1], tf.string, tf.int64)
             if self._is_empty
             else tf.lookup.TextFileInitializer(
@@ -179,10 +179,10 @@ class Encoder(tf.Module):
         """Encodes a batch.
 
         Args:
-            raw: At least the features of this encoder, shaped as `raw_specs` say.
+            raw: At least the features of this encoder, shaped as in `raw_specs`.
 
         Returns:
-            Encoded features by name, shaped as `encoded_specs` say.
+            Encoded features by name, shaped as in `encoded_specs`.
         """
         encoded = {}
         for name, feature in self._features.items():

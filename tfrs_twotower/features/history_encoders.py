@@ -1,8 +1,8 @@
-"""Encoders of a query's past that read its candidates in their order.
+"""Encoders of a history that read its candidates in their order.
 
-An encoder is causal: what it says at a place depends on that place and those before it. So one
-pass over a past gives what was known before each of its events, and a training steps over all of
-them at once. A past stands at the front of its row; what follows is padding, which no place sees.
+An encoder is causal: its state at a place depends on that place and those before it. So one pass
+over a history gives the state before each of its events, and training steps over all of them at
+once. A history fills the front of its row; the padding behind it is read by no place.
 """
 
 from typing import NamedTuple
@@ -15,12 +15,12 @@ DEFAULT_BLOCKS, DEFAULT_HEADS, DEFAULT_DROPOUT = 2, 1, 0.1
 POSITION_SCALE = 0.02
 
 
-class SharedPasts(NamedTuple):
-    """An ordered history as training batches hold it: pasts that several examples share.
+class SharedHistories(NamedTuple):
+    """An ordered history as training batches hold it: several examples share one.
 
-    rows: `[num_pasts, length]` int candidate id rows, padding at the end.
-    places: `[batch, 2]` int32; for each example its past, and at which place of it the example
-        stands: that of the last candidate before it, -1 before the first.
+    rows: `[num_histories, length]` int candidate id rows, padding at the end.
+    places: `[batch, 2]` int32; for each example its history, and the place there of the last
+        candidate before it, -1 before the first.
     """
 
     rows: tf.Tensor
@@ -106,6 +106,7 @@ class AttentiveHistory(keras.layers.Layer):
     def call(self, vectors: tf.Tensor, training: bool | None = None) -> tf.Tensor:
         """See `history_encoder`."""
         length = tf.shape(vectors)[1]
+        # As in SASRec: unscaled, a candidate would start no larger than its position does.
         states = self._scale * vectors + self._positions[:length]
         states = self._dropout(states, training=training)
         for block in self._blocks:
@@ -152,6 +153,7 @@ class AttentionBlock(keras.layers.Layer):
         size = int(queries.shape[-1])
         logits = tf.matmul(queries * size**-0.5, keys, transpose_b=True)
         is_before = tf.linalg.band_part(tf.ones(tf.shape(logits)[2:], tf.bool), -1, 0)
+        # Every place sees itself, so no row is all minimum; padding is behind and seen by none.
         weights = tf.nn.softmax(tf.where(is_before, logits, logits.dtype.min))
         weights = self._dropouts[0](weights, training=training)
         joined = tf.transpose(tf.matmul(weights, values), [0, 2, 1, 3])

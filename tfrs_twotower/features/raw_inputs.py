@@ -1,7 +1,7 @@
 """Tables of a models folder -> inputs of its models.
 
 `candidates` and `queries` hold raw features as people write them: text, lists, numbers, null where
-a value is missing. `encoding.raw_spec` says what the models take.
+a value is missing. `encoding.raw_spec` describes what the models take.
 """
 
 from collections.abc import Mapping

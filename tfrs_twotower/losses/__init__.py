@@ -4,9 +4,9 @@
 
 Positive: the candidate of the query's own example. Negative: a candidate that the loss pushes
 away: in-batch (the positive of another example), uniform (drawn from the whole corpus for the
-batch), or own (of one query: disliked, drawn, or mined). Accidental hit: a negative that is the
-very candidate of the positive. Known positive: a candidate that the query likes elsewhere in
-train. With the task's `mask` neither is a negative.
+batch), or own (of one query: explicit, implicit or mined). Accidental hit: a negative that is the
+example's own positive. Known positive: another positive of the query in train. The task's `mask`
+removes them from the negatives.
 """
 
 from tfrs_twotower.losses.hardest import hardest_in_batch

@@ -31,7 +31,7 @@ def hardest_in_batch(
         queries: `[num_queries, embedding_dim]`.
         candidates: `[num_candidates, embedding_dim]`.
         n: How many; of a batch with fewer candidates all are taken.
-        masks: Which candidates are no negatives.
+        masks: Which candidates are not negatives.
         correction: `[num_candidates]` taken off the scores. None: nothing.
     """
     num_queries = tf.shape(queries)[0]

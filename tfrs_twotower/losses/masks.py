@@ -1,6 +1,6 @@
-"""Which entries of the batch's score matrix are no negatives, found once a step.
+"""Which entries of the batch's score matrix are not negatives, found once a step.
 
-Candidates are put in an order in which equal identities stand together: the copies of a candidate
+Candidates are put in an order in which equal identities are adjacent: the copies of a candidate
 are then a range of columns, and a query's masked entries are a few ranges of its row.
 """
 
@@ -76,7 +76,7 @@ def known_places(
     candidate_ids: tf.Tensor,
     known_positives: tf.RaggedTensor | None = None,
 ) -> Masks:
-    """Masks the candidates that are a query's own positive or that it is known to like.
+    """Masks each query's own positive and known positives among the candidates.
 
     Args:
         positive_ids: `[num_queries]` identities of any dtype, as strings or rows.

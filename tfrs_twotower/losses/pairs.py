@@ -31,7 +31,7 @@ def margin_ranking(
     Args:
         positive_scores: `[num_queries]` floats.
         negative_scores: `[num_queries, num_negatives]`.
-        margin: By how much the positive is to win; positive, in units of the score.
+        margin: By how much the positive must beat a negative; > 0, in units of the score.
         sample_weight: `[num_queries, num_negatives]` or `[num_queries, 1]` weights >= 0 of the
             triplets, 0 where there is no negative. None: all 1.
         total_weight: Scalar to divide by in place of the sum of the weights, where the triplets

@@ -1,4 +1,4 @@
-"""The retrieval task: a TFRS task for two towers, anybody's or ours."""
+"""The retrieval task: a TFRS task for any two towers."""
 
 import math
 from collections.abc import Callable
@@ -64,7 +64,7 @@ class _Batch(NamedTuple):
 class RetrievalTask(keras.layers.Layer, tfrs.tasks.Task):
     """The training loss of two towers, a weighted mean over the batch.
 
-    Stands where `tfrs.tasks.Retrieval` would, in any `tfrs.Model`. Differences, all on purpose:
+    Takes the place of `tfrs.tasks.Retrieval` in any `tfrs.Model`. Differences, all on purpose:
     the loss is a mean and not a sum, so that it does not depend on the batch size; sampling
     probabilities are given as logarithms and never clipped; ranking metrics are computed over the
     whole corpus by `tfrs_twotower.evaluation.evaluate`, not batch by batch.
@@ -107,18 +107,18 @@ class RetrievalTask(keras.layers.Layer, tfrs.tasks.Task):
             learn_temperature: Whether to start from `temperature` and train its logarithm.
             bilateral_weight: Weight of the negatives in the softmax, > 0, see
                 `losses.sampled_softmax`. None: the plain softmax.
-            margin: By how much a positive is to win, in units of the score; of `margin`.
+            margin: By how much a positive must beat a negative, in units of the score.
             logq_correction: Whether the softmax corrects for how often a negative is drawn. Every
                 call then needs `candidate_log_q`.
-            mask: Which candidates of the batch are no negatives of a query: `accidental_hits`,
-                copies of its own positive, needs `candidate_ids`; `known_positives`, these and all
-                that the call names, needs `known_positives` too.
+            mask: Which candidates of the batch do not count as negatives of a query:
+                `accidental_hits`, copies of its own positive, needs `candidate_ids`;
+                `known_positives`, these and all that the call names, needs `known_positives` too.
             in_batch_negatives: Whether the softmax takes the positives of other queries for
                 negatives; false: only the candidates behind the first `batch`.
             hard_negatives: Keep the n best-scoring negatives of each query alone, all where the
                 batch has fewer. 0: all for the softmax, none for `margin` and `bpr`.
-            pair_scores: What stands in for the dot product in the losses of single pairs (`bce`,
-                `margin`, `bpr`); the softmax has no other score.
+            pair_scores: Replaces the dot product in the losses of single pairs (`bce`, `margin`,
+                `bpr`); the softmax has no other score.
             name: Of the layer.
 
         Raises:
@@ -202,11 +202,11 @@ class RetrievalTask(keras.layers.Layer, tfrs.tasks.Task):
             candidate_ids: `[num_candidates]` identities of any dtype.
             candidate_log_q: `[num_candidates]` log probabilities that one draw of the sampler of
                 all these negatives yields the candidate; see `losses.mixed_log_q`.
-            known_positives: `[batch, (num_known)]` identities >= 0 that are no negatives; needs
-                integer `candidate_ids`.
+            known_positives: `[batch, (num_known)]` identities >= 0 that do not count as negatives;
+                needs integer `candidate_ids`.
             own_negative_embeddings: `[batch, num_own, embedding_dim]` negatives of single queries.
             is_own_negative: `[batch, num_own]` bool, false where there is none. None: all true.
-            labels: `[batch]` 1 or 0, for `bce`. None: all 1, as the other kinds want them.
+            labels: `[batch]` 1 or 0, for `bce`. None: all 1; the other kinds take positives only.
             sample_weight: `[batch]` weights >= 0 of the examples. None: all 1.
 
         Returns:

@@ -8,8 +8,8 @@ import tensorflow as tf
 from tfrs_twotower.losses.masks import NOTHING_MASKED, Masks, known_places, own_places
 
 BLOCK_ROWS = 512
-# In the bilateral softmax, how far below the positive what stands for no negatives at all lies:
-# too far to be felt beside any negative, and finite.
+# In the bilateral softmax a constant logit this far below the positive keeps the log partition of a
+# query without negatives finite; beside any negative it is too small to matter.
 NOTHING_BELOW = 30.0
 
 Gradient = Callable[[tf.Tensor], tuple[tf.Tensor, ...]]
@@ -135,7 +135,7 @@ def sampled_softmax(
         temperature: Positive scalar; may be a variable that is learned.
         correction: `[num_candidates]` finite logarithms `log n(j)`; see `log_expected_count`. None:
             no logQ correction.
-        masks: Which entries are no negatives.
+        masks: Which entries are not negatives.
         positive_is_negative_too: Whether each query's positive has a column of its own among the
             negatives, neither masked nor corrected: it then counts there, which saves a mask.
         own_logits: `[num_queries, num_own]` logits of negatives of the query's own, -inf where
@@ -195,7 +195,7 @@ def normalized_weight(
 
 
 def check_one_a_candidate(name: str, values: tf.Tensor, embeddings: tf.Tensor) -> None:
-    """Refuses values that are not one a candidate, as far as static shapes tell."""
+    """Refuses values that are not one per candidate, as far as static shapes show."""
     if not values.shape.is_compatible_with(embeddings.shape[:1]):
         raise ValueError(
             f"`{name}` must hold one value per candidate: expected shape {embeddings.shape[:1]}, "
@@ -213,7 +213,7 @@ def _weighted_log_partition(
 ) -> tf.Tensor:
     """`sum_i weight_i * log(sum_j exp(q_i . c_j - correction_j) + sum_m exp(apart_im))`.
 
-    Differentiable by queries, candidates and what stands apart.
+    Differentiable by queries, candidates and `apart`, the logits that have no column of their own.
     """
 
     @tf.custom_gradient

@@ -56,7 +56,7 @@ class TrilinearQueryTower(keras.Model):
         """The query embedding of users in their moments.
 
         Args:
-            user: `[batch, embedding_dim]` what `user` said.
+            user: `[batch, embedding_dim]` from `user`.
             encoded: Encoded context features by name.
             training: Whether dropout is active.
 

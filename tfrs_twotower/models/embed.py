@@ -1,10 +1,11 @@
-"""Encoded features of many entries -> their embeddings."""
+"""The embeddings of many entries."""
+
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from tfrs_twotower.data.prepared import Arrays
-from tfrs_twotower.keras import keras
+from tfrs_twotower.keras import keras, tf
 from tfrs_twotower.schema import TrainingDiverged
 
 EMBED_BATCH = 4096
@@ -12,18 +13,29 @@ EMBED_BATCH = 4096
 Floats = npt.NDArray[np.float32]
 
 
-def embed(tower: keras.Model, encoded: Arrays) -> Floats:
-    """Embeddings of encoded features, `[num_entries, embedding_dim]`, batch by batch.
+def embed(tower: keras.Model, inputs: Any, *, batch_size: int = EMBED_BATCH) -> Floats:
+    """Embeddings of many entries, batch by batch, without dropout.
+
+    Args:
+        tower: Any Keras model: inputs of a batch -> `[batch, embedding_dim]` floats.
+        inputs: What the tower takes, of all entries: an array or a nested mapping of arrays, each
+            `[num_entries, ...]`.
+        batch_size: Entries of a call.
+
+    Returns:
+        `[num_entries, embedding_dim]` float32.
 
     Raises:
-        TrainingDiverged: If one is not finite; NaN would rank first.
+        TrainingDiverged: If an embedding is not finite; NaN would rank first.
     """
-    size = len(next(iter(encoded.values())))
-    batches = (
-        {name: values[first : first + EMBED_BATCH] for name, values in encoded.items()}
-        for first in range(0, size, EMBED_BATCH)
+    size = len(tf.nest.flatten(inputs)[0])
+
+    def batch_from(first: int) -> Any:
+        return tf.nest.map_structure(lambda values: values[first : first + batch_size], inputs)
+
+    embeddings = np.concatenate(
+        [tower(batch_from(first), training=False) for first in range(0, size, batch_size)]
     )
-    embeddings = np.concatenate([tower(batch, training=False) for batch in batches])
     if not np.isfinite(embeddings).all():
         raise TrainingDiverged.because(f"the {tower.name} gives values that are not finite")
     return embeddings

@@ -49,7 +49,7 @@ class Tower(keras.Model):
     def __init__(
         self, features: DenseFeatures, config: TowerConfig, embedding_dim: int, seed: int, name: str
     ) -> None:
-        """Stacks the layers; weights start as `seed` says."""
+        """Stacks the layers; `seed` decides the initial weights and the dropout."""
         super().__init__(name=name)
         self._dense_features = features
         self._embedding_dim = embedding_dim
@@ -96,7 +96,7 @@ def normalized(vectors: tf.Tensor) -> tf.Tensor:
     The gradient of x / |x| grows like 1 / |x|. A row that starts at zero and is a tower's whole
     output, such as the unknown id of a lone id feature, would get a first gradient a million times
     as large as the next (TensorFlow's own bound is 1e-6). Adam divides by the root of a mean of
-    squares that remembers it for thousands of steps, and the row stands still. With Adam(0.003)
+    squares that remembers it for thousands of steps, and the row hardly moves. With Adam(0.003)
     its cosine to a noisy target after 100 steps is 0.48 with the bound 1e-6, 0.85 with 1e-3, and
     0.96 with 0.01, as if the row had started at random (0.97). Other rows of an embedding table
     start eight to sixteen times as long as 0.01 (8 to 32 dimensions) and are brought to length 1.

@@ -1,9 +1,9 @@
-"""Windows over pasts: every example points at what its query had right before it."""
+"""Windows over positives: every example points at what its query had right before it."""
 
 import numpy as np
 import pytest
 
-from tfrs_twotower.data.history_windows import Pasts, PastsTable
+from tfrs_twotower.data.history_windows import HistoryWindows, WindowsTable
 from tfrs_twotower.keras import tf
 
 
@@ -14,13 +14,13 @@ def examples(rows: list[tuple[int, int, int, int]]) -> dict[str, np.ndarray]:
     return dict(zip(names, columns, strict=True))
 
 
-def seen_by(pasts: Pasts, num_examples: int) -> list[list[int]]:
+def seen_by(windows: HistoryWindows, num_examples: int) -> list[list[int]]:
     """For each example what its window shows up to its place."""
     found: list[list[int]] = [[] for _ in range(num_examples)]
-    for window in range(len(pasts)):
-        for entry in range(pasts.starts[window], pasts.starts[window + 1]):
-            upto = pasts.places[entry] + 1
-            found[pasts.examples[entry]] = pasts.rows[window, :upto].tolist()
+    for window in range(len(windows)):
+        for entry in range(windows.starts[window], windows.starts[window + 1]):
+            upto = windows.places[entry] + 1
+            found[windows.examples[entry]] = windows.rows[window, :upto].tolist()
     return found
 
 
@@ -43,21 +43,21 @@ def test_each_example_sees_the_positives_before_it_oldest_first():
     rows = [(4, 0, 30, 1), (4, 1, 10, 1), (7, 2, 5, 1), (4, 2, 20, 0), (4, 3, 40, 1)]
     ids = np.array([10, 11, 12, 13])
 
-    pasts = Pasts.of(examples(rows), ids, length=3)
+    windows = HistoryWindows.of(examples(rows), ids, length=3)
 
     # Query 4: candidate 1 at 10, (2 disliked at 20), 0 at 30, 3 at 40.
-    assert seen_by(pasts, 5) == [[11], [], [], [11], [11, 10]]
+    assert seen_by(windows, 5) == [[11], [], [], [11], [11, 10]]
 
 
 def test_a_long_past_is_cut_into_windows_of_which_the_newest_is_full():
     rows = [(0, candidate, candidate, 1) for candidate in range(5)]
     ids = np.arange(10, 15)
 
-    pasts = Pasts.of(examples(rows), ids, length=3)
+    windows = HistoryWindows.of(examples(rows), ids, length=3)
 
-    assert pasts.rows.tolist() == [[10, 11, 0], [12, 13, 14]]
+    assert windows.rows.tolist() == [[10, 11, 0], [12, 13, 14]]
     # Candidate 2 sees the end of the older window, candidate 3 the start of the newer one.
-    assert seen_by(pasts, 5) == [[], [10], [10, 11], [12], [12, 13]]
+    assert seen_by(windows, 5) == [[], [10], [10, 11], [12], [12, 13]]
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -76,10 +76,10 @@ def test_random_logs_agree_with_the_definition(seed):
     ids = draw.permutation(9) + 2
     length = 4
 
-    seen = seen_by(Pasts.of(examples(rows), ids, length), len(rows))
+    seen = seen_by(HistoryWindows.of(examples(rows), ids, length), len(rows))
 
     for found, expected in zip(seen, by_definition(rows, ids.tolist()), strict=True):
-        # A window may begin later than the past, but holds its end, and all that its query has.
+        # A window may begin later than the history, but holds its end, and all that its query has.
         assert expected[len(expected) - len(found) :] == found
         assert bool(found) == bool(expected)
         assert len(found) <= length
@@ -88,39 +88,39 @@ def test_random_logs_agree_with_the_definition(seed):
 def test_every_example_belongs_to_one_window():
     rows = [(q, c, 10 * q + c, (q + c) % 3 > 0) for q in range(5) for c in range(7)]
 
-    pasts = Pasts.of(examples(rows), np.arange(7) + 2, length=3)
+    windows = HistoryWindows.of(examples(rows), np.arange(7) + 2, length=3)
 
-    assert sorted(pasts.examples.tolist()) == list(range(len(rows)))
-    assert pasts.starts[0] == 0
-    assert (np.diff(pasts.starts) > 0).all()
+    assert sorted(windows.examples.tolist()) == list(range(len(rows)))
+    assert windows.starts[0] == 0
+    assert (np.diff(windows.starts) > 0).all()
 
 
 def test_a_query_that_likes_nothing_has_an_empty_past():
     rows = [(0, 1, 5, 0), (0, 2, 6, 0)]
 
-    pasts = Pasts.of(examples(rows), np.arange(3) + 2, length=3)
+    windows = HistoryWindows.of(examples(rows), np.arange(3) + 2, length=3)
 
-    assert pasts.rows.tolist() == [[0, 0, 0]]
-    assert pasts.places.tolist() == [-1, -1]
+    assert windows.rows.tolist() == [[0, 0, 0]]
+    assert windows.places.tolist() == [-1, -1]
 
 
 def test_the_same_candidate_twice_in_a_second_does_not_see_itself():
     rows = [(0, 1, 5, 1), (0, 2, 6, 1), (0, 2, 6, 1)]
 
-    pasts = Pasts.of(examples(rows), np.arange(3) + 2, length=4)
+    windows = HistoryWindows.of(examples(rows), np.arange(3) + 2, length=4)
 
-    assert seen_by(pasts, 3) == [[], [3], [3]]
+    assert seen_by(windows, 3) == [[], [3], [3]]
 
 
 def test_a_batch_of_windows_holds_their_examples_and_nothing_else():
     rows = [(q, c, 10 * q + c, 1) for q in range(3) for c in range(4)]
-    pasts = Pasts.of(examples(rows), np.arange(4) + 2, length=4)
-    table = PastsTable(*map(tf.constant, pasts))
+    windows = HistoryWindows.of(examples(rows), np.arange(4) + 2, length=4)
+    table = WindowsTable(*map(tf.constant, windows))
 
-    positions, (of_pasts, places) = table.of_windows(tf.constant([2, 0]))
+    positions, (histories, places) = table.of_windows(tf.constant([2, 0]))
 
     assert sorted(positions.numpy().tolist()) == [0, 1, 2, 3, 8, 9, 10, 11]
-    assert of_pasts.numpy().tolist() == [[2, 3, 4, 5], [2, 3, 4, 5]]
+    assert histories.numpy().tolist() == [[2, 3, 4, 5], [2, 3, 4, 5]]
     by_example = dict(zip(positions.numpy().tolist(), places.numpy().tolist(), strict=True))
     assert by_example[8] == [0, -1]
     assert by_example[11] == [0, 2]

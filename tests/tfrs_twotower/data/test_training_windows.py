@@ -1,4 +1,4 @@
-"""Training batches of an ordered history: whole windows of pasts, each example once an epoch."""
+"""Training batches of an ordered history: whole windows, each example once an epoch."""
 
 import numpy as np
 import pytest
@@ -52,17 +52,17 @@ def sequences(folder, asked: Config) -> dict[int, list[int]]:
     return found
 
 
-def test_each_example_has_the_profile_and_the_past_of_its_user(folder):
+def test_each_example_has_the_profile_and_the_history_of_its_user(folder):
     asked = config()
     of_user = sequences(folder, asked)
     ids = PreparedData(folder, asked).corpus().features["item"]
 
     for batch in batches(folder, asked, range(2)):
-        pasts, places = (values.numpy() for values in batch["query"]["recent"])
-        for user, row, (past, place) in zip(
+        histories, places = (values.numpy() for values in batch["query"]["recent"])
+        for user, row, (history, place) in zip(
             batch["query"]["user"].numpy(), batch["candidate_row"].numpy(), places, strict=True
         ):
-            seen = pasts[past, : place + 1].tolist()
+            seen = histories[history, : place + 1].tolist()
             before = of_user[int(user)]
             # What was seen is followed by the candidate itself.
             follows = [
@@ -130,9 +130,10 @@ def test_a_resumed_training_sees_what_an_uninterrupted_one_sees(folder):
 @pytest.mark.parametrize(
     "loss", ["{kind: softmax}", "{kind: bce}", "{kind: bpr}", "{uniform_negatives: 5}"]
 )
-def test_every_loss_trains_on_pasts(folder, loss):
+def test_every_loss_trains_on_windows(folder, loss):
     asked = config(f"loss={loss}")
-    model = build_model(PreparedData(folder, asked))
+    data = PreparedData(folder, asked)
+    model = build_model(data)
 
-    for batch in batches(folder, asked, range(1))[:2]:
+    for batch in training_batches(data.examples_to_train(), data.corpus(), asked, range(1)).take(2):
         assert np.isfinite(model.compute_loss(batch, training=True).numpy())

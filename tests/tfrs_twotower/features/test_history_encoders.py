@@ -1,10 +1,10 @@
-"""Encoders that read a past in its order."""
+"""Encoders that read a history in its order."""
 
 import numpy as np
 import pytest
 
 from tfrs_twotower.features.dense import DenseFeatures
-from tfrs_twotower.features.history_encoders import SharedPasts, history_encoder
+from tfrs_twotower.features.history_encoders import SharedHistories, history_encoder
 from tfrs_twotower.keras import tf
 from tfrs_twotower.schema.features import History
 
@@ -83,15 +83,15 @@ def test_padding_says_nothing(feature):
 
 
 @pytest.mark.parametrize("feature", ORDERED)
-def test_places_of_one_pass_are_pasts_cut_short(feature):
-    """What one pass says of each place is what serving says of the past up to there."""
+def test_places_of_one_pass_are_histories_cut_short(feature):
+    """One pass gives at each place what serving gives for the history up to there."""
     features = layer(feature)
     past = [2, 3, 4, 5, 6]
     cut = [past[: 1 + place] + [0] * (LENGTH - 1 - place) for place in range(LENGTH)]
 
     one_by_one = features({"past": tf.constant(cut)})
     places = tf.constant([[1, place] for place in range(LENGTH)])
-    at_once = features({"past": SharedPasts(tf.constant([[8, 8, 8, 8, 8], past]), places)})
+    at_once = features({"past": SharedHistories(tf.constant([[8, 8, 8, 8, 8], past]), places)})
 
     np.testing.assert_allclose(at_once, one_by_one, atol=1e-5)
 
@@ -102,7 +102,7 @@ def test_an_empty_past_is_the_zero_vector(feature):
 
     served = features({"past": tf.zeros([2, LENGTH], tf.int64)})
     trained = features(
-        {"past": SharedPasts(tf.constant([[2, 3, 0, 0, 0]]), tf.constant([[0, -1]]))}
+        {"past": SharedHistories(tf.constant([[2, 3, 0, 0, 0]]), tf.constant([[0, -1]]))}
     )
 
     assert not np.any(served)
