@@ -12,6 +12,7 @@ from tfrs_twotower.data.prepared import Arrays, Corpus, ordered_history
 from tfrs_twotower.data.training_batch import Negatives, TrainingBatch
 from tfrs_twotower.features.encoding import FIRST_OOV_ROW
 from tfrs_twotower.features.history_encoders import SharedHistories
+from tfrs_twotower.features.seeds import seed_of
 from tfrs_twotower.keras import tf
 from tfrs_twotower.schema import Config
 from tfrs_twotower.schema import prepared as layout
@@ -129,7 +130,7 @@ def _units(examples: Arrays, corpus: Corpus, config: Config, size: int, steps: i
 def _steps_of(epoch: tf.Tensor, *, units: _Units, steps: int, seed: int) -> tf.data.Dataset:
     """The units of each step of an epoch."""
     order = tf.random.experimental.stateless_shuffle(
-        tf.range(units.num_units), seed=tf.stack([tf.constant(seed, tf.int64), epoch])
+        tf.range(units.num_units), seed=tf.stack([epoch, seed_of(seed, "order")])
     )
     # Windows longer than a batch come up more than once in an epoch.
     chosen = tf.gather(order, tf.range(steps * units.per_step) % units.num_units)
@@ -230,21 +231,14 @@ class _IdDropout:
 
         Otherwise a known id would give a negative away.
         """
-        positives = [batch["query"], batch["candidate"]]
-        negatives = [
-            batch[group]["candidate"]
-            for group in ("uniform_negatives", "own_negatives")
-            if group in batch
-        ]
-        for number, (name, feature) in enumerate(self._dropped.items()):
-            for stream, sides in (
-                (number, positives),
-                (number + len(self._dropped), negatives),
-            ):
-                for features in sides:
-                    if name in features:
-                        seed = tf.stack([step, self._seed + stream])
-                        features[name] = _drop_ids(features[name], feature, seed)
+        groups = {"query": batch["query"], "candidate": batch["candidate"]}
+        for group in ("uniform_negatives", "own_negatives"):
+            if group in batch:
+                groups[group] = batch[group]["candidate"]
+        for group, features in groups.items():
+            for name in features.keys() & self._dropped.keys():
+                seed = tf.stack([step, seed_of(self._seed, f"id_dropout/{group}")])
+                features[name] = _drop_ids(features[name], self._dropped[name], seed)
         return batch
 
 

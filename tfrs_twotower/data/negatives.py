@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from tfrs_twotower.features.seeds import seed_of
 from tfrs_twotower.keras import tf
 from tfrs_twotower.losses import mixed_log_q
 from tfrs_twotower.schema import UserError
@@ -17,7 +18,6 @@ from tfrs_twotower.schema.loss import Loss
 NO_ROW = -1
 FEW_EXPLICIT = 0.3  # Explicit negatives per positive under which implicit ones are drawn.
 DEFAULT_IMPLICIT = 4
-SEED_OFFSET = 1_000_000  # Apart from the seeds of the dropout of ids.
 
 Ints = npt.NDArray[np.int64]
 
@@ -218,22 +218,22 @@ class NegativeSampler:
         if not self._num_uniform:
             return None
         return draw_uniform(
-            [self._num_uniform], self._known_positives.corpus_size, self._seed_of(step, 0)
+            [self._num_uniform], self._known_positives.corpus_size, self._seed_of(step, "uniform")
         )
 
     def own(self, query_rows: tf.Tensor, step: tf.Tensor) -> tf.Tensor | None:
         """`[batch, num_own]` rows or -1: explicit, implicit, then mined negatives."""
         drawn = []
         if self._num_explicit:
-            seed = self._seed_of(step, 1)
+            seed = self._seed_of(step, "explicit")
             drawn.append(
                 draw_explicit(query_rows, self._num_explicit, self._explicit_negatives, seed)
             )
         if self._num_implicit:
-            seed = self._seed_of(step, 2)
+            seed = self._seed_of(step, "implicit")
             drawn.append(draw_implicit(query_rows, self._num_implicit, self._known_positives, seed))
         if self._num_mined:
-            seed = self._seed_of(step, 3)
+            seed = self._seed_of(step, "mined")
             drawn.append(draw_mined(query_rows, self._num_mined, self._mined, seed))
         return tf.concat(drawn, axis=1) if drawn else None
 
@@ -257,5 +257,5 @@ class NegativeSampler:
             corpus_size=self._known_positives.corpus_size,
         )
 
-    def _seed_of(self, step: tf.Tensor, stream: int) -> tf.Tensor:
-        return tf.stack([tf.cast(step, tf.int64), SEED_OFFSET + self._seed + stream])
+    def _seed_of(self, step: tf.Tensor, name: str) -> tf.Tensor:
+        return tf.stack([tf.cast(step, tf.int64), seed_of(self._seed, f"negatives/{name}")])

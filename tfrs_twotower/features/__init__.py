@@ -4,7 +4,7 @@
 * `raw_inputs`: tables of a models folder, and single queries -> raw tensors.
 * `dense`: encoded values -> the vector that a tower reads, `DenseFeatures`.
 * `history_encoders`: GRU and attention over a history.
-* `dropout`: dropout that is the same after a resume.
+* `dropout`, `seeds`: randomness that is the same after a resume.
 
 Nothing is imported here: the pipeline's workers need `encoding` alone, without Keras.
 """

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 from tfrs_twotower.features.encoding import PADDING_ROW, TIMESTAMP_PART_ROWS
 from tfrs_twotower.features.history_encoders import SharedHistories, history_encoder
+from tfrs_twotower.features.seeds import seed_of
 from tfrs_twotower.keras import keras, tf
 from tfrs_twotower.schema.features import (
     WITH_VOCABULARY,
@@ -112,18 +113,23 @@ class DenseFeatures(keras.layers.Layer):
             f"{feature_name}_{part}": keras.layers.Embedding(
                 TIMESTAMP_PART_ROWS[part],
                 feature.embedding_dim or DEFAULT_CONTENT_DIM,
-                embeddings_initializer=UntrainedRowsAtZero(1, seed + order),
+                embeddings_initializer=UntrainedRowsAtZero(
+                    1, seed_of(seed, f"{feature_name}/{part}")
+                ),
                 name=f"{feature_name}_{part}",
             )
-            for order, (feature_name, feature) in enumerate(self._features.items())
+            for feature_name, feature in self._features.items()
             if isinstance(feature, Timestamp)
             for part in feature.parts
         }
         self._histories = {
             feature_name: OrderedHistory(
-                feature, self._tables[feature_name], seed=seed + 1000 * order, name=feature_name
+                feature,
+                self._tables[feature_name],
+                seed=seed_of(seed, feature_name),
+                name=feature_name,
             )
-            for order, (feature_name, feature) in enumerate(self._features.items(), start=10)
+            for feature_name, feature in self._features.items()
             if isinstance(feature, History) and feature.is_ordered
         }
 

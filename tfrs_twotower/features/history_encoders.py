@@ -8,6 +8,7 @@ once. A history fills the front of its row; the padding behind it is read by no 
 from typing import NamedTuple
 
 from tfrs_twotower.features.dropout import ResumableDropout
+from tfrs_twotower.features.seeds import seed_of
 from tfrs_twotower.keras import keras, tf
 from tfrs_twotower.schema.features import History
 
@@ -54,13 +55,15 @@ class RecurrentHistory(keras.layers.Layer):
     def __init__(self, feature: History, units: int, *, seed: int, name: str) -> None:
         """Makes the cell; see `history_encoder`."""
         super().__init__(name=name)
-        self._dropout = ResumableDropout(feature.dropout or 0.0, seed)
+        self._dropout = ResumableDropout(feature.dropout or 0.0, seed_of(seed, "dropout"))
         # Not `keras.layers.GRU`: that would put operations of other devices into served graphs.
         self._cells = keras.layers.RNN(
             keras.layers.GRUCell(
                 units,
-                kernel_initializer=keras.initializers.GlorotUniform(seed),
-                recurrent_initializer=keras.initializers.Orthogonal(seed=seed + 1),
+                kernel_initializer=keras.initializers.GlorotUniform(seed_of(seed, "kernel")),
+                recurrent_initializer=keras.initializers.Orthogonal(
+                    seed=seed_of(seed, "recurrent_kernel")
+                ),
             ),
             return_sequences=True,
         )
@@ -94,11 +97,13 @@ class AttentiveHistory(keras.layers.Layer):
         self._positions = self.add_weight(
             "positions",
             [feature.length, width],
-            initializer=keras.initializers.RandomNormal(stddev=POSITION_SCALE, seed=seed),
+            initializer=keras.initializers.RandomNormal(
+                stddev=POSITION_SCALE, seed=seed_of(seed, "positions")
+            ),
         )
-        self._dropout = ResumableDropout(dropout, seed)
+        self._dropout = ResumableDropout(dropout, seed_of(seed, "dropout"))
         self._blocks = [
-            AttentionBlock(width, heads, dropout, seed=seed + 10 * (1 + number))
+            AttentionBlock(width, heads, dropout, seed=seed_of(seed, f"block/{number}"))
             for number in range(feature.blocks or DEFAULT_BLOCKS)
         ]
         self._norm = keras.layers.LayerNormalization(epsilon=1e-6)
@@ -129,15 +134,17 @@ class AttentionBlock(keras.layers.Layer):
         super().__init__()
         self._heads = heads
 
-        def dense(units: int, number: int, activation: str | None = None) -> keras.layers.Dense:
-            initializer = keras.initializers.GlorotUniform(seed + number)
-            return keras.layers.Dense(units, activation, kernel_initializer=initializer)
+        def dense(name: str, activation: str | None = None) -> keras.layers.Dense:
+            initializer = keras.initializers.GlorotUniform(seed_of(seed, name))
+            return keras.layers.Dense(width, activation, kernel_initializer=initializer)
 
-        self._query, self._key, self._value = (dense(width, number) for number in range(3))
-        self._joined = dense(width, 3)
-        self._forward = [dense(width, 4, "relu"), dense(width, 5)]
+        self._query, self._key, self._value = dense("query"), dense("key"), dense("value")
+        self._joined = dense("joined")
+        self._forward = [dense("forward/0", "relu"), dense("forward/1")]
         self._norms = [keras.layers.LayerNormalization(epsilon=1e-6) for _ in range(2)]
-        self._dropouts = [ResumableDropout(dropout, seed + number) for number in range(3)]
+        self._dropouts = [
+            ResumableDropout(dropout, seed_of(seed, f"dropout/{number}")) for number in range(3)
+        ]
 
     def call(self, states: tf.Tensor, training: bool | None = None) -> tf.Tensor:
         """`[batch, length, width]` -> the same."""

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 from tfrs_twotower.features.dense import DenseFeatures
+from tfrs_twotower.features.seeds import seed_of
 from tfrs_twotower.keras import keras, tf
 from tfrs_twotower.models.towers import QueryTower, Tables, Tower, normalized
 from tfrs_twotower.schema import Config
@@ -117,7 +118,7 @@ class ContextHalf(Tower):
         self, config: Config, tables: Tables, statistics: Mapping[str, NumberStatistics]
     ) -> None:
         """Builds the tower that the config describes."""
-        seed = config.training.seed + 3000
+        seed = seed_of(config.training.seed, "context_tower")
         features = DenseFeatures(
             config.features.context, tables, statistics, seed=seed, name="context_features"
         )
@@ -132,7 +133,7 @@ class ContextHalf(Tower):
 
 def _user_half(config: Config, tables: Tables, statistics: Mapping[str, NumberStatistics]) -> Tower:
     """The tower of what is known of the query before the moment."""
-    seed, towers = config.training.seed + 1000, config.towers
+    seed, towers = seed_of(config.training.seed, "query_tower"), config.towers
     features = DenseFeatures(
         config.features.query, tables, statistics, seed=seed, name="query_features"
     )

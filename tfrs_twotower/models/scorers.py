@@ -6,6 +6,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from tfrs_twotower.features.seeds import seed_of
 from tfrs_twotower.keras import keras, tf
 from tfrs_twotower.losses import dot_products
 
@@ -59,12 +60,13 @@ class ScoringLayer(keras.layers.Layer):
         first, *others = (*hidden_units, 1)
         self.width = first
 
-        def dense(units: int, number: int, *, use_bias: bool = True) -> keras.layers.Dense:
-            initializer = keras.initializers.GlorotUniform(seed + number)
+        def dense(units: int, name: str, *, use_bias: bool = True) -> keras.layers.Dense:
+            initializer = keras.initializers.GlorotUniform(seed_of(seed, name))
             return keras.layers.Dense(units, use_bias=use_bias, kernel_initializer=initializer)
 
-        self._of_query, self._of_candidate = dense(first, 0), dense(first, 1, use_bias=False)
-        self._others = [dense(units, 2 + number) for number, units in enumerate(others)]
+        self._of_query = dense(first, "query")
+        self._of_candidate = dense(first, "candidate", use_bias=False)
+        self._others = [dense(units, f"hidden/{number}") for number, units in enumerate(others)]
 
     def query_share(self, queries: tf.Tensor) -> tf.Tensor:
         """`[..., 2 embedding_dim]` -> `[..., width]`."""

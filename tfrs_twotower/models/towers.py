@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 from tfrs_twotower.features.dense import DenseFeatures, embedding_table
 from tfrs_twotower.features.dropout import ResumableDropout
+from tfrs_twotower.features.seeds import seed_of
 from tfrs_twotower.keras import keras, tf, tfrs
 from tfrs_twotower.schema import Config
 from tfrs_twotower.schema.features import WITH_VOCABULARY, Feature, Text
@@ -29,9 +30,9 @@ def embedding_tables(config: Config, num_rows: Mapping[str, int]) -> Tables:
             num_rows[name],
             config.towers.embedding_dim,
             name=name,
-            seed=config.training.seed + order,
+            seed=seed_of(config.training.seed, f"embedding/{name}"),
         )
-        for order, (name, feature) in enumerate(features.items())
+        for name, feature in features.items()
         if isinstance(feature, (*WITH_VOCABULARY, Text))
     }
     if config.history is not None and config.candidate_id is not None:
@@ -53,23 +54,25 @@ class Tower(keras.Model):
         super().__init__(name=name)
         self._dense_features = features
         self._embedding_dim = embedding_dim
-        self._input_dropout = ResumableDropout(config.input_dropout, seed + 50)
+        self._input_dropout = ResumableDropout(config.input_dropout, seed_of(seed, "input_dropout"))
         self._crosses = [
-            tfrs.layers.dcn.Cross(kernel_initializer=_glorot(seed + 100 + order))
-            for order in range(config.cross_layers)
+            tfrs.layers.dcn.Cross(kernel_initializer=_glorot(seed, f"cross/{number}"))
+            for number in range(config.cross_layers)
         ]
         self._hidden = [
             layer
-            for order, units in enumerate(config.hidden_units)
+            for number, units in enumerate(config.hidden_units)
             for layer in (
                 keras.layers.Dense(
-                    units, config.activation, kernel_initializer=_glorot(seed + order)
+                    units,
+                    config.activation,
+                    kernel_initializer=_glorot(seed, f"hidden/{number}"),
                 ),
-                ResumableDropout(config.dropout, seed + order),
+                ResumableDropout(config.dropout, seed_of(seed, f"dropout/{number}")),
             )
         ]
         self._output = keras.layers.Dense(
-            embedding_dim, use_bias=False, kernel_initializer=_glorot(seed - 1), name="output"
+            embedding_dim, use_bias=False, kernel_initializer=_glorot(seed, "output"), name="output"
         )
 
     def call(self, encoded: Mapping[str, tf.Tensor], training: bool | None = None) -> tf.Tensor:
@@ -120,7 +123,7 @@ class QueryTower(Tower):
         self, config: Config, tables: Tables, statistics: Mapping[str, NumberStatistics]
     ) -> None:
         """Builds the tower that the config describes."""
-        seed, towers = config.training.seed + 1000, config.towers
+        seed, towers = seed_of(config.training.seed, "query_tower"), config.towers
         features = DenseFeatures(
             config.query_features, tables, statistics, seed=seed, name="query_features"
         )
@@ -134,12 +137,12 @@ class CandidateTower(Tower):
         self, config: Config, tables: Tables, statistics: Mapping[str, NumberStatistics]
     ) -> None:
         """Builds the tower that the config describes."""
-        seed, towers = config.training.seed + 2000, config.towers
+        seed, towers = seed_of(config.training.seed, "candidate_tower"), config.towers
         features = DenseFeatures(
             config.candidate_features, tables, statistics, seed=seed, name="candidate_features"
         )
         super().__init__(features, towers.candidate, towers.embedding_dim, seed, "candidate_tower")
 
 
-def _glorot(seed: int) -> keras.initializers.Initializer:
-    return keras.initializers.GlorotUniform(seed)
+def _glorot(seed: int, name: str) -> keras.initializers.Initializer:
+    return keras.initializers.GlorotUniform(seed_of(seed, name))

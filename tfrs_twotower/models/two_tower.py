@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 from tfrs_twotower.data.training_batch import Negatives, TrainingBatch
 from tfrs_twotower.features.encoding import encoded_spec
+from tfrs_twotower.features.seeds import seed_of
 from tfrs_twotower.keras import keras, tf, tfrs
 from tfrs_twotower.losses import RetrievalTask
 from tfrs_twotower.models.context_modes import make_query_tower
@@ -64,7 +65,10 @@ class TwoTowerModel(tfrs.Model):
         candidates = candidate_tower(one_entry(config.candidate_features))
         scorer: Scorer = DOT_PRODUCT
         if config.context_mode == "scoring_layer":
-            scorer = ScoringLayer(config.towers.scoring_hidden_units, seed=config.training.seed)
+            scorer = ScoringLayer(
+                config.towers.scoring_hidden_units,
+                seed=seed_of(config.training.seed, "scoring_layer"),
+            )
             scorer(queries, candidates[:, tf.newaxis])
         task = RetrievalTask.from_config(config.loss, scorer)
         return cls(query_tower, candidate_tower, task, scorer)

@@ -202,6 +202,14 @@ def test_each_part_of_a_moment_has_a_table_of_its_own():
     assert shapes == {"moment_hour": (25, 3), "moment_weekday": (8, 3)}
 
 
+def test_the_parts_of_a_moment_start_different():
+    layer = moments(Timestamp())
+
+    first = layer({"moment": tf.constant([[3, 3]], tf.int64)}).numpy()[0]
+
+    assert not np.allclose(first[:8], first[8:])
+
+
 def test_the_parts_of_a_moment_stand_side_by_side_in_their_order():
     layer = moments(Timestamp(parts=("weekday", "hour"), embedding_dim=2))
     encoded = tf.constant([[7, 24], [1, 3]], tf.int64)
