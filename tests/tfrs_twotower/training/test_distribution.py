@@ -226,7 +226,7 @@ def test_two_workers_train_what_one_trains_and_a_lost_one_is_told_and_resumed(
     code, said = lost[0]
     assert code == 1, said[-3000:]
     assert "a worker was lost" in said
-    assert "start all workers again with --resume" in said
+    assert "start all workers again with `resume=True`" in said
     assert "Traceback" not in said
     assert not (run / MANIFEST).exists()
 
