@@ -92,7 +92,7 @@ def main(quick: bool, data: Path, hold_out: bool, settings: list[str]) -> list[M
         api.prepare(config, root / "dataset", root / "prepared")
         prepared = PreparedData(root / "prepared", config)
         watch = OnTest(prepared, every=5)
-        api.train(config, root / "prepared", root / "run", callbacks=[watch])
+        api.train(config, root / "prepared", root / "run", callbacks=[watch], progress=False)
         rankings = api.evaluate(root / "run", root / "prepared", split=split).rankings
         evaluation_set = load_evaluation_set(prepared, split)
     ours, popular = (figures(evaluation_set, rankings[name]) for name in ("model", "popularity"))

@@ -121,7 +121,7 @@ def our_accuracies(tables: MovieLens, features: str, seed: int) -> dict[str, flo
         for name, table in zip(("interactions", "candidates", "queries"), tables, strict=True):
             table.to_parquet(root / "dataset" / f"{name}.parquet", index=False)
         api.prepare(config, root / "dataset", root / "prepared")
-        api.train(config, root / "prepared", root / "run", callbacks=[])
+        api.train(config, root / "prepared", root / "run", progress=False)
         run = load_run(root / "run", root / "prepared")
         evaluation_set = load_evaluation_set(run.data, "test", unit="event", exclude_known=False)
         found = evaluate_model(EvaluationInputs.read(run.model, run.data, evaluation_set))

@@ -3,7 +3,8 @@
 import json
 import threading
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, Self
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Self
 
 import grpc
 import numpy as np
@@ -27,6 +28,10 @@ from serving.tensors import Array, Signature, TensorSpec, to_array, to_proto
 from tfrs_twotower.schema import UsageError
 from tfrs_twotower.schema.models_layout import RETRIEVAL_MODELS
 from tfrs_twotower.schema.requests import refusal
+from tfrs_twotower.schema.results import Tabular
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 UNKNOWN_CANDIDATE_SCORE = float(np.finfo(np.float32).min)
 """What `RetrievalClient.score` gives for an id that the corpus does not have."""
@@ -37,12 +42,26 @@ _USER_EMBEDDING = "user_embedding"
 _LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
 
 
-class Recommendations(NamedTuple):
+@dataclass(frozen=True, repr=False)
+class Recommendations(Tabular):
     """The answer to one query, best first."""
 
     candidate_ids: list[str]  # At most k, fewer where fewer are eligible.
     scores: list[float]  # Cosines, one a candidate.
     model_version: int
+
+    @property
+    def title(self) -> str:
+        """How many candidates, of which version."""
+        return f"{len(self.candidate_ids)} candidates, model version {self.model_version}"
+
+    def to_frame(self) -> "pd.DataFrame":
+        """A row a candidate: `candidate_id` and `score`, by rank from 1."""
+        import pandas as pd
+
+        ranks = pd.RangeIndex(1, len(self.candidate_ids) + 1, name="rank")
+        columns = {"candidate_id": self.candidate_ids, "score": self.scores}
+        return pd.DataFrame(columns, index=ranks)
 
 
 class RetrievalClient:

@@ -96,6 +96,6 @@ def make(folder: Path) -> Shop:
     shop = Shop(*(folder / name for name in Shop._fields))
     config = write_dataset(shop.dataset) / "twotower.yaml"
     api.prepare(config, shop.dataset, shop.prepared)
-    api.train(config, shop.prepared, shop.run, callbacks=[])
+    api.train(config, shop.prepared, shop.run, progress=False)
     api.export(shop.run, shop.prepared, shop.models)
     return shop

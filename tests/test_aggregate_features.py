@@ -59,7 +59,7 @@ class World:
         self.config = load_config(dataset / "twotower.yaml")
         self.prepared, self.models, run = (root / n for n in ("prepared", "models", "run"))
         api.prepare(self.config, dataset, self.prepared)
-        api.train(self.config, self.prepared, run, callbacks=[])
+        api.train(self.config, self.prepared, run, progress=False)
         api.export(run, self.prepared, self.models)
         self.run = load_run(run, self.prepared)
         self.corpus = self.run.data.corpus()

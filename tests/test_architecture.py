@@ -14,6 +14,8 @@ PACKAGES = ("tfrs_twotower", "pipelines", "serving")
 
 # The composition roots: they may import all, and only they import one another.
 ROOTS = {"tfrs_twotower.api", "tfrs_twotower.cli"}
+# The public face names what is where, for type checkers; it imports nothing until it is asked.
+FACE = "tfrs_twotower"
 
 # What nothing but a root may import, by package; the exceptions are the shared parts.
 FORBIDDEN = {
@@ -69,6 +71,10 @@ def is_within(name: str, parent: str) -> bool:
     return f"{name}.".startswith(f"{parent}.")
 
 
+def is_root(module: str) -> bool:
+    return module == FACE or any(is_within(module, root) for root in ROOTS)
+
+
 def imported_by(name: str) -> set[str]:
     """The project's modules that a module imports, roots left out."""
     path = next(path for path in FILES if module_name(path) == name)
@@ -93,8 +99,7 @@ def test_a_package_imports_only_what_its_arrow_allows(package):
     offences = [
         f"{module_name(path)} imports {name}"
         for path in FILES
-        if is_within(module_name(path), package)
-        and not any(is_within(module_name(path), root) for root in ROOTS)
+        if is_within(module_name(path), package) and not is_root(module_name(path))
         for name in imported_names(path)
         if any(is_within(name, forbidden) for forbidden in FORBIDDEN[package])
         and not any(is_within(name, shared) for shared in SHARED[package])
@@ -107,7 +112,7 @@ def test_nothing_imports_the_command_line():
     offences = [
         f"{module_name(path)} imports {name}"
         for path in FILES
-        if not any(is_within(module_name(path), root) for root in ROOTS)
+        if not is_root(module_name(path))
         for name in imported_names(path)
         if any(is_within(name, root) for root in ROOTS)
     ]
@@ -116,11 +121,7 @@ def test_nothing_imports_the_command_line():
 
 
 def test_imports_have_no_cycles():
-    graph = {
-        name: imported_by(name)
-        for name in MODULES
-        if not any(is_within(name, root) for root in ROOTS)
-    }
+    graph = {name: imported_by(name) for name in MODULES if not is_root(name)}
     # A package's own file is its face: it gathers names from within.
     for name in graph:
         graph[name] -= {other for other in graph if is_within(name, other)}
@@ -205,3 +206,26 @@ def test_keras_is_picked_in_one_place():
     ]
 
     assert offences == []
+
+
+def test_no_public_function_takes_keywords_that_it_does_not_name():
+    """Completion, type checkers and `help` know nothing of `**options`."""
+    offences = [
+        f"{path.relative_to(ROOT)}:{node.lineno} {node.name}"
+        for path in FILES
+        if is_within(module_name(path), "tfrs_twotower")
+        for node in public_functions(ast.parse(path.read_text(encoding="utf-8")))
+        if node.args.kwarg is not None
+    ]
+
+    assert offences == []
+
+
+def public_functions(parent: ast.Module | ast.ClassDef) -> Iterator[ast.FunctionDef]:
+    """Those of a module and of its public classes; a dunder's signature is given by its caller."""
+    for node in parent.body:
+        is_public = not getattr(node, "name", "_").startswith("_")
+        if isinstance(node, ast.FunctionDef) and is_public:
+            yield node
+        elif isinstance(node, ast.ClassDef) and is_public:
+            yield from public_functions(node)

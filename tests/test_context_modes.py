@@ -110,7 +110,7 @@ class Chain:
 
     def __init__(self, root: Path, prepared: Path, mode: str, encoder: str) -> None:
         config = parse_config(config_text(mode, encoder), "test")
-        api.train(config, prepared, root / "run", callbacks=[])
+        api.train(config, prepared, root / "run", progress=False)
         self.exported = api.export(root / "run", prepared, root / "models")
         self.models = root / "models"
         self.run = load_run(root / "run", prepared)

@@ -107,8 +107,8 @@ class World:
         self.prepared, self.run_folder, self.models = (
             root / name for name in ("prepared", "run", "models")
         )
-        self.manifest = api.prepare(self.config, dataset, self.prepared)
-        api.train(self.config, self.prepared, self.run_folder, callbacks=[])
+        self.manifest = api.prepare(self.config, dataset, self.prepared).manifest
+        api.train(self.config, self.prepared, self.run_folder, progress=False)
         api.export(self.run_folder, self.prepared, self.models)
         self.run = load_run(self.run_folder, self.prepared)
         self.corpus = self.run.data.corpus()

@@ -60,7 +60,7 @@ def data(tmp_path_factory):
 
 def make(folder: Path, scores_by: str, prepared: Path, config_text: str) -> Made:
     made = Made(scores_by, prepared, folder / "run", folder / "models")
-    api.train(parse_config(config_text, "test"), prepared, made.run, callbacks=[])
+    api.train(parse_config(config_text, "test"), prepared, made.run, progress=False)
     api.export(made.run, prepared, made.models)
     return made
 

@@ -1,184 +1,325 @@
-"""The five steps as functions, for notebooks and scripts.
+"""The steps that join packages; each imports what it needs when it is called.
 
-A composition root like the command line: it alone joins the packages, and imports them late.
+A composition root like the command line. `import tfrs_twotower as tt` offers these functions beside
+those that one package holds alone; `api.NAME` finds both.
 """
 
 import importlib
+import json
 import subprocess
 import sys
 import tempfile
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
-from tfrs_twotower.schema import Config, Parameter, UsageError, UserError, dump_config, load_config
-from tfrs_twotower.schema.folders import read_manifest
+import tfrs_twotower
+from tfrs_twotower.schema import (
+    Config,
+    Parameter,
+    UsageError,
+    UserError,
+    dump_config,
+    load_config,
+)
+from tfrs_twotower.schema.results import Tabular
 
 if TYPE_CHECKING:
+    import pandas as pd
     import pyarrow as pa
 
     from pipelines.prepare.dataset_files import Chunk
-    from serving.client import Recommendations
-    from tfrs_twotower.evaluation.ablation import ContextSensitivity
-    from tfrs_twotower.evaluation.compare import Comparison
-    from tfrs_twotower.evaluation.explain import Explanation
-    from tfrs_twotower.evaluation.result import Evaluation
-    from tfrs_twotower.publishing.embedding_store import EmbeddingStore
-    from tfrs_twotower.publishing.export import Export
+    from serving.client import Recommendations, RetrievalClient
+    from tfrs_twotower import compare as compare
+    from tfrs_twotower import embeddings as embeddings
+    from tfrs_twotower import evaluate as evaluate
+    from tfrs_twotower import explain as explain
+    from tfrs_twotower import export as export
+    from tfrs_twotower import report as report
+    from tfrs_twotower import sensitivity as sensitivity
+    from tfrs_twotower import user_embeddings as user_embeddings
+    from tfrs_twotower.keras import keras
     from tfrs_twotower.publishing.refresh import Refresh
     from tfrs_twotower.publishing.release import Gate
     from tfrs_twotower.training.train import TrainingResult
-    from tfrs_twotower.training.tune import TuningResult
+    from tfrs_twotower.training.tune import Trial, TuningResult
 
 StrPath = str | Path
 
 
+def __getattr__(name: str) -> Any:
+    """A name of the public face that another package holds."""
+    if name.startswith("_"):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(tfrs_twotower, name)
+
+
+@dataclass(frozen=True, repr=False)
+class Prepared(Tabular):
+    """A prepared folder.
+
+    Attributes:
+        folder: Its path.
+        manifest: What it holds: `counts`, `time_ranges`, `warm_cold`, `vocabulary_sizes`, ...
+    """
+
+    folder: str
+    manifest: dict[str, Any]
+
+    @property
+    def title(self) -> str:
+        """The folder and its sizes."""
+        counts, rejected = self.manifest["counts"], ""
+        if num_rejected := sum(counts["rejected"].values()):
+            rejected = f", {num_rejected:,} of {counts['read']:,} interactions rejected"
+        return (
+            f"prepared folder {self.folder}: {self.manifest['num_queries']:,} queries, "
+            f"{self.manifest['corpus_size']:,} candidates{rejected}"
+        )
+
+    def to_frame(self) -> "pd.DataFrame":
+        """A row a split: examples, first and last event, warm and cold queries and candidates.
+
+        Times are UTC; data without times have none.
+        """
+        import pandas as pd
+
+        table = pd.DataFrame(self.manifest["counts"]["examples"]).T
+        if ranges := self.manifest["time_ranges"]:
+            seconds = pd.DataFrame(ranges, index=["first", "last"]).T
+            table = table.join(seconds.apply(pd.to_datetime, unit="s", utc=True))
+        return table.join(pd.DataFrame(self.manifest["warm_cold"]).T)
+
+
+@overload
 def prepare(
     config: Config | StrPath,
     dataset: StrPath,
     output: StrPath,
     *,
+    overwrite: bool = ...,
+    max_rejected_share: float = ...,
+    beam_args: Sequence[str] = ...,
+    progress: bool = ...,
+) -> Prepared: ...
+
+
+@overload
+def prepare(
+    config: Config | StrPath,
+    *,
+    interactions: "pd.DataFrame",
+    candidates: "pd.DataFrame | None" = ...,
+    queries: "pd.DataFrame | None" = ...,
+    output: StrPath,
+    overwrite: bool = ...,
+    max_rejected_share: float = ...,
+    beam_args: Sequence[str] = ...,
+    progress: bool = ...,
+) -> Prepared: ...
+
+
+def prepare(
+    config: Config | StrPath,
+    dataset: StrPath | None = None,
+    output: StrPath | None = None,
+    *,
+    interactions: "pd.DataFrame | None" = None,
+    candidates: "pd.DataFrame | None" = None,
+    queries: "pd.DataFrame | None" = None,
     overwrite: bool = False,
+    max_rejected_share: float = 0.01,
     beam_args: Sequence[str] = (),
-) -> dict[str, Any]:
-    """Turns a dataset folder into a prepared folder; see `pipelines.prepare`.
+    progress: bool = True,
+) -> Prepared:
+    """Turns a log into a prepared folder: validated, labelled, split and encoded by a Beam job.
+
+    The log is a dataset folder, or pandas frames with the same columns.
+
+    Args:
+        config: The config, or the path of a `twotower.yaml`.
+        dataset: The dataset folder: `interactions*`, and optionally `candidates*` and `queries*`,
+            as CSV, JSON lines or Parquet.
+        output: The prepared folder to write.
+        interactions: In place of `dataset`, a row an event. Moments are Unix seconds or datetimes
+            (without a time zone: UTC; fractions of a second are cut off), multi-valued columns hold
+            lists.
+        candidates: Likewise, a row a candidate; without it the corpus is the train candidates.
+        queries: Likewise, a row a query.
+        overwrite: Whether a finished prepared folder may be replaced.
+        max_rejected_share: Share of the records, 0 to 1, that may be rejected.
+        beam_args: Options of Apache Beam, such as `--runner=DataflowRunner`. Frames pass through a
+            temporary folder of this machine, which a runner elsewhere does not see.
+        progress: Whether to show on stderr how far the job is; in IPython nothing is shown.
 
     Returns:
-        The manifest of the prepared folder.
+        The prepared folder and its manifest.
+
+    Raises:
+        UsageError: If neither or both of a dataset folder and interactions are given, the config is
+            wrong, or the output folder is finished or not ours.
+        UserError: If the data cannot be used.
     """
-    from pipelines.prepare import prepare as prepare_data
-
-    config = _config(config)
-    if _is_notebook():
-        return _prepare_apart(config, dataset, output, overwrite, beam_args)
-    return prepare_data(config, str(dataset), str(output), overwrite=overwrite, beam_args=beam_args)
-
-
-def _is_notebook() -> bool:
-    python = sys.modules.get("IPython")
-    return python is not None and python.get_ipython() is not None
-
-
-def _prepare_apart(
-    config: Config, dataset: StrPath, output: StrPath, overwrite: bool, beam_args: Sequence[str]
-) -> dict[str, Any]:
-    """Runs the job in a process of its own: within IPython, Beam 2.77 fails on pandas 3."""
+    checked = _config(config)
+    if output is None:
+        raise UsageError(Parameter("output"), " is missing: name the prepared folder to write")
+    given = {"interactions": interactions, "candidates": candidates, "queries": queries}
+    frames = {kind: frame for kind, frame in given.items() if frame is not None}
+    if (dataset is None) == (not frames):
+        raise UsageError("give either a dataset folder or ", Parameter("interactions"))
+    options: dict[str, Any] = {
+        "overwrite": overwrite,
+        "max_rejected_share": max_rejected_share,
+        "beam_args": list(beam_args),
+    }
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "twotower.yaml"
-        path.write_text(dump_config(config), encoding="utf-8")
-        words = ["--config", str(path), "--dataset", str(dataset), "--output", str(output)]
-        words += [*(["--overwrite"] if overwrite else []), *beam_args]
-        command = [sys.executable, "-m", "pipelines.prepare", *words]
-        done = subprocess.run(command, check=False, capture_output=True, text=True)
-    if done.returncode:
-        raise UserError(done.stderr.strip().rpartition("error: ")[2])
-    return read_manifest(output, kind="prepared", made_by="twotower prepare")
+        if dataset is None:
+            from pipelines.prepare.frames import write_frames
+
+            write_frames(folder, checked, frames)
+            dataset = folder
+        if _is_ipython():
+            manifest = _prepare_apart(checked, str(dataset), str(output), options)
+        else:
+            from pipelines.prepare import prepare as run
+
+            manifest = run(checked, str(dataset), str(output), progress=progress, **options)
+    return Prepared(str(output), manifest)
 
 
 def train(
-    config: Config | StrPath, data: StrPath, output: StrPath, **options: Any
+    config: Config | StrPath,
+    data: StrPath,
+    output: StrPath,
+    *,
+    overwrite: bool = False,
+    resume: bool = False,
+    warm_start: StrPath | None = None,
+    progress: bool = True,
+    callbacks: "Sequence[keras.callbacks.Callback]" = (),
 ) -> "TrainingResult":
-    """Trains on a prepared folder into a run folder; see `tfrs_twotower.training.train.train`."""
-    from tfrs_twotower.training import train as training
-    from tfrs_twotower.training.progress import EpochProgress
+    """Trains a two-tower model with Keras and keeps the best epoch, in a run folder.
 
-    config = _config(config)
-    options.setdefault("callbacks", [EpochProgress(config.training)])
-    return training.train(config, data, output, **options)
+    Args:
+        config: The config, or the path of a `twotower.yaml`; must describe the data.
+        data: The prepared folder.
+        output: The run folder to write.
+        overwrite: Whether a finished run folder may be replaced.
+        resume: Whether to continue an unfinished training in the folder; it ends where an
+            uninterrupted one ends.
+        warm_start: A finished run of the same features and towers, on earlier data, whose weights
+            are the initial ones.
+        progress: Whether to show epochs and steps on stderr.
+        callbacks: Further Keras callbacks; they see `val_<metric>` in the logs.
+
+    Returns:
+        The run folder, the logs of the epochs, and the validation of the best one.
+
+    Raises:
+        UsageError: If the config is wrong, or the run folder is finished or not ours.
+        UserError: If the data cannot be used, the training diverges, or a worker is lost.
+    """
+    from tfrs_twotower.training import train as training
+
+    checked = _config(config)
+    return training.train(
+        checked,
+        data,
+        output,
+        overwrite=overwrite,
+        resume=resume,
+        warm_start=warm_start,
+        callbacks=[*_progress(checked, progress), *callbacks],
+    )
 
 
 def tune(
-    config: Config | StrPath, data: StrPath, output: StrPath, **options: Any
+    config: Config | StrPath,
+    data: StrPath,
+    output: StrPath,
+    *,
+    num_trials: int = 20,
+    overwrite: bool = False,
+    resume: bool = False,
+    progress: bool = True,
+    callbacks: "Sequence[keras.callbacks.Callback]" = (),
+    on_trial: "Callable[[Trial], None] | None" = None,
 ) -> "TuningResult":
-    """Searches for better settings; see `tfrs_twotower.training.tune.tune`."""
+    """Searches for better hyper-parameters: Optuna proposes, `train` judges.
+
+    Args:
+        config: The config, or the path of a `twotower.yaml`; its `search` says what is tried:
+            by default learning rate, temperature and width of the embeddings.
+        data: The prepared folder.
+        output: The folder of the search; `trials/` in it holds a run folder a trial.
+        num_trials: How many trainings, those before a `resume` included.
+        overwrite: Whether a finished search may be replaced.
+        resume: Whether to continue the search in the folder, finished or not.
+        progress: Whether to show epochs and steps on stderr.
+        callbacks: Further Keras callbacks of every training.
+        on_trial: Called with each trial as it ends.
+
+    Returns:
+        The folder and its trials, best first.
+
+    Raises:
+        UsageError: If Optuna is not installed, or the search does not fit the config.
+        UserError: If the data cannot be used.
+    """
     from tfrs_twotower.training import tune as tuning
-    from tfrs_twotower.training.progress import EpochProgress
 
-    config = _config(config)
-    options.setdefault("callbacks", [EpochProgress(config.training)])
-    return tuning.tune(config, data, output, **options)
-
-
-def evaluate(run: StrPath, data: StrPath, **options: Any) -> "Evaluation":
-    """Evaluates a run beside the baselines; see `tfrs_twotower.evaluation.evaluate.evaluate`."""
-    from tfrs_twotower.evaluation import evaluate as evaluation
-
-    return evaluation.evaluate(run, data, **options)
-
-
-def report(run: StrPath, output: StrPath, **options: Any) -> Path:
-    """Writes the report of an evaluated run; see `tfrs_twotower.evaluation.report.write_report`."""
-    from tfrs_twotower.evaluation.report import write_report
-
-    return write_report(run, output, **options)
-
-
-def compare(runs: Sequence[StrPath], **options: Any) -> "Comparison":
-    """Compares evaluated runs on the same queries; see `evaluation.compare`."""
-    from tfrs_twotower.evaluation import compare as comparing
-
-    return comparing.compare(runs, **options)
-
-
-def embeddings(run: StrPath, data: StrPath, output: StrPath, **options: Any) -> "EmbeddingStore":
-    """Writes embeddings to files; see `publishing.embedding_store.write_embeddings`."""
-    from tfrs_twotower.publishing.embedding_store import write_embeddings
-
-    return write_embeddings(run, data, output, **options)
-
-
-def user_embeddings(models: StrPath, output: StrPath, **options: Any) -> int:
-    """Embeds known users ahead; see `publishing.user_embeddings.write_user_embeddings`."""
-    from tfrs_twotower.publishing.user_embeddings import write_user_embeddings
-
-    return write_user_embeddings(models, output, **options)
-
-
-def explain(
-    run: StrPath, data: StrPath, query: Mapping[str, Any], candidate_id: str
-) -> "Explanation":
-    """Says why a candidate is recommended; see `tfrs_twotower.evaluation.explain.explain`."""
-    from tfrs_twotower.evaluation import explain as explaining
-
-    return explaining.explain(run, data, query, candidate_id)
-
-
-def sensitivity(run: StrPath, data: StrPath, **options: Any) -> "ContextSensitivity":
-    """Compares two moments; see `tfrs_twotower.evaluation.ablation.context_sensitivity`."""
-    from tfrs_twotower.evaluation.ablation import context_sensitivity
-
-    return context_sensitivity(run, data, **options)
-
-
-def export(run: StrPath, data: StrPath, output: StrPath, **options: Any) -> "Export":
-    """Publishes the next version of every model; see `tfrs_twotower.publishing.export.export`."""
-    from tfrs_twotower.publishing import export as exporting
-
-    return exporting.export(run, data, output, **options)
+    checked = _config(config)
+    return tuning.tune(
+        checked,
+        data,
+        output,
+        num_trials=num_trials,
+        overwrite=overwrite,
+        resume=resume,
+        callbacks=[*_progress(checked, progress), *callbacks],
+        on_trial=on_trial,
+    )
 
 
 def refresh(
-    models: StrPath, candidates: Sequence[StrPath], version: int | None = None
+    models: StrPath, candidates: "Sequence[StrPath] | pd.DataFrame", version: int | None = None
 ) -> "Refresh":
-    """Publishes a version with other candidates; see `tfrs_twotower.publishing.refresh.refresh`.
+    """Publishes a version with other candidates and the towers of an earlier one; trains nothing.
+
+    A candidate whose features stay the same keeps its scores to the last bit.
 
     Args:
         models: The models folder.
-        candidates: Files of the whole new corpus, with the columns of the candidates file.
+        candidates: The whole new corpus, in files or a pandas frame, with the columns of the
+            candidates file, and those of its aggregates as of now.
         version: Whose towers to keep; default: the stable one, without labels the newest.
 
+    Returns:
+        The version and how its candidates differ. Labels stay where they are.
+
     Raises:
-        UserError: If a file cannot be read, or a candidate of it cannot be used.
+        UserError: If a file cannot be read, a candidate cannot be used, or the target recall of the
+            version cannot be met.
     """
+    import pandas as pd
+
+    from pipelines.prepare.dataset_files import CANDIDATES
+    from pipelines.prepare.frames import write_frame
     from tfrs_twotower.publishing import refresh as refreshing
     from tfrs_twotower.publishing.models_folder import read_config
     from tfrs_twotower.publishing.versions import choose
 
     base = choose(models, version)
     config = read_config(Path(models), base)
-    return refreshing.refresh(models, _candidate_tables(config, candidates), base)
+    with tempfile.TemporaryDirectory() as folder:
+        if isinstance(candidates, pd.DataFrame):
+            path = Path(folder) / "candidates.parquet"
+            write_frame(path, CANDIDATES, candidates, config, as_of_now=True)
+            candidates = [path]
+        return refreshing.refresh(models, _candidate_tables(config, candidates), base)
 
 
 def promote(
@@ -214,6 +355,44 @@ def promote(
     return gate
 
 
+@contextmanager
+def serve(models: StrPath, *, version: int | None = None) -> "Iterator[RetrievalClient]":
+    """Serves a models folder in this process, on a free port of the loopback.
+
+    To serve others, run `twotower serve` or TF Serving.
+
+    Example:
+        with tt.serve("models") as client:
+            answers = client.recommend([{"user_id": "1"}, {"user_id": "2"}], k=10)
+
+    Args:
+        models: The models folder.
+        version: Which version; default: the stable one, without labels the newest.
+
+    Yields:
+        A client of the server, which stops at the end of the block.
+
+    Raises:
+        UserError: If there are no such models, or they cannot be served.
+    """
+    from serving.client import RetrievalClient
+    from serving.model_config import ModelConfig, VersionPolicy
+    from serving.server import ModelServer
+    from tfrs_twotower.publishing.models_folder import asked_model
+    from tfrs_twotower.publishing.versions import choose
+
+    # An absolute path: a relative one would be looked up anew when the working folder changes.
+    folder = Path(models).resolve()
+    version = choose(folder, version)
+    model = asked_model(folder, version)
+    policy = VersionPolicy(latest=None, specific=frozenset({version}))
+    with (
+        ModelServer([ModelConfig(model, folder / model, policy)], rest_port=None) as server,
+        RetrievalClient(f"127.0.0.1:{server.port}") as client,
+    ):
+        yield client
+
+
 def recommend(
     models: StrPath | None,
     query: Mapping[str, Any],
@@ -222,54 +401,78 @@ def recommend(
     k: int = 10,
     exclude_ids: Sequence[str] = (),
 ) -> "Recommendations":
-    """Asks for recommendations over gRPC.
+    """Recommends candidates for one query; for many use `serve`, which loads the models once.
 
     Args:
         models: The models folder. Its stable version, without labels the newest, is served for the
             length of the call unless `target` names a server; it also fills in the profile and
             history of a known query.
-        query: Values by feature name; a feature that is neither given nor known is missing, of
-            which a warning tells, as it does of a query whose id is not known.
+        query: Values by feature name. A feature that is neither given nor known is missing; a
+            warning names it. Another names a query's id that is not known.
         target: `host:port` of a running server.
         k: How many candidates.
         exclude_ids: Candidates not to recommend.
 
+    Returns:
+        Ids and scores, best first: `k`, or fewer where fewer are eligible.
+
     Raises:
+        UsageError: If neither models nor target are given.
         UserError: If there are no such models, or the server refuses.
     """
-    from serving.client import RetrievalClient
-    from serving.model_config import ModelConfig, VersionPolicy
-    from serving.server import ModelServer
-    from tfrs_twotower.publishing.models_folder import asked_model, complete_query, is_known_query
-    from tfrs_twotower.publishing.versions import choose
-
-    if models is None and target is None:
-        raise UsageError("name a models folder or the target of a running server")
-    with ExitStack() as stack:
-        if models is not None:
-            folder = Path(models).resolve()
-            version = choose(folder)
-            if not is_known_query(folder, version, query):
-                warnings.warn(
-                    "the query's id is not known: it is answered as a new one", stacklevel=2
-                )
-            query = complete_query(folder, version, query)
-        if target is None:
-            model = asked_model(folder, version)
-            policy = VersionPolicy(latest=None, specific=frozenset({version}))
-            served = ModelConfig(model, folder / model, policy)
-            server = stack.enter_context(ModelServer([served], rest_port=None))
-            target = f"127.0.0.1:{server.port}"
-        client = stack.enter_context(RetrievalClient(target))
-        absent = [name for name in client.query_features() if name not in query]
-        if absent:
-            warnings.warn(f"not given, so taken as missing: {', '.join(absent)}", stacklevel=2)
-        query = {**dict.fromkeys(absent), **query}
+    if models is not None:
+        query = _completed(models, query)
+    with _client(models, target) as client:
+        query = _with_missing(query, client)
         return client.recommend(query, k=k, exclude_ids=exclude_ids)[0]
 
 
+def _completed(models: StrPath, query: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The query with what the models folder knows of it; warns where it knows nothing."""
+    from tfrs_twotower.publishing.models_folder import complete_query, is_known_query
+    from tfrs_twotower.publishing.versions import choose
+
+    folder, version = Path(models), choose(models)
+    if not is_known_query(folder, version, query):
+        _warn("the query's id is not known: it is answered as a new one")
+    return complete_query(folder, version, query)
+
+
+def _client(
+    models: StrPath | None, target: str | None
+) -> "AbstractContextManager[RetrievalClient]":
+    """A client of the server that runs, else of one that starts."""
+    from serving.client import RetrievalClient
+
+    if target is not None:
+        return RetrievalClient(target)
+    if models is not None:
+        return serve(models)
+    raise UsageError("name a models folder or the target of a running server")
+
+
+def _with_missing(query: Mapping[str, Any], client: "RetrievalClient") -> Mapping[str, Any]:
+    """The query with every feature named, as the client wants it; warns of those not given."""
+    absent = [name for name in client.query_features() if name not in query]
+    if absent:
+        _warn(f"not given, so taken as missing: {', '.join(absent)}")
+    return {**dict.fromkeys(absent), **query}
+
+
+def _warn(message: str) -> None:
+    """Warns at the line that called `recommend`."""
+    warnings.warn(message, stacklevel=4)
+
+
 def titles(models: StrPath) -> dict[str, str]:
-    """Title by candidate id, for those of the stable or else newest version that have one."""
+    """Title by candidate id, for the candidates that have one.
+
+    Args:
+        models: The models folder; its stable version is read, without labels the newest.
+
+    Raises:
+        UserError: If there are no such models.
+    """
     from tfrs_twotower.publishing.models_folder import TITLE, read_candidates
     from tfrs_twotower.publishing.versions import choose
 
@@ -285,6 +488,53 @@ def quiet_native_log() -> None:
     from serving import native_log
 
     native_log.keep_errors_only()
+
+
+def _is_ipython() -> bool:
+    ipython = sys.modules.get("IPython")
+    return ipython is not None and ipython.get_ipython() is not None
+
+
+def _prepare_apart(
+    config: Config, dataset: str, output: str, options: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Runs the job in a process of its own, quietly; returns the manifest.
+
+    Within IPython, Beam 2.77 imports its interactive runner, which fails on pandas 3.
+    """
+    job = {"config": dump_config(config), "dataset": dataset, "output": output, **options}
+    with tempfile.TemporaryDirectory() as folder:
+        told, result = Path(folder) / "job.json", Path(folder) / "result.json"
+        told.write_text(json.dumps(job), encoding="utf-8")
+        command = [sys.executable, "-c", _APART, str(told), str(result)]
+        done = subprocess.run(command, check=False, capture_output=True, text=True)
+        if not result.exists():
+            raise RuntimeError(f"the job failed:\n{done.stderr}")
+        found = json.loads(result.read_text(encoding="utf-8"))
+    if "error" in found:
+        raise (UsageError if found["is_usage"] else UserError)(found["error"])
+    return dict(found["manifest"])
+
+
+_APART = """\
+import json, pathlib, sys
+from tfrs_twotower import UsageError, UserError, parse_config, prepare
+
+job, result = map(pathlib.Path, sys.argv[1:])
+told = json.loads(job.read_text(encoding="utf-8"))
+try:
+    made = prepare(parse_config(told.pop("config"), "the config"), **told)
+    found = {"manifest": made.manifest}
+except UserError as error:
+    found = {"error": str(error), "is_usage": isinstance(error, UsageError)}
+result.write_text(json.dumps(found), encoding="utf-8")
+"""
+
+
+def _progress(config: Config, progress: bool) -> "list[keras.callbacks.Callback]":
+    from tfrs_twotower.training.progress import EpochProgress
+
+    return [EpochProgress(config.training)] if progress else []
 
 
 def _candidate_tables(config: Config, files: Sequence[StrPath]) -> "Iterator[pa.Table]":
@@ -304,7 +554,7 @@ def _candidate_tables(config: Config, files: Sequence[StrPath]) -> "Iterator[pa.
             if reasons:
                 raise UserError(
                     f"{chunk.name}: {len(reasons)} of {batch.num_read} candidates cannot be used, "
-                    f"the first for {reasons[0]}: mend or remove them"
+                    f"the first for {reasons[0]}: fix or remove them"
                 )
             rows = np.arange(len(checked.table))
             table = candidate_records.candidate_attributes(config, checked.table, rows)

@@ -141,14 +141,22 @@ def _check_absent(folder: str, config: Config, kind: str) -> None:
             f"no interactions in {folder}: expected interactions*.csv, .jsonl or .parquet "
             "(text also as .gz)"
         )
-    id_role = "`columns.candidate_id`" if kind == CANDIDATES else "`columns.query_id`"
-    needed = {c: where for c, where in needed_columns(config, kind).items() if where != id_role}
-    if needed:
-        column, where = next(iter(needed.items()))
+    if needed := first_needed(config, kind):
+        column, where = needed
         raise UserError(
             f"no {kind}*.csv, .jsonl or .parquet in {folder}, but {where} needs its column "
             f"`{column}`: add the file, or take it out of the config"
         )
+
+
+def first_needed(config: Config, kind: str) -> tuple[str, str] | None:
+    """The first column for which the candidates or queries must be there, and what names it.
+
+    None: the config reads no more than their ids, so they may be absent.
+    """
+    id_role = "`columns.candidate_id`" if kind == CANDIDATES else "`columns.query_id`"
+    needed = needed_columns(config, kind).items()
+    return next(((column, where) for column, where in needed if where != id_role), None)
 
 
 def whole_file(path: str, folder: str, kind: str, size: int) -> Chunk:
@@ -188,14 +196,32 @@ def check_columns(file: Chunk, config: Config, *, as_of_now: bool = False) -> tu
     if not present:
         # An empty file has no row, so nothing is missing from it.
         return header
-    for column, where in needed_columns(config, file.kind, as_of_now=as_of_now).items():
+    check_names(file.path, file.kind, present, config, as_of_now=as_of_now)
+    return header
+
+
+def check_names(
+    source: str, kind: str, present: Sequence[str], config: Config, *, as_of_now: bool = False
+) -> None:
+    """Checks that all of `needed_columns` are there, and no column twice.
+
+    Args:
+        source: What has the columns, for messages.
+        kind: INTERACTIONS, CANDIDATES or QUERIES.
+        present: Its columns.
+        config: Names those that are needed.
+        as_of_now: See `needed_columns`.
+
+    Raises:
+        UserError: If one is missing or there twice.
+    """
+    for column, where in needed_columns(config, kind, as_of_now=as_of_now).items():
         if column not in present:
             named = f"has no column `{column}`, named by {where}"
-            raise UserError(f"{file.path} {named}{_nearest(column, present)}")
-    if len(set(header)) < len(header):
-        twice = next(column for column in header if header.count(column) > 1)
-        raise UserError(f"{file.path} has two columns `{twice}`: rename one")
-    return header
+            raise UserError(f"{source} {named}{_nearest(column, present)}")
+    if len(set(present)) < len(present):
+        twice = next(column for column in present if present.count(column) > 1)
+        raise UserError(f"{source} has two columns `{twice}`: rename one")
 
 
 def _columns_of(file: Chunk) -> tuple[Sequence[str], tuple[str, ...]]:

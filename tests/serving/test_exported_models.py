@@ -29,7 +29,7 @@ def servers(tmp_path_factory):
     folder = tmp_path_factory.mktemp("exported")
     config = tiny_world.config(epochs=1)
     prepared = tiny_world.write_prepared(folder / "prepared", config, held_out="validation")
-    api.train(config, prepared, folder / "run", callbacks=[])
+    api.train(config, prepared, folder / "run", progress=False)
     models = api.export(folder / "run", prepared, folder / "models").folder
     config_path = models / ("models.config" if takes_more_ops() else "models.stock.config")
     with (

@@ -14,7 +14,7 @@ def tiny_run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("tiny")
     config = tiny_world.config(epochs=1)
     prepared = tiny_world.write_prepared(folder / "prepared", config, held_out="validation")
-    api.train(config, prepared, folder / "run", callbacks=[])
+    api.train(config, prepared, folder / "run", progress=False)
     return folder / "run", prepared
 
 

@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, cast
 
 import typer
 
@@ -96,7 +96,7 @@ def evaluate(
         data,
         split=split,
         protocol=protocol,
-        unit=unit,
+        unit=cast(Literal["user", "event"], unit),
         relevant_from=relevant_from,
         ranked_lists=dict(map(_named_file, baseline or ())),
         users=user or (),

@@ -2,7 +2,7 @@
 
 import dataclasses
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -17,6 +17,9 @@ from tfrs_twotower.cli.options import (
 from tfrs_twotower.cli.output import print_json, print_table
 from tfrs_twotower.schema import load_config
 from tfrs_twotower.schema.models_layout import preferred_model
+
+if TYPE_CHECKING:
+    from tfrs_twotower.publishing.export import Export
 
 app = typer.Typer()
 
@@ -60,16 +63,19 @@ def export(
     as_json: JsonFlag = False,
 ) -> None:
     """Publish the next version of every SavedModel, and the server's configs."""
-    publish(
+    from tfrs_twotower import api
+
+    api.quiet_native_log()
+    exported = api.export(
         run,
         data,
         output,
-        as_json,
         config=None if config is None else load_config(config),
         target_recall=target_recall,
         at=at,
         config_base_path=config_base_path,
     )
+    print_export(exported, as_json)
 
 
 @app.command(epilog=examples("twotower refresh --models demo/models --candidates candidates.csv"))
@@ -224,24 +230,20 @@ def doctor(
         raise typer.Exit(1)
 
 
-def publish(run: Path, data: Path, output: Path, as_json: bool, **options: Any) -> None:
-    """Exports a run and prints what was published."""
-    from tfrs_twotower import api
-
-    api.quiet_native_log()
-    exported = api.export(run, data, output, **options)
+def print_export(exported: "Export", as_json: bool) -> None:
+    """Prints what was published."""
     manifest = exported.manifests[preferred_model(exported.manifests)]
     if as_json:
         print_json(
             {
-                "models": str(output),
+                "models": str(exported.folder),
                 "version": exported.version,
                 "index": manifest["index"],
                 "recall": manifest.get("recall"),
             }
         )
     else:
-        print(f"version {exported.version} published in {output}")
+        print(f"version {exported.version} published in {exported.folder}")
         _print_index(manifest)
 
 

@@ -1,5 +1,6 @@
 """Commands that serve models, and ask them for recommendations and embeddings."""
 
+import dataclasses
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -59,7 +60,7 @@ def recommend(
         if note.category is UserWarning:
             warn(str(note.message))
     if as_json:
-        print_json(answer._asdict())
+        print_json(dataclasses.asdict(answer))
     else:
         _print_answer(answer, api.titles(models) if models else {})
 

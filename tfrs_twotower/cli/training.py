@@ -18,7 +18,7 @@ from tfrs_twotower.cli.options import (
     examples,
 )
 from tfrs_twotower.cli.output import print_json, print_progress, print_table, warn
-from tfrs_twotower.cli.publishing import publish
+from tfrs_twotower.cli.publishing import print_export
 from tfrs_twotower.schema import Config, load_config
 
 if TYPE_CHECKING:
@@ -80,7 +80,8 @@ def train(
         _print_training(trained, warm_start)
     _warn_of_result(checked, trained)
     if export_to is not None:
-        publish(output, data, export_to, as_json)
+        api.quiet_native_log()
+        print_export(api.export(output, data, export_to), as_json)
 
 
 @app.command(

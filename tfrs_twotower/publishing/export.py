@@ -4,7 +4,7 @@ import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -32,19 +32,52 @@ from tfrs_twotower.schema.models_layout import (
     QUERY_KEY,
     QUERY_TOWER,
     TWOTOWER_CONFIG,
+    preferred_model,
 )
+from tfrs_twotower.schema.results import Tabular
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 # Half of them are enough for a confidence bound within one percent of the mean.
 MAX_HELD_OUT = 1000
 
 
-@dataclass(frozen=True)
-class Export:
-    """What an export published: the models folder, the version, each model's manifest."""
+@dataclass(frozen=True, repr=False)
+class Export(Tabular):
+    """A published version.
+
+    Attributes:
+        folder: The models folder.
+        version: Its number.
+        manifests: By model: `memory_bytes`, `custom_ops`, `index`, `recall` of the index, ...
+    """
 
     folder: Path
     version: int
     manifests: dict[str, dict[str, Any]]
+
+    @property
+    def title(self) -> str:
+        """The version, its size, and the recall of its index where that was measured."""
+        manifest = self.manifests[preferred_model(self.manifests)]
+        title = f"version {self.version} in {self.folder}: {manifest['corpus_size']:,} candidates"
+        if recall := manifest.get("recall"):
+            title += f", the index finds {recall['mean']:.4f} of the exact {recall['at']} best"
+        return title
+
+    def to_frame(self) -> "pd.DataFrame":
+        """A row a model: its memory in MB, and the ops that a stock TF Serving lacks."""
+        import pandas as pd
+
+        rows = {
+            name: {
+                "memory_mb": manifest["memory_bytes"] / 1e6,
+                "custom_ops": ", ".join(manifest["custom_ops"]),
+            }
+            for name, manifest in self.manifests.items()
+        }
+        return pd.DataFrame.from_dict(rows, orient="index").rename_axis("model")
 
 
 def export(

@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -52,6 +52,10 @@ from tfrs_twotower.schema.models_layout import (
     RETRIEVAL,
 )
 from tfrs_twotower.schema.prepared import CANDIDATE_ID
+from tfrs_twotower.schema.results import Tabular
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Floats = npt.NDArray[np.float32]
 
@@ -60,9 +64,9 @@ SAME_VECTOR = 1e-6
 KEPT_FACTS = ("schema_fingerprint", "towers_digest", "metrics")
 
 
-@dataclass(frozen=True)
-class Refresh:
-    """What a refresh published, and how its candidates differ from those of the version before."""
+@dataclass(frozen=True, repr=False)
+class Refresh(Tabular):
+    """A refreshed version, and how its candidates differ from those of `base_version`."""
 
     folder: Path
     version: int
@@ -72,6 +76,23 @@ class Refresh:
     num_changed: int
     num_removed: int
     manifests: dict[str, dict[str, Any]]
+
+    @property
+    def title(self) -> str:
+        """The version and where it comes from."""
+        return f"version {self.version} in {self.folder}, refreshed from {self.base_version}"
+
+    def to_frame(self) -> "pd.DataFrame":
+        """How many candidates there are, and how many are new, changed and removed."""
+        import pandas as pd
+
+        counts = {
+            "candidates": self.corpus_size,
+            "new": self.num_new,
+            "changed": self.num_changed,
+            "removed": self.num_removed,
+        }
+        return pd.Series(counts, name="count").to_frame()
 
 
 def refresh(

@@ -4,7 +4,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +26,10 @@ from tfrs_twotower.publishing.saved_model_reader import LoadedSignature
 from tfrs_twotower.publishing.server_config import STABLE
 from tfrs_twotower.schema.models_layout import QUERIES
 from tfrs_twotower.schema.prepared import CANDIDATE_ID
+from tfrs_twotower.schema.results import Tabular
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 NUM_QUERIES, NUM_TIMED = 200, 50
 METRIC = "recall_at_10"
@@ -54,13 +58,26 @@ class Check:
     reason: str  # Why it is a no-go; "" where it is none.
 
 
-@dataclass(frozen=True)
-class Gate:
-    """What the comparison found."""
+@dataclass(frozen=True, repr=False)
+class Gate(Tabular):
+    """The comparison of a version with the one that is served."""
 
     version: int
     served_version: int | None
     checks: list[Check]
+
+    @property
+    def title(self) -> str:
+        """Go or no-go, with the reasons."""
+        found = "go" if self.is_go else f"no-go: {'; '.join(self.reasons)}"
+        return f"version {self.version}: {found}"
+
+    def to_frame(self) -> "pd.DataFrame":
+        """A row a check: what the served and the new version have, and the reason of a no-go."""
+        import pandas as pd
+
+        rows = [(check.name, check.served, check.new, check.reason) for check in self.checks]
+        return pd.DataFrame(rows, columns=["check", "served", "new", "reason"]).set_index("check")
 
     @property
     def is_go(self) -> bool:

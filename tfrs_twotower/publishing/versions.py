@@ -10,7 +10,7 @@ TF Serving gives a label only to a version that it has loaded: start it with
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tfrs_twotower.publishing import server_config
 from tfrs_twotower.publishing.models_folder import (
@@ -23,6 +23,10 @@ from tfrs_twotower.publishing.models_folder import (
 from tfrs_twotower.publishing.server_config import CANARY, STABLE
 from tfrs_twotower.schema import UsageError, UserError
 from tfrs_twotower.schema.folders import write_json
+from tfrs_twotower.schema.results import Tabular
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 RELEASES_FILE = "releases.json"
 LABELS = (STABLE, CANARY)
@@ -41,8 +45,30 @@ class Version:
     towers_digest: str
 
 
-def list_versions(models: str | Path) -> list[Version]:
+class Versions(Tabular, tuple[Version, ...]):
+    """The versions of a models folder, oldest first."""
+
+    @property
+    def title(self) -> str:
+        """How many there are."""
+        return f"{len(self)} version{'s' if len(self) != 1 else ''}"
+
+    def to_frame(self) -> "pd.DataFrame":
+        """A row a version, by number."""
+        import pandas as pd
+
+        return pd.DataFrame([vars(version) for version in self]).set_index("number")
+
+    def headline(self) -> "pd.DataFrame":
+        """Without the digest."""
+        return self.to_frame().drop(columns="towers_digest")
+
+
+def list_versions(models: str | Path) -> Versions:
     """Every version that is there as a whole, oldest first.
+
+    Args:
+        models: The models folder.
 
     Raises:
         UserError: If there is none.
@@ -50,11 +76,11 @@ def list_versions(models: str | Path) -> list[Version]:
     models = Path(models)
     newest = latest_version(models)
     labels = server_config.read_labels(models)
-    return [
+    return Versions(
         _describe(models, number, tuple(sorted(k for k, v in labels.items() if v == number)))
         for number in range(1, newest + 1)
         if is_whole(models, number)
-    ]
+    )
 
 
 def is_whole(models: Path, version: int) -> bool:
@@ -112,6 +138,9 @@ def set_label(models: str | Path, version: int, label: str = STABLE) -> None:
 
 def rollback(models: str | Path) -> int:
     """Makes the version stable that was so before; a canary loses its label.
+
+    Args:
+        models: The models folder.
 
     Returns:
         The version that is stable now.

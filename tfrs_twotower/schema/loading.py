@@ -61,7 +61,16 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
 
 
 def parse_config(text: str, source: str, overrides: Sequence[str] = ()) -> Config:
-    """Checks the YAML text of a config; `source` names it in errors. See `load_config`."""
+    """Checks the YAML text of a config.
+
+    Args:
+        text: The YAML.
+        source: Names it in errors.
+        overrides: See `load_config`.
+
+    Raises:
+        UsageError: If the text is not YAML or breaks a rule.
+    """
     try:
         data = yaml.load(text, _Loader) or {}
     except (yaml.YAMLError, ValueError) as error:  # ValueError: an impossible date.
@@ -77,7 +86,11 @@ def parse_config(text: str, source: str, overrides: Sequence[str] = ()) -> Confi
 
 
 def dump_config(config: Config) -> str:
-    """The YAML text of a config, every default written out."""
+    """The YAML text of a config, every default written out.
+
+    Args:
+        config: A checked config; `parse_config` reads the text back.
+    """
     return yaml.safe_dump(config.model_dump(), sort_keys=False, allow_unicode=True)
 
 

@@ -185,6 +185,13 @@ def test_files_are_read_as_the_pipeline_reads_them(models, tmp_path):
     assert read_candidates(models, 2)["candidate_id"].tolist() == sorted([*OLD, "late"])
 
 
+def test_a_frame_is_read_as_a_file(models):
+    made = api.refresh(models, pd.DataFrame({"item_id": pd.Categorical([*OLD[1:], "late"])}))
+
+    assert (made.corpus_size, made.num_new, made.num_removed) == (SIZE, 1, 1)
+    assert read_candidates(models, 2)["candidate_id"].tolist() == sorted([*OLD[1:], "late"])
+
+
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [

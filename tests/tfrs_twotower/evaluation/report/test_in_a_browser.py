@@ -66,7 +66,7 @@ def report_of(folder, dataset, *source):
     assert main(["dataset", dataset, "--output", str(log), *source]) == 0
     config = load_config(log / "twotower.yaml", ["training.epochs=1"])
     api.prepare(config, log, prepared)
-    api.train(config, prepared, run, callbacks=[])
+    api.train(config, prepared, run, progress=False)
     api.export(run, prepared, models)
     api.evaluate(run, prepared, models=models)
     return api.report(run, folder / "out" / "report.html", models=models)
