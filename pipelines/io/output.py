@@ -147,8 +147,10 @@ def output_run(output: str, *, overwrite: bool) -> Iterator[Run]:
         # The manifest may be there: nothing that it names may go.
         raise
     except BaseException as error:
+        # An interrupt may come after the manifest was written: what it names stays.
         with suppress(Exception):
-            _remove_failed(run)
+            if (published(output) or {}).get("run") != run.name:
+                _remove_failed(run)
         # Of a worker's error a runner may keep no more than the text.
         if isinstance(error, Exception) and FULL_DISK in str(error):
             raise UserError(f"the disk is full: make room for {output}") from error

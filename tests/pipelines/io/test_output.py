@@ -137,6 +137,18 @@ def test_a_run_that_fails_leaves_what_it_rejected_and_nothing_else(tmp_path):
     assert contents(tmp_path) == {"x": ["1"]}
 
 
+def test_an_interrupt_after_the_manifest_leaves_what_it_names(tmp_path):
+    def interrupted():
+        with output_run(str(tmp_path), overwrite=False) as run:
+            run.publish({"kind": "letters"}, {"x": [write(run, "x", "whole")]}, overwrite=False)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+
+    assert contents(tmp_path) == {"x": ["whole"]}
+
+
 def test_a_folder_that_is_not_ours_is_left_alone(tmp_path):
     (tmp_path / "thesis.txt").write_text("years of work")
 
