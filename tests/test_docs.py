@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import typer
 
+import tfrs_twotower
 from tfrs_twotower import __version__
 from tfrs_twotower.cli import app
 
@@ -27,7 +28,7 @@ def test_every_command_is_in_the_readme():
 
 
 def test_the_readme_names_no_command_that_does_not_exist():
-    named = set(re.findall(r"twotower ([a-z][a-z-]*)", README))
+    named = set(re.findall(r"\btwotower ([a-z][a-z-]*)", README))
 
     assert named - COMMANDS.keys() == set()
 
@@ -36,7 +37,7 @@ def test_the_readme_gives_commands_no_option_that_they_do_not_have():
     """Commands that pass their options on to a module have none of their own."""
     wrong = [
         f"{name} {option}"
-        for name, rest in re.findall(r"twotower ([a-z][a-z-]*)([^\n`#]*)", README)
+        for name, rest in re.findall(r"\btwotower ([a-z][a-z-]*)([^\n`#]*)", README)
         for option in re.findall(r"--[a-z_-]+", rest)
         if (own := OPTIONS.get(name)) and option not in own
     ]
@@ -63,6 +64,13 @@ def test_python_blocks_of_the_readme_import_what_exists(block):
 
     for node in imports:
         exec(compile(ast.Module([node], type_ignores=[]), "README", "exec"), {})
+
+
+def test_the_readme_names_nothing_that_the_package_does_not_offer():
+    named = set(re.findall(r"\btt\.(\w+)", README))
+
+    assert {"prepare", "recommend"} <= named
+    assert named - set(tfrs_twotower.__all__) == set()
 
 
 def test_the_lock_holds_every_package_that_the_distribution_asks_for():

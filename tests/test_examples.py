@@ -1,5 +1,7 @@
 """The example configs say what they claim, and train."""
 
+import re
+import runpy
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +9,7 @@ import pandas as pd
 import pytest
 
 from pipelines.prepare import prepare
+from serving.loading import load
 from tfrs_twotower.evaluation.evaluate import evaluate
 from tfrs_twotower.features.dense import DenseFeatures
 from tfrs_twotower.keras import tf
@@ -16,7 +19,8 @@ from tfrs_twotower.schema.features import Id
 from tfrs_twotower.schema.prepared import NumberStatistics
 from tfrs_twotower.training.train import train
 
-MOVIES = Path(__file__).parent.parent / "examples" / "movie_catalogue.yaml"
+EXAMPLES = Path(__file__).parent.parent / "examples"
+MOVIES = EXAMPLES / "movie_catalogue.yaml"
 NUM_USERS, NUM_MOVIES, NUM_TASTES = 80, 48, 4
 LANGUAGES = ["en", "fr", "it", "ja"]
 
@@ -93,3 +97,17 @@ def test_films_that_nobody_has_seen_are_found_by_their_content(tmp_path):
 
     # Two of the eight new films are of a user's taste, beside two old ones he has not seen.
     assert evaluation.systems["model"]["new candidates"]["recall_at_5"] > 0.9
+
+
+def test_the_pieces_serve_a_model_without_our_config(tmp_path, capsys):
+    runpy.run_path(str(EXAMPLES / "your_own_model.py"))["main"](tmp_path)
+
+    said = capsys.readouterr().out
+    [recall], [chance] = (re.findall(name + r" ([0-9.]+)", said) for name in ("@100", "chance"))
+    # A user's kind is a sixth of the corpus, and seven events in eight are of it.
+    assert float(recall) > 4 * float(chance)
+    servable = load(tmp_path / "retrieval" / "1", "retrieval", 1)
+    found = servable.run("serving_default", {"user": np.array(["u007", "u009"], object)})
+    kinds = [[int(item[1:]) % 6 for item in items] for items in found["candidate_ids"]]
+    assert [max(set(of_user), key=of_user.count) for of_user in kinds] == [7 % 6, 9 % 6]
+    assert found["valid_count"].tolist() == [10, 10]

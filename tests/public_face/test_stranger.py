@@ -69,5 +69,5 @@ def test_a_strangers_script_runs(tmp_path, capsys):
     assert "40 queries, 24 candidates" in said
     assert "prepared is finished: pass `overwrite=True` to replace it, or name another" in said
     # Four queries, each with one positive of score 1 and three negatives of score 0.
-    temperature = 0.1
+    temperature = 0.5
     assert f"loss {math.log1p(3 * math.exp(-1 / temperature)):.4f}" in said

@@ -15,6 +15,7 @@ Embeddings of queries come from `twotower embed --side query`, to be read likewi
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -26,18 +27,37 @@ from tfrs_twotower.models.embed import embed
 from tfrs_twotower.models.projector import write_projector
 from tfrs_twotower.models.run_folder import load_run
 from tfrs_twotower.schema.folders import MANIFEST, output_folder, write_json
+from tfrs_twotower.schema.results import Tabular
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 CANDIDATES_FILE = "candidates.parquet"
 PROJECTOR = "projector"
 
 
-@dataclass(frozen=True)
-class EmbeddingStore:
-    """What was written."""
+@dataclass(frozen=True, repr=False)
+class EmbeddingStore(Tabular):
+    """A folder of embeddings."""
 
     folder: Path
     num_candidates: int
     embedding_dim: int
+
+    @property
+    def title(self) -> str:
+        """The folder and its sizes."""
+        return f"{self.num_candidates:,} embeddings of {self.embedding_dim} in {self.folder}"
+
+    def to_frame(self) -> "pd.DataFrame":
+        """A row a candidate: `candidate_id`, `embedding`, title and attributes."""
+        import pandas as pd
+
+        return pd.read_parquet(self.folder / CANDIDATES_FILE)
+
+    def headline(self) -> "pd.DataFrame":
+        """Without the embeddings."""
+        return self.to_frame().drop(columns="embedding")
 
 
 def write_embeddings(

@@ -3,6 +3,7 @@
 Export and server share this: both must register the ops before they load a model that uses them.
 """
 
+import functools
 import importlib.util
 from pathlib import Path
 from types import ModuleType
@@ -24,6 +25,9 @@ def scann_op_library() -> Path:
     return Path(spec.submodule_search_locations[0], "scann_ops", "cc", "_scann_ops.so")
 
 
+# Cached also because AutoGraph, which traces a search that calls this, does not look into what is
+# cached: it would warn that it cannot convert `find_spec`.
+@functools.cache
 def register_scann_ops() -> ModuleType:
     """Makes ScaNN's ops known to TensorFlow in this process; may be called again.
 

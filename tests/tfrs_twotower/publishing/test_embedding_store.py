@@ -26,6 +26,9 @@ def test_the_store_is_read_by_the_three_lines_of_the_readme(tiny_run, tmp_path):
     assert candidates["candidate_id"].tolist() == corpus.candidate_ids.tolist()
     np.testing.assert_array_equal(vectors, embed(run.model.candidate_tower, corpus.features))
     assert (store.num_candidates, store.embedding_dim) == vectors.shape
+    np.testing.assert_array_equal(np.stack(store.to_frame()["embedding"]), vectors)
+    assert repr(store).startswith(f"20 embeddings of 8 in {store.folder}")
+    assert "embedding " not in repr(store).splitlines()[1]
 
 
 def test_a_finished_store_is_not_replaced_unasked(tiny_run, tmp_path):
