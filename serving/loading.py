@@ -11,7 +11,7 @@ from typing import Any
 
 import tensorflow as tf
 from google.protobuf.message import DecodeError
-from tensorflow.core.protobuf import config_pb2, saved_model_pb2
+from tensorflow.core.protobuf import config_pb2, rewriter_config_pb2, saved_model_pb2
 from tensorflow.python.saved_model import loader_impl
 
 from serving.errors import LoadError, from_status
@@ -91,13 +91,15 @@ class Servable:
         self._session.close()
 
 
-def load(path: str | Path, name: str, version: int) -> Servable:
+def load(path: str | Path, name: str, version: int, *, optimize: bool = True) -> Servable:
     """Loads a version folder.
 
     Args:
         path: The folder that holds `saved_model.pb`.
         name: The model's name.
         version: The version's number.
+        optimize: Whether TensorFlow rewrites the graph for speed. Of a retriever that takes ten
+            times as long as all else here, and saves a fraction of a millisecond a query.
 
     Raises:
         LoadError: If the folder is no SavedModel, is damaged, or needs ops that are not here.
@@ -122,7 +124,11 @@ def load(path: str | Path, name: str, version: int) -> Servable:
             raise LoadError(f"the model needs ScaNN's ops: {error}") from error
     # A GPU, where there is one, is shared with other processes.
     gpu = config_pb2.GPUOptions(allow_growth=True)
-    session = tf.compat.v1.Session(graph=tf.Graph(), config=config_pb2.ConfigProto(gpu_options=gpu))
+    rewrites = rewriter_config_pb2.RewriterConfig(disable_meta_optimizer=not optimize)
+    config = config_pb2.ConfigProto(
+        gpu_options=gpu, graph_options=config_pb2.GraphOptions(rewrite_options=rewrites)
+    )
+    session = tf.compat.v1.Session(graph=tf.Graph(), config=config)
     try:
         with session.graph.as_default():
             loader_impl.SavedModelLoader(str(path)).load(session, ["serve"])

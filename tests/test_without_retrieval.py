@@ -250,7 +250,7 @@ def test_other_candidates_are_refreshed_or_refused_with_the_way_out(
     words = ("refresh", "--models", copied.models, "--candidates", tmp_path / "candidates.parquet")
 
     if copied.scores_by == "scoring_layer":
-        assert "--warm_start" in refused(*words)
+        assert "train with a warm start" in refused(*words)
         assert latest_version(copied.models) == 1
         return
     counts = json.loads(said(*words, "--json"))
@@ -346,10 +346,16 @@ def test_embeddings_are_written_for_every_candidate(made, said, tmp_path):
     assert said("embeddings", *words).startswith(f"{small_shop.NUM_ITEMS} embeddings of 8")
 
 
-def test_users_ahead_of_the_moment_are_refused_with_the_way_out(made, refused, tmp_path):
-    words = ("--models", made.models, "--output", tmp_path / "out")
+def test_users_are_embedded_ahead_of_the_moment_or_refused_with_the_way_out(
+    made, said, refused, tmp_path
+):
+    words = ("user-embeddings", "--models", made.models, "--output", tmp_path / "out")
 
-    assert "`context_mode: trilinear`" in refused("user-embeddings", *words)
+    if made.scores_by == "dot_product":  # Its tower reads user and context together.
+        assert "`context_mode: trilinear`" in refused(*words)
+        return
+    assert f"{small_shop.NUM_USERS}" in said(*words)
+    assert len(pd.read_parquet(tmp_path / "out" / "part-00000.parquet")) == small_shop.NUM_USERS
 
 
 @pytest.mark.slow

@@ -355,8 +355,9 @@ def promote(
     return gate
 
 
-@contextmanager
-def serve(models: StrPath, *, version: int | None = None) -> "Iterator[RetrievalClient]":
+def serve(
+    models: StrPath, *, version: int | None = None
+) -> "AbstractContextManager[RetrievalClient]":
     """Serves a models folder in this process, on a free port of the loopback.
 
     To serve others, run `twotower serve` or TF Serving.
@@ -369,15 +370,21 @@ def serve(models: StrPath, *, version: int | None = None) -> "Iterator[Retrieval
         models: The models folder.
         version: Which version; default: the stable one, without labels the newest.
 
-    Yields:
-        A client of the server, which stops at the end of the block.
+    Returns:
+        A context manager: a client of the server, which stops at the end of the block.
 
     Raises:
-        UserError: If there are no such models, or they cannot be served.
+        UserError: When entered, if there are no such models, or they cannot be served.
     """
+    return _served(models, version, optimize=True)
+
+
+@contextmanager
+def _served(models: StrPath, version: int | None, *, optimize: bool) -> "Iterator[RetrievalClient]":
+    """See `serve`; see `ServerOptions` for `optimize`."""
     from serving.client import RetrievalClient
     from serving.model_config import ModelConfig, VersionPolicy
-    from serving.server import ModelServer
+    from serving.server import ModelServer, ServerOptions
     from tfrs_twotower.publishing.models_folder import asked_model
     from tfrs_twotower.publishing.versions import choose
 
@@ -386,8 +393,9 @@ def serve(models: StrPath, *, version: int | None = None) -> "Iterator[Retrieval
     version = choose(folder, version)
     model = asked_model(folder, version)
     policy = VersionPolicy(latest=None, specific=frozenset({version}))
+    served, options = ModelConfig(model, folder / model, policy), ServerOptions(optimize=optimize)
     with (
-        ModelServer([ModelConfig(model, folder / model, policy)], rest_port=None) as server,
+        ModelServer([served], rest_port=None, options=options) as server,
         RetrievalClient(f"127.0.0.1:{server.port}") as client,
     ):
         yield client
@@ -447,7 +455,7 @@ def _client(
     if target is not None:
         return RetrievalClient(target)
     if models is not None:
-        return serve(models)
+        return _served(models, None, optimize=False)  # For one query.
     raise UsageError("name a models folder or the target of a running server")
 
 

@@ -29,6 +29,7 @@ import tensorflow as tf
 from apache_beam.io.filesystems import FileSystems
 from apache_beam.ml.inference.base import KeyedModelHandler, ModelHandler, RunInference
 from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.utils.shared import Shared
 from rich.console import Console
 from rich.table import Table
 
@@ -115,7 +116,7 @@ class RetrievalHandler(ModelHandler[bytes, bytes, Model]):
 
     def load_model(self) -> Model:
         """Loads the SavedModel."""
-        return Model(self._request.model)
+        return _load(self._request.model)
 
     def run_inference(
         self, batch: Sequence[bytes], model: Model, inference_args: dict[str, Any] | None = None
@@ -123,6 +124,15 @@ class RetrievalHandler(ModelHandler[bytes, bytes, Model]):
         """Answers tables, see `Model.answer`."""
         for table in map(from_ipc, batch):
             yield to_ipc(answer(model, table, self._request))
+
+
+# One copy a process: where the launcher is the worker too, both take the same.
+_MODELS = Shared()
+
+
+def _load(folder: str) -> Model:
+    model: Model = _MODELS.acquire(lambda: Model(folder), tag=folder)
+    return model
 
 
 def answer(model: Model, table: pa.Table, request: Request) -> pa.Table:
@@ -249,7 +259,7 @@ def _try_first(files: Sequence[str], request: Request, contract: Contract) -> No
         for table in read_queries(path, contract, request.key):
             if table.num_rows:
                 try:
-                    answer(Model(request.model), table.slice(0, 1), request)
+                    answer(_load(request.model), table.slice(0, 1), request)
                 except tf.errors.InvalidArgumentError as error:
                     raise UserError(
                         f"the model refuses the queries: {refusal(error.message)}"
