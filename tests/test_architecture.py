@@ -26,12 +26,8 @@ FORBIDDEN = {
 SHARED = {
     "tfrs_twotower": (),
     # The pipeline encodes with the very ops of the served model.
-    "pipelines": (
-        "tfrs_twotower.schema",
-        "tfrs_twotower.features.encoding",
-        "tfrs_twotower.__version__",
-    ),
-    "serving": ("tfrs_twotower.schema", "tfrs_twotower.__version__"),
+    "pipelines": ("tfrs_twotower.schema", "tfrs_twotower.features.encoding"),
+    "serving": ("tfrs_twotower.schema",),
 }
 
 # From the bottom up: a module imports from its own line and those above it only.

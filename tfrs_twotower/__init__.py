@@ -23,8 +23,6 @@ package imports neither TensorFlow nor Beam nor pandas.
 
 from typing import TYPE_CHECKING
 
-__version__ = "0.1.0"
-
 __all__ = [
     "Comparison",
     "Config",
@@ -128,10 +126,12 @@ if TYPE_CHECKING:
         load_config,
         parse_config,
     )
+    from tfrs_twotower.schema.version import __version__ as __version__
     from tfrs_twotower.training.train import TrainingResult
     from tfrs_twotower.training.tune import Trial, TuningResult
 else:
     _HOMES = {
+        "__version__": "tfrs_twotower.schema.version:__version__",
         "Comparison": "tfrs_twotower.evaluation.compare:Comparison",
         "Config": "tfrs_twotower.schema:Config",
         "ContextSensitivity": "tfrs_twotower.evaluation.ablation:ContextSensitivity",

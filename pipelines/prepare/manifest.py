@@ -16,9 +16,9 @@ from pipelines.prepare.dataset_files import CANDIDATES, INTERACTIONS, QUERIES
 from pipelines.prepare.job import Corpus, Job, count_column, load_corpus
 from pipelines.prepare.split import NEVER, TRAIN
 from pipelines.prepare.validate import CURES
-from tfrs_twotower import __version__
 from tfrs_twotower.schema import SPLITS, Parameter, UserError
 from tfrs_twotower.schema import prepared as layout
+from tfrs_twotower.schema.version import __version__
 
 
 def check_report(report: Summary, job: Job, max_rejected_share: float) -> None:

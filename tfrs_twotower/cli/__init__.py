@@ -13,10 +13,10 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from tfrs_twotower import __version__
 from tfrs_twotower.cli import data, evaluation, publishing, serving, training, workflow
 from tfrs_twotower.cli.output import print_error
 from tfrs_twotower.schema import UserError
+from tfrs_twotower.schema.version import __version__
 
 # TensorFlow's own log lines say nothing to a user of these commands.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")

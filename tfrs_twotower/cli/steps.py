@@ -12,7 +12,6 @@ from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tfrs_twotower import __version__
 from tfrs_twotower.cli.output import print_progress, print_table
 from tfrs_twotower.cli.processes import Command, Cost, ended_by_sigterm
 from tfrs_twotower.cli.workdir import (
@@ -36,6 +35,7 @@ from tfrs_twotower.schema.runs import (
     METRICS_FILE,
     VOCABULARIES,
 )
+from tfrs_twotower.schema.version import __version__
 
 DATA_FILES = ("interactions*", "candidates*", "queries*")
 ORACLE_FILE = "oracle.parquet"  # The sample knows what the best possible ranker reaches.

@@ -22,12 +22,12 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tfrs_twotower import __version__
 from tfrs_twotower.models.embed import embed
 from tfrs_twotower.models.projector import write_projector
 from tfrs_twotower.models.run_folder import load_run
 from tfrs_twotower.schema.folders import MANIFEST, output_folder, write_json
 from tfrs_twotower.schema.results import Tabular
+from tfrs_twotower.schema.version import __version__
 
 if TYPE_CHECKING:
     import pandas as pd

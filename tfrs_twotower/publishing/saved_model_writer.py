@@ -9,11 +9,11 @@ import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
 
-from tfrs_twotower import __version__
 from tfrs_twotower.publishing._named_defaults import with_named_defaults
 from tfrs_twotower.retrieval.retriever import Signature
 from tfrs_twotower.schema.folders import MANIFEST, write_json
 from tfrs_twotower.schema.models_layout import EXTRA_ASSETS
+from tfrs_twotower.schema.version import __version__
 
 WARMUP_REQUESTS = "tf_serving_warmup_requests"
 WARMUP_BATCH_SIZES = (1, 8, 64)

@@ -12,7 +12,6 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
-from tfrs_twotower import __version__
 from tfrs_twotower.features.raw_inputs import query_inputs
 from tfrs_twotower.keras import tf
 from tfrs_twotower.publishing.halves import USER, USER_EMBEDDING
@@ -28,6 +27,7 @@ from tfrs_twotower.schema import Config, UserError
 from tfrs_twotower.schema.folders import MANIFEST, output_folder, write_json
 from tfrs_twotower.schema.models_layout import QUERIES, QUERY_TOWER
 from tfrs_twotower.schema.prepared import QUERY_ID
+from tfrs_twotower.schema.version import __version__
 
 BATCH_SIZE = 4096
 

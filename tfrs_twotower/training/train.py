@@ -10,7 +10,6 @@ import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 
-from tfrs_twotower import __version__
 from tfrs_twotower.data.batches import steps_per_epoch, training_batches, training_examples
 from tfrs_twotower.data.prepared import Arrays, Corpus, PreparedData
 from tfrs_twotower.evaluation.aggregate import evaluate_model
@@ -34,6 +33,7 @@ from tfrs_twotower.schema import Config, UserError
 from tfrs_twotower.schema import prepared as layout
 from tfrs_twotower.schema.folders import MANIFEST, output_folder, write_json
 from tfrs_twotower.schema.results import Tabular
+from tfrs_twotower.schema.version import __version__
 from tfrs_twotower.training.callbacks import KeepBest, MeanLossAndNaNGuard, RankingValidation
 from tfrs_twotower.training.distribution import (
     distributed,

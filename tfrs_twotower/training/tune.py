@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 import yaml
 
-from tfrs_twotower import __version__
 from tfrs_twotower.data.prepared import PreparedData
 from tfrs_twotower.keras import keras
 from tfrs_twotower.models.run_folder import CONFIG_FILE, METRICS_FILE, check_same, write_inputs
@@ -29,6 +28,7 @@ from tfrs_twotower.schema import (
 from tfrs_twotower.schema.folders import MANIFEST, MARKER, output_folder, write_json
 from tfrs_twotower.schema.results import Tabular
 from tfrs_twotower.schema.search import Range
+from tfrs_twotower.schema.version import __version__
 from tfrs_twotower.training.train import train
 
 if TYPE_CHECKING:

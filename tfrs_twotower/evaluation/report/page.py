@@ -15,7 +15,6 @@ from bokeh.model import Model
 from bokeh.plotting import figure
 from bokeh.resources import Resources
 
-from tfrs_twotower import __version__
 from tfrs_twotower.evaluation.insights import evenly_spaced
 from tfrs_twotower.evaluation.report import figures
 from tfrs_twotower.evaluation.result import MODEL, evaluation_name
@@ -40,6 +39,7 @@ from tfrs_twotower.publishing.models_folder import (
 )
 from tfrs_twotower.schema import SPLITS, UserError
 from tfrs_twotower.schema.folders import read_manifest
+from tfrs_twotower.schema.version import __version__
 
 TEMPLATE = "page.html.j2"
 MAX_MAPPED = 5000
