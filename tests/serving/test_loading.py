@@ -122,6 +122,7 @@ def test_missing_scann_is_told_with_the_cure(tmp_path, monkeypatch):
     path = toy_models.write_retrieval(tmp_path, 1)
     edit(path, lambda graph: graph.graph_def.node.add(name="s", op="Scann>ScannSearchBatched"))
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    loading.register_scann_ops.cache_clear()
 
     with pytest.raises(LoadError, match=r"pip install 'scann\[tf\]"):
         loading.load(path, "retrieval", 1)
