@@ -1,6 +1,7 @@
 """Options, public data and a clean environment for every test."""
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,16 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         type=Path,
         help=f"folder of the public data sets (ml-100k, ml-1m, gowalla); or set {DATA_VARIABLE}",
     )
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Turns TensorFlow's rewriting of graphs off in this process.
+
+    It takes seconds for each function that a test runs once. Servers, and processes that tests
+    start, rewrite as always.
+    """
+    if tensorflow := sys.modules.get("tensorflow"):
+        tensorflow.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
 
 
 @pytest.fixture(scope="session")

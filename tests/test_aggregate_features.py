@@ -10,7 +10,7 @@ import pytest
 from pipelines.embed import embed as embed_in_batch
 from serving.client import RetrievalClient
 from serving.model_config import read_models_config
-from serving.server import ModelServer
+from serving.server import ModelServer, ServerOptions
 from tests.pipelines.reference import aggregate, read_rows
 from tfrs_twotower import api
 from tfrs_twotower.data.batches import training_batches
@@ -99,6 +99,7 @@ def test_an_example_carries_its_own_candidate_s_values_not_those_of_the_corpus(w
     np.testing.assert_array_equal(batch["candidate"]["item"], expected)
 
 
+@pytest.mark.slow
 def test_a_request_with_the_aggregates_of_its_moment_is_answered_as_in_training(world):
     data = world.run.data
     tests = data.examples("test")
@@ -120,7 +121,7 @@ def test_a_request_with_the_aggregates_of_its_moment_is_answered_as_in_training(
     scores = trained @ world.candidate_embeddings.T
 
     models = read_models_config(world.models / "models.config")
-    with ModelServer(models, rest_port=None) as server:
+    with ModelServer(models, rest_port=None, options=ServerOptions(optimize=False)) as server:
         target = f"127.0.0.1:{server.port}"
         with RetrievalClient(target, model="retrieval_exact") as client:
             embeddings, answers = client.embed(queries), client.recommend(queries, k=5)
@@ -149,6 +150,7 @@ def test_candidates_embedded_in_batch_have_the_same_vectors(world, tmp_path):
     np.testing.assert_allclose(vectors, world.candidate_embeddings, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_refresh_gives_the_candidates_their_values_as_of_now(world, tmp_path):
     models = shutil.copytree(world.models, tmp_path / "models")
     before = read_candidates(models, 1)

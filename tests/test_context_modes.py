@@ -11,7 +11,7 @@ from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
 from serving.client import RetrievalClient
 from serving.model_config import read_models_config
-from serving.server import ModelServer
+from serving.server import ModelServer, ServerOptions
 from tfrs_twotower import api
 from tfrs_twotower.evaluation.inputs import rank_model
 from tfrs_twotower.evaluation.protocols import load_evaluation_set
@@ -127,7 +127,8 @@ def test_what_is_served_is_what_was_trained(tmp_path, prepared, mode, encoder):
     ranking = rank_model(chain.run.model, chain.corpus, chain.evaluation_set, k=5)
     names = [name for name in ("retrieval_exact", "retrieval") if name in chain.exported.manifests]
 
-    with ModelServer(read_models_config(chain.models / "models.config"), rest_port=None) as server:
+    configs = read_models_config(chain.models / "models.config")
+    with ModelServer(configs, rest_port=None, options=ServerOptions(optimize=False)) as server:
         target = f"127.0.0.1:{server.port}"
         with RetrievalClient(target, model="retrieval_exact") as client:
             embeddings = client.embed(chain.queries)
@@ -158,7 +159,7 @@ def scored(tmp_path_factory, prepared):
 @contextlib.contextmanager
 def served(chain):
     models = read_models_config(chain.models / "models.config")
-    with ModelServer(models, rest_port=None) as server:
+    with ModelServer(models, rest_port=None, options=ServerOptions(optimize=False)) as server:
         yield f"127.0.0.1:{server.port}"
 
 

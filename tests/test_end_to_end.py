@@ -263,6 +263,7 @@ def models_of_histories(tmp_path_factory):
     return root / "models"
 
 
+@pytest.mark.slow
 def test_a_tower_of_histories_answers_known_and_unknown_users_and_each_click(models_of_histories):
     models = read_models_config(models_of_histories / "models.config")
     had = [f"i{item_of(7, event)}" for event in range(EVENTS_OF_USER - HISTORY, EVENTS_OF_USER)]
@@ -283,6 +284,7 @@ def test_a_tower_of_histories_answers_known_and_unknown_users_and_each_click(mod
     assert clicked.candidate_ids != of_had.candidate_ids
 
 
+@pytest.mark.slow
 def test_a_second_export_is_version_two_of_every_model(world, tmp_path):
     first = api.export(world.run_folder, world.prepared, tmp_path / "models")
     second = api.export(world.run_folder, world.prepared, tmp_path / "models")
@@ -296,6 +298,7 @@ def test_a_second_export_is_version_two_of_every_model(world, tmp_path):
     assert set(map(tuple, versions.values())) == {("1", "2")}
 
 
+@pytest.mark.slow
 def test_a_killed_export_leaves_nothing_that_is_served_or_counted(world, tmp_path, monkeypatch):
     models = tmp_path / "models"
 

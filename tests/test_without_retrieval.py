@@ -15,7 +15,7 @@ from pipelines.embed import embed as embed_in_batch
 from pipelines.recommend import recommend as recommend_in_batch
 from serving.client import RetrievalClient
 from serving.model_config import read_models_config
-from serving.server import ModelServer
+from serving.server import ModelServer, ServerOptions
 from tests import small_shop
 from tests.pipelines.reference import files_of
 from tfrs_twotower import api
@@ -24,6 +24,9 @@ from tfrs_twotower.publishing.models_folder import PART, asked_model, complete_q
 from tfrs_twotower.publishing.release import Limits, release_gate
 from tfrs_twotower.publishing.versions import set_label
 from tfrs_twotower.schema import parse_config
+
+# A chain of its own, with many servers.
+pytestmark = pytest.mark.slow
 
 NOW = small_shop.FIRST_DAY + 91 * 86_400
 QUERY = {"user": "u07", "clock": NOW}
@@ -67,7 +70,7 @@ def make(folder: Path, scores_by: str, prepared: Path, config_text: str) -> Made
 
 @pytest.fixture(
     scope="module",
-    params=["scoring_layer", pytest.param("dot_product", marks=pytest.mark.slow)],
+    params=["scoring_layer", "dot_product"],
 )
 def made(request, data, tmp_path_factory):
     """Version 1; not to be changed."""
@@ -88,7 +91,8 @@ def copied(made, tmp_path):
 
 @pytest.fixture(scope="module")
 def target(made):
-    with ModelServer(read_models_config(made.models / "models.config"), rest_port=None) as server:
+    configs = read_models_config(made.models / "models.config")
+    with ModelServer(configs, rest_port=None, options=ServerOptions(optimize=False)) as server:
         yield f"127.0.0.1:{server.port}"
 
 
@@ -196,7 +200,7 @@ def test_the_gate_compares_queries_with_and_without_a_history_apart(copied):
 
 @pytest.mark.parametrize(
     "image",
-    ["embedded", pytest.param("tensorflow/serving:2.20.0", marks=pytest.mark.slow)],
+    ["embedded", "tensorflow/serving:2.20.0"],
 )
 def test_the_doctor_finds_nothing_wrong(made, said, image):
     findings = json.loads(said("doctor", made.models, "--target", image, "--json"))
@@ -207,7 +211,6 @@ def test_the_doctor_finds_nothing_wrong(made, said, image):
     assert scores == (["retrieval_exact/1"] if made.scores_by == "dot_product" else [])
 
 
-@pytest.mark.slow
 def test_the_doctors_cure_for_a_stored_vector_is_one_that_works(copied, capsys):
     path = copied.models / "candidates" / "1" / "part-00000.parquet"
     stored = pd.read_parquet(path)
@@ -358,7 +361,6 @@ def test_users_are_embedded_ahead_of_the_moment_or_refused_with_the_way_out(
     assert len(pd.read_parquet(tmp_path / "out" / "part-00000.parquet")) == small_shop.NUM_USERS
 
 
-@pytest.mark.slow
 def test_the_demo_asks_the_exact_model(data, said, tmp_path):
     dataset = tmp_path / "dataset"
     shutil.copytree(data[0], dataset)
@@ -379,19 +381,16 @@ def mixed(data, tmp_path_factory):
     return usual.models
 
 
-@pytest.mark.slow
 def test_a_newer_version_without_retrieval_is_the_newest(mixed):
     assert latest_version(mixed) == 2
     assert (asked_model(mixed, 1), asked_model(mixed, 2)) == ("retrieval", "retrieval_exact")
     assert api.recommend(mixed, QUERY, k=2).model_version == 2
 
 
-@pytest.mark.slow
 def test_an_older_retrieval_does_not_go_on_answering(mixed):
     assert set(served(mixed)) == MODELS
 
 
-@pytest.mark.slow
 def test_a_version_that_lost_its_retrieval_is_not_the_newest(mixed, tmp_path):
     models = tmp_path / "models"
     shutil.copytree(mixed, models)
@@ -400,7 +399,6 @@ def test_a_version_that_lost_its_retrieval_is_not_the_newest(mixed, tmp_path):
     assert latest_version(models) == 2
 
 
-@pytest.mark.slow
 def test_each_label_is_given_to_the_models_that_the_version_has(mixed, tmp_path, said):
     models = tmp_path / "models"
     shutil.copytree(mixed, models)
@@ -416,7 +414,6 @@ def test_each_label_is_given_to_the_models_that_the_version_has(mixed, tmp_path,
     assert served(models) == dict.fromkeys([*MODELS, "retrieval"], {"stable": 1})
 
 
-@pytest.mark.slow
 def test_batches_are_answered_by_the_newest_version(mixed, tmp_path):
     pd.DataFrame({"user": ["u01"], "clock": [NOW]}).to_parquet(tmp_path / "queries.parquet")
 

@@ -10,7 +10,7 @@ from pipelines.score import queries as queries_module
 from pipelines.score.recommend import main, recommend
 from serving.client import RetrievalClient
 from serving.model_config import ModelConfig
-from serving.server import ModelServer
+from serving.server import ModelServer, ServerOptions
 from tests import small_shop
 from tests.pipelines.reference import files_of
 from tfrs_twotower.publishing.models_folder import complete_query
@@ -28,7 +28,11 @@ def models(tmp_path_factory):
 @pytest.fixture(scope="module")
 def client(models):
     with (
-        ModelServer([ModelConfig("retrieval", models / "retrieval")], rest_port=None) as server,
+        ModelServer(
+            [ModelConfig("retrieval", models / "retrieval")],
+            rest_port=None,
+            options=ServerOptions(optimize=False),
+        ) as server,
         RetrievalClient(f"127.0.0.1:{server.port}") as client,
     ):
         yield client

@@ -46,6 +46,7 @@ def test_an_evaluation_with_models_tells_the_stages_apart(tiny_run, models):
     assert evaluation.systems["served"]["all"] == pytest.approx(evaluation.systems["model"]["all"])
 
 
+@pytest.mark.slow
 def test_what_the_rules_of_a_request_remove_is_counted(tiny_run, models):
     free = evaluate(*tiny_run, split="validation", models=models)
     # No cosine is as large.

@@ -47,6 +47,7 @@ def test_the_seed_of_the_config_is_that_of_layers_without_one(prepared, tmp_path
     assert np.abs(weights("other", 2) - first).max() > 1e-3
 
 
+@pytest.mark.slow
 def test_an_own_model_is_exported_and_answers_over_grpc(prepared, tmp_path):
     train(config("tests.own_models:OwnModel"), prepared, tmp_path / "run")
     export(tmp_path / "run", prepared, tmp_path / "models")

@@ -7,7 +7,7 @@ import pytest
 
 from serving.client import RetrievalClient
 from serving.model_config import ModelConfig
-from serving.server import ModelServer
+from serving.server import ModelServer, ServerOptions
 from tfrs_twotower.cli import main
 from tfrs_twotower.publishing.signature_reference import as_markdown, signatures
 from tfrs_twotower.schema import UserError
@@ -51,12 +51,13 @@ def test_every_input_and_output_has_a_meaning(found):
     assert unexplained == []
 
 
+@pytest.mark.slow
 def test_the_examples_are_requests_that_a_server_answers(exported_once, found):
     configs = [
         ModelConfig(name, exported_once / name)
         for name in ("retrieval", "retrieval_exact", "query_tower", "candidate_tower")
     ]
-    with ModelServer(configs) as server:
+    with ModelServer(configs, options=ServerOptions(optimize=False)) as server:
         connection = http.client.HTTPConnection("127.0.0.1", server.rest_port, timeout=30)
         for (model, name), signature in found.items():
             connection.request("POST", signature.rest_path, json.dumps(signature.rest_body))

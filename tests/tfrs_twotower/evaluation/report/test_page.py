@@ -58,6 +58,7 @@ def test_without_models_the_page_does_without_their_sections(shop, tmp_path):
     assert '<section id="users">' in text
 
 
+@pytest.mark.slow
 def test_the_page_says_which_command_measures_what_only_models_tell(shop, tmp_path):
     run, file = tmp_path / "run", tmp_path / "report.html"
     shutil.copytree(shop.run, run)
