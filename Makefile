@@ -12,7 +12,7 @@ demo: $(INSTALLED)  ## from a log to recommendations over gRPC
 	$(BIN)/twotower demo --dataset $(DATASET) --workdir $(WORKDIR) $(if $(SOURCE),--source $(SOURCE)) --overwrite
 
 test: $(INSTALLED)  ## all tests but the slow ones
-	$(BIN)/python -m pytest -m "not slow" -n 2
+	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile
 
 test-slow: $(INSTALLED)  ## the slow tests alone, or those of TESTS
 	$(BIN)/python -m pytest -m slow $(TESTS)

@@ -20,6 +20,9 @@ from tfrs_twotower.models.run_folder import load_run
 from tfrs_twotower.publishing.models_folder import read_candidates
 from tfrs_twotower.schema import UserError, load_config
 
+# The fixture is a whole chain, from the log to a models folder.
+pytestmark = pytest.mark.slow
+
 NUM_USERS, NUM_ITEMS, NUM_EVENTS = 25, 20, 600
 DAY = 86_400
 CONFIG = """\
@@ -99,7 +102,6 @@ def test_an_example_carries_its_own_candidate_s_values_not_those_of_the_corpus(w
     np.testing.assert_array_equal(batch["candidate"]["item"], expected)
 
 
-@pytest.mark.slow
 def test_a_request_with_the_aggregates_of_its_moment_is_answered_as_in_training(world):
     data = world.run.data
     tests = data.examples("test")
@@ -150,7 +152,6 @@ def test_candidates_embedded_in_batch_have_the_same_vectors(world, tmp_path):
     np.testing.assert_allclose(vectors, world.candidate_embeddings, atol=1e-5)
 
 
-@pytest.mark.slow
 def test_a_refresh_gives_the_candidates_their_values_as_of_now(world, tmp_path):
     models = shutil.copytree(world.models, tmp_path / "models")
     before = read_candidates(models, 1)

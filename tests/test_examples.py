@@ -99,6 +99,7 @@ def test_films_that_nobody_has_seen_are_found_by_their_content(tmp_path):
     assert evaluation.systems["model"]["new candidates"]["recall_at_5"] > 0.9
 
 
+@pytest.mark.slow
 def test_the_pieces_serve_a_model_without_our_config(tmp_path, capsys):
     runpy.run_path(str(EXAMPLES / "your_own_model.py"))["main"](tmp_path)
 

@@ -67,7 +67,7 @@ def test_the_config_is_read_without_heavy_libraries():
 def test_type_checkers_and_python_find_the_same_names_in_the_same_places():
     found = names_for_type_checkers()
 
-    assert sorted(found) == tt.__all__
+    assert sorted(found) == sorted([*tt.__all__, "__version__"])
     for name, home in found.items():
         assert pkgutil.resolve_name(tt._HOMES[name]) is pkgutil.resolve_name(home), name
 

@@ -62,6 +62,7 @@ def test_a_strangers_script_is_typed(installed, tmp_path):
     assert re.findall(r"^wrong.py:(\d): error", found, re.MULTILINE) == ["2", "3", "4", "5"]
 
 
+@pytest.mark.slow
 def test_a_strangers_script_runs(tmp_path, capsys):
     runpy.run_path(str(STRANGER))["main"](tmp_path)
 

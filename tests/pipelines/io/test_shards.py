@@ -41,7 +41,7 @@ def read(run, file):
         pytest.param(0, [], id="no-record"),
         pytest.param(1, [1], id="one-block"),
         pytest.param(2, [2], id="a-full-file"),
-        pytest.param(5, [2, 2, 1], id="three"),
+        pytest.param(5, [2, 2, 1], id="three", marks=pytest.mark.slow),
     ],
 )
 def test_a_file_that_is_full_is_followed_by_another(run, monkeypatch, num_blocks, blocks_a_file):

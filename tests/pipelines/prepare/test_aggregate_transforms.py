@@ -113,7 +113,11 @@ def candidates_of(folder):
 
 
 @pytest.mark.parametrize(
-    ("by", "split"), [("time", split_by_time), ("leave_last_out", split_leave_last_out)]
+    ("by", "split"),
+    [
+        ("time", split_by_time),
+        pytest.param("leave_last_out", split_leave_last_out, marks=pytest.mark.slow),
+    ],
 )
 def test_every_example_holds_what_the_log_says_of_its_moment(world, by, split):
     write_world(world)
@@ -259,7 +263,7 @@ def test_a_job_that_looks_ahead_ends_without_a_manifest(world, monkeypatch):
     assert not (world.output / "manifest.json").exists()
 
 
-@pytest.mark.parametrize("num_partitions", [1, 3])
+@pytest.mark.parametrize("num_partitions", [pytest.param(1, marks=pytest.mark.slow), 3])
 def test_a_mean_has_the_same_bits_however_the_log_is_cut(
     prepared, world, monkeypatch, num_partitions
 ):

@@ -73,7 +73,13 @@ def test_the_graph_is_small_and_does_not_grow_with_the_features(world):
     assert many - few < 200 * 40
 
 
-@pytest.mark.parametrize("more", ["", "filters: {min_per_query: 5, k_core: true}"])
+@pytest.mark.parametrize(
+    "more",
+    [
+        pytest.param("", marks=pytest.mark.slow),
+        "filters: {min_per_query: 5, k_core: true}",
+    ],
+)
 def test_dataflow_receives_one_image_without_packages_to_stage_and_a_graph_within_its_limit(
     world, more
 ):

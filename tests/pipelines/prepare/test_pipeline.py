@@ -594,7 +594,12 @@ def test_bad_data_end_in_a_sentence_and_leave_no_manifest(world, files, config, 
 
 @pytest.mark.parametrize(
     "file",
-    ["/twotower-", "/catalogue-", "-queries-", "/train-00003-", "/statistics-", "/manifest-"],
+    [
+        "/twotower-",
+        *(pytest.param(f, marks=pytest.mark.slow) for f in ("/catalogue-", "-queries-")),
+        "/train-00003-",
+        *(pytest.param(f, marks=pytest.mark.slow) for f in ("/statistics-", "/manifest-")),
+    ],
 )
 def test_a_full_disk_is_told_and_leaves_no_manifest(small_world, monkeypatch, file):
     create = FileSystems.create

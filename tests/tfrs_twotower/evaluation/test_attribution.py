@@ -35,6 +35,7 @@ def test_each_relevant_candidate_is_lost_at_one_stage_or_found():
     assert attribution.total == 11
 
 
+@pytest.mark.slow
 def test_an_evaluation_with_models_tells_the_stages_apart(tiny_run, models):
     evaluation = evaluate(*tiny_run, split="validation", models=models)
 

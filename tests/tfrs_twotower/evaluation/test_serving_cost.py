@@ -2,6 +2,8 @@
 
 import math
 
+import pytest
+
 from tfrs_twotower.evaluation.inputs import EvaluationInputs
 from tfrs_twotower.evaluation.protocols import load_evaluation_set
 from tfrs_twotower.evaluation.serving_cost import measure_serving_cost
@@ -10,6 +12,7 @@ from tfrs_twotower.models.run_folder import load_run
 from tfrs_twotower.publishing.models_folder import MODELS
 
 
+@pytest.mark.slow
 def test_costs_are_measured_and_sizes_are_vectors_times_width(tiny_run, models):
     run = load_run(*tiny_run)
     corpus = run.data.corpus()

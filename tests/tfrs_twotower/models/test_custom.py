@@ -29,7 +29,13 @@ def prepared(tmp_path_factory):
     return tiny_world.write_prepared(folder, tiny_world.config())
 
 
-@pytest.mark.parametrize("build", ["tests.own_models:OwnModel", "tests.own_models:own_query_tower"])
+@pytest.mark.parametrize(
+    "build",
+    [
+        "tests.own_models:OwnModel",
+        pytest.param("tests.own_models:own_query_tower", marks=pytest.mark.slow),
+    ],
+)
 def test_an_own_model_learns_the_planted_world(prepared, tmp_path, build):
     train(config(build), prepared, tmp_path / "run")
 

@@ -92,6 +92,7 @@ def test_without_a_target_nothing_is_tuned_and_every_query_measures(written):
     assert index.parameters == IndexParameters.for_corpus(SIZE, at=10)
 
 
+@pytest.mark.slow
 def test_both_models_are_asked_with_the_rules_of_the_config(written):
     folder, _ = written
 

@@ -175,6 +175,7 @@ def test_candidates_that_cannot_be_a_corpus_are_refused(models, tables, message)
     assert not (models / ".incomplete").exists()
 
 
+@pytest.mark.slow
 def test_files_are_read_as_the_pipeline_reads_them(models, tmp_path):
     pd.DataFrame({"item_id": [*OLD[:5], "late"]}).to_csv(tmp_path / "a.csv", index=False)
     pd.DataFrame({"item_id": OLD[5:]}).to_parquet(tmp_path / "b.parquet")
@@ -185,6 +186,7 @@ def test_files_are_read_as_the_pipeline_reads_them(models, tmp_path):
     assert read_candidates(models, 2)["candidate_id"].tolist() == sorted([*OLD, "late"])
 
 
+@pytest.mark.slow
 def test_a_frame_is_read_as_a_file(models):
     made = api.refresh(models, pd.DataFrame({"item_id": pd.Categorical([*OLD[1:], "late"])}))
 

@@ -66,7 +66,8 @@ print(any("tfrs_twotower.index" in name for name in sys.modules))
 """
 
 
-@pytest.mark.parametrize("kind", ["scann", pytest.param("exact", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kind", ["scann", "exact"])
+@pytest.mark.slow
 def test_a_plain_tower_answers_in_a_fresh_process(kind, tmp_path):
     tower = PlainTower()
     # Every leaf is searched and plenty rescored, so that the answer is the exact one.

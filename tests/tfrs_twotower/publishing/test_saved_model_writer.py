@@ -297,6 +297,7 @@ def test_warm_up_requests_are_answered_by_the_signatures_they_name(exported):
         assert len(answer["scores"]) == len(inputs["user_id"])
 
 
+@pytest.mark.slow
 def test_scann_models_loaded_side_by_side_answer_for_themselves(models, tmp_path):
     embeddings = np.eye(NUM_CANDIDATES, 8, dtype=np.float32)
     ids = sorted(f"d{number}" for number in range(NUM_CANDIDATES))

@@ -28,10 +28,10 @@ LANGUAGES = ("en", "fr", "de", "")
 RULES = Rules(filters=["genres", "language"], category="language", timestamp="born")
 
 BACKENDS = [
-    pytest.param("exact", 1, id="exact-1"),
-    pytest.param("exact", 30, id="exact-30"),
+    pytest.param("exact", 1, id="exact-1", marks=pytest.mark.slow),
+    pytest.param("exact", 30, id="exact-30", marks=pytest.mark.slow),
     pytest.param("exact", 300, id="exact-300"),
-    pytest.param("scann", 1, id="scann-1"),
+    pytest.param("scann", 1, id="scann-1", marks=pytest.mark.slow),
     pytest.param("scann", 30, id="scann-30"),
     pytest.param("tree", 300, id="tree-300"),
 ]

@@ -300,6 +300,7 @@ def test_what_does_not_change_the_weights_may_change(earlier, override):
     earlier_run(earlier / "run", config(override))
 
 
+@pytest.mark.slow
 def test_dropout_of_the_context_tower_may_change_too(tmp_path):
     """Of all settings of the three towers and of an encoder with dropout of its own."""
     settings = every_kind.config(epochs=1)

@@ -17,6 +17,9 @@ from tfrs_twotower.evaluation.report import write_report
 from tfrs_twotower.evaluation.report.figures import embedding_map, index_trials
 from tfrs_twotower.schema import UserError
 
+# The fixtures alone, a whole run and its models, take most of a minute.
+pytestmark = pytest.mark.slow
+
 SECTIONS = (
     *("data", "training", "metrics", "slices", "popularity", "sensitivity", "attribution"),
     *("index", "map", "users", "serving_cost", "reproduce"),
