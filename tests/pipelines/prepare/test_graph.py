@@ -119,6 +119,7 @@ def test_beam_accepts_the_options_that_the_documentation_gives():
     assert "project" in message
 
 
+@pytest.mark.slow
 def test_every_step_unpickles_in_a_fresh_interpreter(world):
     filters = "filters: {duplicates: first, min_per_query: 2}"
     transforms = graph_of(world, 3, more=filters).components.transforms.values()

@@ -123,6 +123,7 @@ def test_text_is_read_like_parquet(answer, name, whole):
     pd.testing.assert_frame_equal(answer(whole[0], name, k=4), whole[1])
 
 
+@pytest.mark.slow
 def test_json_lines_hold_the_same_as_parquet(answer, whole):
     lines = answer(whole[0], k=4, file_format="jsonl")
 
@@ -188,6 +189,7 @@ def test_k_over_the_corpus_gives_the_corpus_and_says_so(models, tmp_path):
     assert rows_of(tmp_path / "out")["candidate_ids"].map(len).tolist() == [40, 40, 40]
 
 
+@pytest.mark.slow
 def test_several_files_are_one_set_of_queries(models, tmp_path):
     for place in range(3):
         queries_of(4).to_parquet(tmp_path / f"queries-{place}.parquet")

@@ -216,6 +216,7 @@ def test_signatures_have_the_names_types_and_batch_dimensions_of_the_contract(ex
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("signature", "options"),
     [

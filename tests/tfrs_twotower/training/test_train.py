@@ -188,6 +188,7 @@ def test_two_equal_trainings_end_with_the_same_bits(run, prepared, tmp_path):
     assert_ended_alike(run, tmp_path / "again")
 
 
+@pytest.mark.slow
 def test_another_seed_ends_with_other_weights(tiny, tmp_path):
     for seed in (1, 2):
         train(tiny_world.config(seed=seed, epochs=1), tiny, tmp_path / str(seed))
@@ -420,6 +421,7 @@ def test_an_interrupted_training_goes_on_where_it_was(interrupted, prepared, run
     assert_ended_alike(run, interrupted)
 
 
+@pytest.mark.slow
 def test_an_interrupted_training_starts_anew_without_resume(interrupted, prepared):
     begun = []
     count = keras.callbacks.LambdaCallback(on_epoch_begin=lambda epoch, logs: begun.append(epoch))

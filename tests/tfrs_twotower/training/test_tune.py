@@ -80,6 +80,7 @@ def test_settings_are_shown_as_the_command_line_takes_them(searched):
     assert again.towers.embedding_dim == trials[0].settings["towers.embedding_dim"]
 
 
+@pytest.mark.slow
 def test_a_search_that_was_killed_goes_on_as_if_it_had_not_been(searched, prepared, tmp_path):
     class Kill(keras.callbacks.Callback):
         trials = 0
