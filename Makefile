@@ -6,7 +6,7 @@ INSTALLED := $(VENV)/installed
 DATASET ?= sample
 WORKDIR ?= demo
 
-.PHONY: demo test test-slow lint check fix bench clean
+.PHONY: demo test test-slow lint check fix bench docs clean
 
 demo: $(INSTALLED)  ## from a log to recommendations over gRPC
 	$(BIN)/twotower demo --dataset $(DATASET) --workdir $(WORKDIR) $(if $(SOURCE),--source $(SOURCE)) --overwrite
@@ -31,8 +31,12 @@ fix: $(INSTALLED)  ## formats, and fixes what ruff can
 bench: $(INSTALLED)  ## every benchmark in its quick form
 	for script in benchmarks/[a-z]*.py; do $(BIN)/python $$script --quick || exit 1; done
 
+docs: $(INSTALLED)  ## the documentation, into site/
+	$(BIN)/python docs/generate.py
+	$(BIN)/zensical build --strict
+
 clean:
-	rm -rf $(VENV) $(WORKDIR)
+	rm -rf $(VENV) $(WORKDIR) site
 
 $(INSTALLED): setup.cfg pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

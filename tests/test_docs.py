@@ -1,8 +1,12 @@
-"""The README and the code name the same commands, make targets and packages."""
+"""The documentation and the code name the same commands, options, targets and packages."""
 
 import ast
 import configparser
 import re
+import shutil
+import subprocess
+import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -11,9 +15,24 @@ import typer
 import tfrs_twotower
 from tfrs_twotower import __version__
 from tfrs_twotower.cli import app
+from tfrs_twotower.schema import parse_config
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+DOCS = ROOT / "docs"
+# Written by docs/generate.py, from the code itself.
+GENERATED = {
+    DOCS / path
+    for path in (
+        *("start/tour.md", "images/layers.svg"),
+        *("reference/config.md", "reference/commands.md", "reference/python.md"),
+    )
+}
+PAGES = {
+    str(path.relative_to(ROOT)): path.read_text(encoding="utf-8")
+    for path in sorted({ROOT / "README.md", *DOCS.rglob("*.md")} - GENERATED)
+}
+TEXT = "\n".join(PAGES.values())
 COMMANDS = typer.main.get_command(app).commands
 OPTIONS = {
     name: {option for parameter in command.params for option in parameter.opts}
@@ -21,23 +40,27 @@ OPTIONS = {
 }
 
 
-def test_every_command_is_in_the_readme():
-    missing = {name for name in COMMANDS if f"twotower {name}" not in README}
+def test_the_readme_is_short():
+    assert len(README.splitlines()) <= 120
+
+
+def test_every_command_is_explained():
+    missing = {name for name in COMMANDS if f"twotower {name}" not in TEXT}
 
     assert missing == set()
 
 
-def test_the_readme_names_no_command_that_does_not_exist():
-    named = set(re.findall(r"\btwotower ([a-z][a-z-]*)", README))
+def test_no_page_names_a_command_that_does_not_exist():
+    named = set(re.findall(r"\btwotower ([a-z][a-z-]*)", TEXT))
 
     assert named - COMMANDS.keys() == set()
 
 
-def test_the_readme_gives_commands_no_option_that_they_do_not_have():
+def test_no_page_gives_a_command_an_option_that_it_does_not_have():
     """Commands that pass their options on to a module have none of their own."""
     wrong = [
         f"{name} {option}"
-        for name, rest in re.findall(r"\btwotower ([a-z][a-z-]*)([^\n`#]*)", README)
+        for name, rest in re.findall(r"\btwotower ([a-z][a-z-]*)([^\n`#]*)", TEXT)
         for option in re.findall(r"--[a-z_-]+", rest)
         if (own := OPTIONS.get(name)) and option not in own
     ]
@@ -45,32 +68,114 @@ def test_the_readme_gives_commands_no_option_that_they_do_not_have():
     assert wrong == []
 
 
-def test_the_readme_names_no_make_target_that_does_not_exist():
+def test_no_page_names_a_make_target_that_does_not_exist():
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
 
     assert set(re.findall(r"make ([a-z-]+)\b", README)) & {"demo", "test"} == {"demo", "test"}
-    assert set(re.findall(r"`make ([a-z-]+)`", README)) <= targets
+    assert set(re.findall(r"^make ([a-z-]+)|`make ([a-z-]+)`", TEXT, re.MULTILINE)) <= {
+        pair for target in targets for pair in ((target, ""), ("", target))
+    }
 
 
-def test_every_benchmark_is_in_the_readme():
+def test_every_benchmark_is_explained():
     scripts = {path.name for path in (ROOT / "benchmarks").glob("[a-z]*.py")}
 
-    assert {name for name in scripts if f"benchmarks/{name}" not in README} == set()
+    assert {name for name in scripts if f"benchmarks/{name}" not in TEXT} == set()
 
 
-@pytest.mark.parametrize("block", re.findall(r"```python\n(.*?)```", README, re.DOTALL))
-def test_python_blocks_of_the_readme_import_what_exists(block):
+def heading_id(heading: str) -> str:
+    """As Python-Markdown and GitHub make it, of headings without marks."""
+    return re.sub(r"[^\w\s-]", "", heading).strip().lower().replace(" ", "-")
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_lead_to_pages_pictures_and_headings_that_exist(page):
+    here = ROOT / page
+    for target in re.findall(r"\]\((?!https?://)([^)\s]+)\)", PAGES[page]):
+        path, _, fragment = target.partition("#")
+        other = (here.parent / path).resolve() if path else here
+        assert other in GENERATED or other.exists(), target
+        if fragment:
+            headings = re.findall(r"^#+ (.+)$", PAGES[str(other.relative_to(ROOT))], re.MULTILINE)
+            assert fragment in map(heading_id, headings), target
+
+
+def test_every_page_is_in_the_navigation():
+    site = tomllib.loads((ROOT / "zensical.toml").read_text(encoding="utf-8"))
+    named = set(re.findall(r"[\w/-]+\.md", repr(site["project"]["nav"])))
+    written = {str(path.relative_to(DOCS)) for path in [*DOCS.rglob("*.md"), *GENERATED]}
+
+    assert named == {path for path in written if path.endswith(".md")}
+
+
+def test_the_messages_that_are_explained_exist():
+    page = PAGES["docs/howto/troubleshooting.md"]
+    messages = re.findall(r"^\| `([^`]+)` \|", page, re.MULTILINE)
+    sources = [
+        path.read_text(encoding="utf-8")
+        for package in ("tfrs_twotower", "pipelines", "serving")
+        for path in (ROOT / package).rglob("*.py")
+    ]
+
+    assert len(messages) > 5
+    # TensorFlow itself says that an operation is not registered.
+    for message in set(messages) - {"Op type not registered"}:
+        assert any(message in source for source in sources), message
+
+
+PYTHON_BLOCKS = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
+
+
+@pytest.mark.parametrize("block", PYTHON_BLOCKS)
+def test_python_blocks_import_what_exists(block):
     imports = [node for node in ast.parse(block).body if isinstance(node, ast.ImportFrom)]
 
     for node in imports:
-        exec(compile(ast.Module([node], type_ignores=[]), "README", "exec"), {})
+        exec(compile(ast.Module([node], type_ignores=[]), "docs", "exec"), {})
 
 
-def test_the_readme_names_nothing_that_the_package_does_not_offer():
-    named = set(re.findall(r"\btt\.(\w+)", README))
+YAML_BLOCKS = re.findall(r"```yaml\n(.*?)```", TEXT, re.DOTALL)
+
+
+@pytest.mark.parametrize("block", YAML_BLOCKS)
+def test_yaml_blocks_are_configs(block):
+    parse_config(block, "a page")
+
+
+def test_no_page_names_what_the_package_does_not_offer():
+    named = set(re.findall(r"\btt\.(\w+)", TEXT))
 
     assert {"prepare", "recommend"} <= named
     assert named - set(tfrs_twotower.__all__) == set()
+
+
+@pytest.mark.slow
+def test_the_site_is_built_without_a_warning_and_asks_no_network(tmp_path):
+    copy = tmp_path / "copy"
+    files = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout.split("\0")
+    for name in filter(lambda name: name and (ROOT / name).exists(), files):
+        (copy / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, copy / name)
+
+    subprocess.run([sys.executable, "docs/generate.py"], cwd=copy, check=True)
+    subprocess.run([sys.executable, "-m", "zensical", "build", "--strict"], cwd=copy, check=True)
+
+    pages = list((copy / "site").rglob("*.html"))
+    assert len(pages) > len(PAGES)
+    for page in pages:
+        loaded = re.findall(
+            r"""<(?:script|img|link)[^>]+(?:src|href)="(https?:[^"]+)""", page.read_text()
+        )
+        assert loaded == [], page
+    described = (copy / "site/reference/python.html").read_text()
+    for name in tfrs_twotower.__all__:
+        assert f"tt.{name}" in described
 
 
 def test_the_lock_holds_every_package_that_the_distribution_asks_for():
