@@ -48,7 +48,7 @@ loss: {{temperature: 0.15, mask: accidental_hits}}
 
 
 class Trained(NamedTuple):
-    """What a training came to."""
+    """The result of a training run."""
 
     seconds: float
     recall: float

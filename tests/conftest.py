@@ -48,7 +48,7 @@ def public_data(pytestconfig: pytest.Config) -> Path:
     folder = Path(given) if given else ROOT.parent / "shared" / "data"
     if not folder.is_dir():
         if given:
-            pytest.fail(f"no folder {folder}: mend --data or {DATA_VARIABLE}")
+            pytest.fail(f"no folder {folder}: fix --data or {DATA_VARIABLE}")
         pytest.skip(f"no public data: name its folder with --data DIR or {DATA_VARIABLE}=DIR")
     return folder
 

@@ -1,4 +1,4 @@
-"""Files on any Beam filesystem. A file is written once, under a name that nobody else writes."""
+"""Files on any Beam filesystem. A file is written once, under a name that nothing else writes."""
 
 import hashlib
 import io
@@ -129,7 +129,7 @@ class NewFile(io.RawIOBase):
             return
         super().close()
         if self._file is None and FileSystems.get_filesystem(self._path).has_dirs():
-            # Beam's S3 file system cannot write an object without bytes, and nobody needs one.
+            # Beam's S3 file system cannot write an object without bytes, and none is needed.
             self._file = _created(self._path)
         if self._file is not None:
             self._file.close()
@@ -151,8 +151,8 @@ def _created(path: str) -> BinaryIO:
 def create(path: str) -> Iterator[NewFile]:
     """Opens a file for writing; of an empty one there is nothing on an object store.
 
-    The name must be one that nobody else ever writes: of a writer that fails a part may stay under
-    it, which is harmless as long as nobody is told of the file.
+    The name must be one that nothing else ever writes: of a writer that fails a part may stay under
+    it, which is harmless as long as no manifest names the file.
     """
     file = NewFile(path)
     try:
@@ -168,7 +168,7 @@ def write_bytes(path: str, data: bytes) -> None:
 
 
 class MaybeWrittenError(UserError):
-    """A file was about to take the place of another, and nobody knows whether it did."""
+    """A file was about to take the place of another, and whether it did is unknown."""
 
 
 def replace(path: str, data: bytes, beside: str) -> None:
@@ -177,7 +177,7 @@ def replace(path: str, data: bytes, beside: str) -> None:
     Args:
         path: The file.
         data: All of it.
-        beside: A name that nobody else writes, on the same filesystem.
+        beside: A name that nothing else writes, on the same filesystem.
 
     Raises:
         MaybeWrittenError: If the last step failed, which may have had its effect all the same.

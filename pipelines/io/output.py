@@ -6,7 +6,7 @@
 
 No worker renames, replaces or deletes a file, and no reader looks for files by a pattern. So a
 bundle that is tried again, tried twice at once, or still written to after its launcher died, adds
-files that nobody is told of; two launchers write side by side, and the last manifest holds whole.
+files that no manifest names; two launchers write side by side, and the last manifest holds whole.
 """
 
 import json
@@ -53,7 +53,7 @@ class Run:
         return join(self.output, self.name)
 
     def new_path(self, stem: str, suffix: str) -> str:
-        """A path that nobody else writes, in another run or another attempt."""
+        """A path that nothing else writes, in another run or another attempt."""
         return join(self.folder, f"{stem}-{uuid.uuid4().hex[:16]}{suffix}")
 
     def staged_path(self, stem: str, suffix: str) -> str:

@@ -1,4 +1,4 @@
-"""Which sound events are left out before the split. Pure functions of a partition's events.
+"""Which valid events are left out before the split. Pure functions of a partition's events.
 
 The number of positives of a candidate is the only thing that a partition cannot know by itself:
 `find_core` goes through all partitions for it.

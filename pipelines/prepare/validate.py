@@ -59,7 +59,7 @@ CURES = {
 }
 """What to do where most records are rejected for a reason."""
 
-# Columns of sound events.
+# Columns of valid events.
 QUERY_ID, CANDIDATE_ID, CANDIDATE_ROW = "query_id", "candidate_id", "candidate_row"
 TIMESTAMP_S, ORDER, SPLIT, LABEL, WEIGHT = "timestamp_s", "order", "split", "label", "weight"
 WINDOW_S, VALUE = "window_s", "value"

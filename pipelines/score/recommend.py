@@ -7,7 +7,7 @@
 The queries are Parquet, JSON lines or CSV: a row a query, with its id under the name of the id
 feature and, where they are not to be looked up in MODELS/queries, its features by name; rules of
 the `recommend` signature may stand there too (`exclude_ids`, `k`, ...), else `--rules` holds them
-for all. A feature that nobody knows is missing, as online.
+for all. A feature that is not known is missing, as online.
 
 The output has one row a query: `query_id`, `candidate_ids` and `scores`, best first; `files.parts`
 of its manifest.json lists the files.

@@ -1,4 +1,4 @@
-"""The `twotower` command: parses, calls, prints. Imported by nobody.
+"""The `twotower` command: parses, calls, prints. Imported by no other module.
 
 A module holds the commands of a theme; what they compute is imported when they run, so that help
 and completion do not wait for TensorFlow.

@@ -110,7 +110,7 @@ def export(
     Raises:
         UsageError: If a target is out of range, there is no index to meet it, or the config
             differs from that of the run in more than it may.
-        UserError: If the run does not serve, the folder cannot be written, memory is too small, or
+        UserError: If the run is unusable, the folder cannot be written, memory is too small, or
             the target cannot be met.
     """
     loaded = load_run(run, data)

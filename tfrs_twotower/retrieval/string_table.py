@@ -14,8 +14,8 @@ NUM_HASHES = 2**63 - 1
 class StringTable(tf.Module):
     """Distinct texts, each at its row.
 
-    Texts are found by their 64-bit hashes in a sorted list: variables of 16 bytes a text, where one
-    of TensorFlow's lookup tables would be an order of magnitude larger and slow to load.
+    Strings are found by their 64-bit hashes in a sorted list: variables of 16 bytes a string, where
+    one of TensorFlow's lookup tables would be an order of magnitude larger and slow to load.
     """
 
     def __init__(self, texts: Sequence[bytes], name: str) -> None:
@@ -52,5 +52,5 @@ class StringTable(tf.Module):
         return tf.where(self.texts(rows) == texts, rows, tf.constant(NO_ROW, tf.int64))
 
     def texts(self, rows: tf.Tensor) -> tf.Tensor:
-        """Texts of rows of any shape, each within range."""
+        """Strings of rows of any shape, each within range."""
         return tf.gather(tf.convert_to_tensor(self._texts), rows)
