@@ -8,6 +8,7 @@ at the border of its approximation, for a few queries in a thousand.
 """
 
 import itertools
+import math
 import os
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,6 +23,10 @@ Outputs = dict[str, Array]
 # An input that makes the columns of the answer, in the project's signatures: filled up, it would
 # change the answer's shape.
 _COLUMNS = "candidate_ids"
+
+# A merged run holds every list as often, or as wide, as the largest asks: a request with more
+# elements a row than this is run alone.
+MAX_ROW_ELEMENTS = 4096
 
 
 @dataclass(frozen=True)
@@ -75,6 +80,8 @@ def kind_of(
     num_rows = len(inputs[_first_required(signature)])
     common: list[Hashable] = [id(servable), signature_name]
     for name, array in inputs.items():
+        if math.prod(array.shape[1:]) > MAX_ROW_ELEMENTS:
+            return None
         if name not in signature.defaults:
             if len(array) != num_rows or not num_rows:
                 return None

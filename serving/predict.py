@@ -1,6 +1,7 @@
 """What Predict means: the checks, defaults and answers of TF Serving, on one loaded version."""
 
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +20,8 @@ class Limits:
 
     Attributes:
         max_batch_size: Rows of any input.
-        max_elements: Elements of any input.
+        max_elements: Elements of all inputs together. One row that stands for many queries, such
+            as `exclude_ids`, counts once a query: so it is held once the model runs.
     """
 
     max_batch_size: int = 4096
@@ -71,11 +73,14 @@ def checked_call(servable: Servable, request: Any, limits: Limits) -> Call:
         ServingError: With TF Serving's status for the mistake.
     """
     name = request.model_spec.signature_name or DEFAULT_SIGNATURE
-    wanted = _wanted(signature_of(servable, name), request.output_filter)
-    inputs = {}
+    signature = signature_of(servable, name)
+    wanted = _wanted(signature, request.output_filter)
+    _check_names(signature, request.inputs)
+    inputs: dict[str, Array] = {}
     for key, proto in request.inputs.items():
+        num_left = limits.max_elements - sum(array.size for array in inputs.values())
         try:
-            inputs[key] = to_array(proto, limits.max_elements)
+            inputs[key] = to_array(proto, num_left)
         except ValueError as error:
             raise InvalidRequestError(f"tensor parsing error: {key}: {error}") from error
     return Call(servable, name, checked_inputs(servable, name, inputs, limits), wanted)
@@ -93,6 +98,8 @@ def checked_inputs(
     _check_names(signature, inputs)
     for key, array in inputs.items():
         _check_tensor(signature, key, array, limits)
+    if signature.is_batched:
+        _check_elements(inputs.values(), limits)
     return {**signature.defaults, **inputs}
 
 
@@ -131,6 +138,16 @@ def _check_tensor(signature: Signature, name: str, array: Array, limits: Limits)
         raise InvalidRequestError(
             f"input {name} has {array.shape[0]} rows, more than --max_batch_size "
             f"{limits.max_batch_size}"
+        )
+
+
+def _check_elements(arrays: Collection[Array], limits: Limits) -> None:
+    num_queries = max((len(array) for array in arrays), default=0)
+    num_elements = sum(num_queries * math.prod(array.shape[1:]) for array in arrays)
+    if num_elements > limits.max_elements:
+        raise InvalidRequestError(
+            f"{num_queries} queries with {num_elements} elements, one row for all counted once a "
+            f"query, are more than the limit of {limits.max_elements}: ask fewer at once"
         )
 
 

@@ -12,6 +12,9 @@ from tensorflow.core.framework import tensor_pb2
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
+# How often the last of several values is repeated at most: requests that wait are held in memory.
+MAX_REPEATS = 2**16
+
 # The field of TensorProto that holds the values of a dtype, as TF Serving fills it in answers.
 _VALUE_FIELDS = {
     tf.string: "string_val",
@@ -104,7 +107,8 @@ def to_array(proto: Any, max_elements: int) -> Array:
 
     Args:
         proto: The tensor; fewer values than elements repeat the last one, as in TensorFlow.
-        max_elements: Refuse more: a few bytes can announce a tensor of any size.
+        max_elements: Refuse more: a few bytes can announce a tensor of any size. So can they with
+            `MAX_REPEATS`.
 
     Returns:
         The values; strings are an object array of bytes.
@@ -135,6 +139,10 @@ def _values(proto: Any, num_elements: int) -> Array:
     if num_missing <= 0:
         return given
     last = given[-1:] if len(given) else np.array([b""] if field == "string_val" else [0], dtype)
+    if len(given) <= 1:
+        return np.broadcast_to(last, num_elements)  # A view: it takes no memory while it waits.
+    if num_missing > MAX_REPEATS:
+        raise ValueError(f"{num_elements} elements, but only {len(given)} values")
     return np.concatenate([given, np.repeat(last, num_missing)])
 
 

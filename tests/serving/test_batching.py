@@ -9,7 +9,7 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from serving.batching import BatchingOptions
+from serving.batching import MAX_ROW_ELEMENTS, BatchingOptions
 from serving.errors import InvalidRequestError
 from serving.loading import load
 from serving.runner import Runner
@@ -147,6 +147,20 @@ def test_lists_of_candidates_to_score_are_never_filled_up():
     run_while_one_is_running(options, recorder, requests)
 
     assert [run["candidate_ids"].tolist() for run in recorder.runs] == [[ids] for ids in lists]
+
+
+def test_a_request_that_would_swell_a_merged_run_is_run_alone():
+    signature = Signature({"words": TEXTS, "x": FLOATS}, {"y": FLOATS})
+    wide = np.broadcast_to(np.array(b"a", object), (1, MAX_ROW_ELEMENTS + 1))
+    options = BatchingOptions(num_batch_threads=1, pad_variable_length_inputs=True)
+    recorder = Recorder(signature)
+    short = np.array([[b"a"]], object)
+
+    run_while_one_is_running(
+        options, recorder, [{"x": one(n), "words": w} for n, w in enumerate((short, short, wide))]
+    )
+
+    assert [run["words"].size for run in recorder.runs] == [1, 1, MAX_ROW_ELEMENTS + 1]
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 from tensorflow.core.framework import tensor_pb2
 
-from serving.tensors import Signature, TensorSpec, to_array, to_proto
+from serving.tensors import MAX_REPEATS, Signature, TensorSpec, to_array, to_proto
 
 MANY = 1000
 
@@ -130,3 +130,23 @@ def test_a_signature_is_read_from_its_proto():
     assert signature.outputs == {"y": TensorSpec(tf.string, None)}
     assert signature.defaults["x"].tolist() == [7]
     assert (signature.feeds, signature.fetches) == (("in:0",), ("out:0",))
+
+
+def test_one_value_for_a_whole_tensor_takes_no_memory_of_it():
+    proto = tf.make_tensor_proto("x", shape=[1000, 1000])
+
+    array = to_array(proto, 10**6)
+
+    assert array.shape == (1000, 1000)
+    assert array.strides == (0, 0)
+    assert array[999, 999] == b"x"
+
+
+def test_the_last_of_several_values_is_not_repeated_without_end():
+    proto = to_proto(np.array([[b"a", b"b"]], object))
+    proto.tensor_shape.dim[1].size = 2 + MAX_REPEATS
+
+    assert to_array(proto, 10**6).tolist()[0][-2:] == [b"b", b"b"]
+    proto.tensor_shape.dim[1].size += 1
+    with pytest.raises(ValueError, match="65539 elements, but only 2 values"):
+        to_array(proto, 10**6)

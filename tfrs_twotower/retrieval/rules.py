@@ -40,6 +40,10 @@ OVERFETCH = 4
 # A pool beyond this many candidates costs more than scoring the eligible ones.
 LARGEST_POOL = 4096
 
+# A list of one row stands for every query: without a bound on what that makes, a request of two
+# hundred bytes takes all memory.
+MAX_CELLS = 2**22
+
 
 class Filter(NamedTuple):
     """What a request wants of one attribute."""
@@ -425,13 +429,23 @@ def by_score(pool: Pool, width: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
 
 
 def for_each_query(name: str, values: tf.Tensor, num_queries: tf.Tensor) -> tf.Tensor:
-    """Repeats an optional input that came as one row for all queries of the batch."""
+    """Repeats an input that came as one row for all queries of the batch.
+
+    Raises:
+        tf.errors.InvalidArgumentError: When run, if it has neither one row nor one a query, or a
+            list makes more than `MAX_CELLS` cells.
+    """
     num_rows = tf.shape(values)[0]
     fits = (num_rows == 1) | (num_rows == num_queries)
     message = [f"`{name}` must have one row or one a query, got", num_rows, "for", num_queries]
-    with tf.control_dependencies([assert_all(fits, message)]):
-        shape = tf.concat([[num_queries], tf.shape(values)[1:]], axis=0)
-    return tf.broadcast_to(values, shape)
+    checks = [assert_all(fits, message)]
+    shape = tf.concat([[num_queries], tf.shape(values)[1:]], axis=0)
+    if values.shape.rank == 2:
+        num_cells = tf.reduce_prod(tf.cast(shape, tf.int64))
+        too_large = [f"`{name}` makes more than {MAX_CELLS} cells: ask fewer queries at once, got"]
+        checks.append(assert_all(num_cells <= MAX_CELLS, [*too_large, shape]))
+    with tf.control_dependencies(checks):
+        return tf.broadcast_to(values, tf.identity(shape))
 
 
 def assert_all(conditions: tf.Tensor, message: list[Any]) -> tf.Operation:

@@ -13,6 +13,7 @@ from tfrs_twotower.features.encoding import Encoder
 from tfrs_twotower.index import ExactIndex, IndexParameters, ScannIndex
 from tfrs_twotower.keras import keras, tf
 from tfrs_twotower.retrieval.retriever import CandidateIds, Retriever, ServedTower, Signature
+from tfrs_twotower.retrieval.rules import MAX_CELLS
 from tfrs_twotower.schema import UserError
 from tfrs_twotower.schema.features import History, Id, Number, Vector
 from tfrs_twotower.schema.index import Index
@@ -356,3 +357,12 @@ class Embedding(keras.Model):
         vectors = self._table(encoded["user_id"]) + known[:, tf.newaxis]
         vectors += tf.reduce_sum(self._table(encoded["history"]), axis=1)
         return tf.math.l2_normalize(self._dropout(vectors, training=training), axis=-1)
+
+
+@pytest.mark.parametrize("name", ["exclude_ids", "allow_ids"])
+def test_a_list_that_is_spread_over_too_many_queries_is_refused(name):
+    num_queries = 4
+    wide = tf.fill([1, MAX_CELLS // num_queries + 1], "unknown")
+
+    with pytest.raises(tf.errors.InvalidArgumentError, match=f"`{name}` makes more than"):
+        recommend("exact", 2)(taste=np.ones([num_queries, DIMENSION]), **{name: wide})
