@@ -12,6 +12,7 @@ from tensorflow_serving.apis import (
 )
 
 from serving.core import Core
+from serving.draining import Gate
 from serving.errors import INTERNAL_FAULT, ServingError, UnimplementedError
 
 _LOG = logging.getLogger(__name__)
@@ -20,18 +21,18 @@ _LOG = logging.getLogger(__name__)
 class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
     """Predict and GetModelMetadata."""
 
-    def __init__(self, core: Core) -> None:
-        """Offers what `core` answers."""
-        self._core = core
+    def __init__(self, core: Core, gate: Gate) -> None:
+        """Offers what `core` answers, to calls that pass `gate`."""
+        self._core, self._gate = core, gate
 
     async def Predict(self, request: Any, context: grpc.aio.ServicerContext) -> Any:
         """See `Core.predict`."""
-        async with _refusals(context):
+        async with _refusals(context), self._gate.passed():
             return await self._core.predict(request, context.time_remaining())
 
     async def GetModelMetadata(self, request: Any, context: grpc.aio.ServicerContext) -> Any:
         """See `Core.metadata`."""
-        async with _refusals(context):
+        async with _refusals(context), self._gate.passed():
             return self._core.metadata(request)
 
     async def Classify(self, request: Any, context: grpc.aio.ServicerContext) -> None:
@@ -50,13 +51,13 @@ class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
 class ModelService(model_service_pb2_grpc.ModelServiceServicer):
     """GetModelStatus."""
 
-    def __init__(self, core: Core) -> None:
-        """Offers what `core` answers."""
-        self._core = core
+    def __init__(self, core: Core, gate: Gate) -> None:
+        """Offers what `core` answers, to calls that pass `gate`."""
+        self._core, self._gate = core, gate
 
     async def GetModelStatus(self, request: Any, context: grpc.aio.ServicerContext) -> Any:
         """See `Core.status`."""
-        async with _refusals(context):
+        async with _refusals(context), self._gate.passed():
             return self._core.status(request)
 
     async def HandleReloadConfigRequest(

@@ -15,6 +15,7 @@ import logging
 import signal
 import sys
 import threading
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -30,6 +31,7 @@ from serving import event_loop, native_log
 from serving.batching import BatchingOptions
 from serving.batching_config import read_batching_options
 from serving.core import Core
+from serving.draining import Gate
 from serving.errors import LoadError
 from serving.grpc_services import ModelService, PredictionService
 from serving.loading import Servable, load
@@ -64,6 +66,9 @@ class ServerOptions:
         optimize: Whether a version is made fast before it answers: its graph rewritten, its warm-up
             requests run. False suits a server of a few requests, which is up in a tenth of the
             time; its first answers take longer.
+        drain_s: How long a server that stops takes requests as before while health checks are told
+            NOT_SERVING: what those who send them need to turn to another server.
+        grace_s: How long the requests under way may take after that.
     """
 
     max_message_bytes: int = 16 * 1024 * 1024
@@ -74,6 +79,8 @@ class ServerOptions:
     limits: Limits = Limits()
     batching: BatchingOptions | None = None
     optimize: bool = True
+    drain_s: float = 0.0
+    grace_s: float = 5.0
 
 
 class ModelServer:
@@ -124,7 +131,7 @@ class ModelServer:
         self._runner = Runner(num_threads, max_requests, batching)
         core = Core(self._servables, self._runner, options.limits)
         try:
-            self._grpc, self._health, self.port = event_loop.submit(
+            self._grpc, self._gate, self._health, self.port = event_loop.submit(
                 _grpc_server(core, f"{host}:{port}", options.max_message_bytes, max_requests)
             ).result()
         except RuntimeError as error:
@@ -139,6 +146,7 @@ class ModelServer:
                 event_loop.submit(self._grpc.stop(None)).result()
                 raise _cannot_listen("--rest_api_port", host, rest_port) from error
         self._rest_thread: threading.Thread | None = None
+        self._is_serving = False
 
     @property
     def rest_port(self) -> int | None:
@@ -154,12 +162,13 @@ class ModelServer:
         try:
             self._servables.start()
         except BaseException:
-            self.stop(0.0)
+            self.stop()
             raise
         if self._stopping.is_set():
             return
         self._set_health(health_pb2.HealthCheckResponse.SERVING)
         event_loop.submit(self._grpc.start()).result()
+        self._is_serving = True
         if self._rest:
             self._rest_thread = threading.Thread(
                 target=self._rest.serve_forever, args=(0.1,), name="rest", daemon=True
@@ -168,16 +177,17 @@ class ModelServer:
         if self._watcher:
             self._watcher.start()
 
-    def stop(self, grace_s: float = 5.0) -> None:
-        """Takes no more requests, answers those under way, unloads the models.
-
-        Args:
-            grace_s: How long the requests under way may still take.
-        """
+    def stop(self) -> None:
+        """Tells health checks first, then takes no more requests, unloads the models."""
+        self._stopping.set()
+        self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
         if self._watcher:
             self._watcher.stop()
-        self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
-        stopped = event_loop.submit(self._grpc.stop(grace_s))
+        if self._is_serving:
+            time.sleep(self._options.drain_s)
+        grace_s = self._options.grace_s if self._is_serving else 0.0
+        end_s = time.monotonic() + grace_s
+        stopped = event_loop.submit(self._gate.stop(self._grpc, grace_s))
         if self._rest:
             if self._rest_thread:
                 self._rest.shutdown()
@@ -185,7 +195,14 @@ class ModelServer:
             self._rest.drain(grace_s)
         stopped.result()
         self._runner.close()
+        if self._watcher and not self._watcher.join(max(0.0, end_s - time.monotonic())):
+            return  # It loads, which cannot be ended: the memory is freed with the process.
         self._servables.close()
+
+    @property
+    def is_loading(self) -> bool:
+        """Whether a thread still loads a model; true after `stop` where that took too long."""
+        return self._watcher is not None and not self._watcher.join(0.0)
 
     def __enter__(self) -> Self:
         """See `start`."""
@@ -213,8 +230,8 @@ class ModelServer:
 
 async def _grpc_server(
     core: Core, address: str, max_message_bytes: int, max_requests: int
-) -> tuple[grpc.aio.Server, health.aio.HealthServicer, int]:
-    """A server that listens but does not answer yet, its health and its port.
+) -> tuple[grpc.aio.Server, Gate, health.aio.HealthServicer, int]:
+    """A server that listens but does not answer yet, the gate of its calls, its health, its port.
 
     Raises:
         RuntimeError: If the address cannot be bound.
@@ -227,13 +244,13 @@ async def _grpc_server(
             ("grpc.max_send_message_length", -1),
         ],
     )
-    servicer = health.aio.HealthServicer()
+    gate, servicer = Gate(), health.aio.HealthServicer()
     prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(
-        PredictionService(core), server
+        PredictionService(core, gate), server
     )
-    model_service_pb2_grpc.add_ModelServiceServicer_to_server(ModelService(core), server)
+    model_service_pb2_grpc.add_ModelServiceServicer_to_server(ModelService(core, gate), server)
     health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
-    return server, servicer, server.add_insecure_port(address)
+    return server, gate, servicer, server.add_insecure_port(address)
 
 
 def _cannot_listen(flag: str, host: str, port: int) -> UserError:
@@ -308,6 +325,23 @@ def serve(
             "--max_waiting_requests", min=0, help="Requests that may wait; more are refused."
         ),
     ] = ServerOptions.max_waiting,
+    drain_seconds: Annotated[
+        float,
+        typer.Option(
+            "--drain_seconds",
+            min=0.0,
+            help="After SIGTERM, health checks are told NOT_SERVING for so long before requests "
+            "are refused: give what your load balancer needs to notice.",
+        ),
+    ] = 0.0,
+    shutdown_grace_seconds: Annotated[
+        float,
+        typer.Option(
+            "--shutdown_grace_seconds",
+            min=0.0,
+            help="How long requests under way may take after that.",
+        ),
+    ] = 5.0,
 ) -> None:
     """Serves SavedModels over TF Serving's gRPC and REST APIs until SIGTERM or Ctrl-C."""
     logging.basicConfig(
@@ -324,6 +358,8 @@ def serve(
             poll_s=file_system_poll_wait_seconds or None,
             limits=Limits(max_batch_size=max_batch_size),
             batching=_batching(enable_batching, batching_parameters_file),
+            drain_s=drain_seconds,
+            grace_s=shutdown_grace_seconds,
         )
         stopping = threading.Event()  # Also heard while models are loaded.
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -346,6 +382,9 @@ def serve(
             gc.freeze()
             stopping.wait()
             _LOG.info("stopping")
+        if server.is_loading:
+            logging.shutdown()
+            os._exit(0)  # Python would wait for a thread deep in TensorFlow, or take it down.
     except UserError as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(error.exit_code) from error

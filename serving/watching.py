@@ -39,10 +39,14 @@ class Watcher:
         self._thread.start()
 
     def stop(self) -> None:
-        """Stops looking; a load under way is finished first."""
+        """Looks no more; a load under way goes on, see `join`."""
         self._stopped.set()
+
+    def join(self, timeout_s: float) -> bool:
+        """Waits until a look that is under way has ended; whether it has."""
         if self._thread.is_alive():
-            self._thread.join()
+            self._thread.join(timeout_s)
+        return not self._thread.is_alive()
 
     def _run(self) -> None:
         while not self._stopped.wait(self._poll_s):

@@ -12,6 +12,7 @@ import urllib.request
 
 import grpc
 import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 from tensorflow_serving.apis import (
     get_model_status_pb2,
     model_service_pb2_grpc,
@@ -20,6 +21,7 @@ from tensorflow_serving.apis import (
 
 from serving import server as server_module
 from serving.client import RetrievalClient
+from serving.errors import LoadError
 from serving.loading import Servable
 from serving.metrics import METRICS_PATH
 from serving.model_config import ModelConfig, VersionPolicy
@@ -212,7 +214,7 @@ def gate(monkeypatch):
 def stop_behind(server, gate):
     """Stops a server while it computes; returns once it takes no more requests."""
     assert gate.reached.wait(30)
-    stopping = threading.Thread(target=server.stop, args=(30.0,))
+    stopping = threading.Thread(target=server.stop)
     stopping.start()
     wait_until(lambda: not is_healthy(f"127.0.0.1:{server.port}"))
     gate.opened.set()
@@ -246,6 +248,91 @@ def test_a_stopping_server_answers_the_rest_request_that_it_has_begun(models_dir
 
     assert reply.status == 200
     assert answer["outputs"]["candidate_ids"] == [["a", "b"]]
+
+
+def health_of(channel):
+    check = health_pb2_grpc.HealthStub(channel).Check
+    return check(health_pb2.HealthCheckRequest(), timeout=5).status
+
+
+def test_a_draining_server_answers_while_health_checks_turn_callers_away(models_dir, monkeypatch):
+    draining, drained = threading.Event(), threading.Event()
+
+    def drain(seconds):
+        assert seconds == 7.0
+        draining.set()
+        assert drained.wait(30)
+
+    options = ServerOptions(drain_s=7.0)
+    models = [ModelConfig("retrieval", models_dir / "retrieval")]
+    server = ModelServer(models, rest_port=None, options=options)
+    server.start()
+    monkeypatch.setattr(server_module.time, "sleep", drain)
+    stopping = threading.Thread(target=server.stop)
+    stopping.start()
+    assert draining.wait(30)
+    with grpc.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+        stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
+        health = health_of(channel)
+        code = stub.Predict.future(predict_request(**toy_models.EAST), timeout=30).code()
+    drained.set()
+    stopping.join()
+
+    assert health == health_pb2.HealthCheckResponse.NOT_SERVING
+    assert code == grpc.StatusCode.OK
+
+
+def test_health_checks_are_told_before_a_load_has_ended(tmp_path, monkeypatch):
+    base_path = tmp_path / "retrieval"
+    toy_models.write_retrieval(base_path, 1)
+    options = ServerOptions(poll_s=0.02, grace_s=1.0)
+    server = ModelServer([ModelConfig("retrieval", base_path)], rest_port=None, options=options)
+    server.start()
+    loading, loaded = threading.Event(), threading.Event()
+
+    def load(*_):
+        loading.set()
+        assert loaded.wait(30)
+        raise LoadError("not any more")
+
+    monkeypatch.setattr(server_module, "load", lambda *args, **_: load(*args))
+    toy_models.write_retrieval(base_path, 2)
+    assert loading.wait(30)
+    server.stop()  # Comes back although the load goes on.
+
+    assert server.is_loading
+    assert not is_healthy(f"127.0.0.1:{server.port}")
+    loaded.set()
+    wait_until(lambda: not server.is_loading)
+
+
+NUM_CLIENTS = 64
+
+
+def test_nobody_is_cancelled_by_a_server_that_stops_under_load(models_dir):
+    """Each client asks one question after the other on a connection of its own."""
+    models = [ModelConfig("retrieval", models_dir / "retrieval")]
+    server = ModelServer(models, rest_port=None)
+    server.start()
+    codes, stopped = [], threading.Event()
+    options = [("grpc.use_local_subchannel_pool", 1), ("grpc.enable_retries", 0)]
+
+    def ask():
+        with grpc.insecure_channel(f"127.0.0.1:{server.port}", options=options) as channel:
+            predict = prediction_service_pb2_grpc.PredictionServiceStub(channel).Predict
+            while not stopped.is_set():
+                codes.append(predict.future(predict_request(**toy_models.EAST), timeout=30).code())
+
+    threads = [threading.Thread(target=ask) for _ in range(NUM_CLIENTS)]
+    for thread in threads:
+        thread.start()
+    wait_until(lambda: len(codes) > 4 * NUM_CLIENTS, timeout_s=60)
+    server.stop()
+    stopped.set()
+    for thread in threads:
+        thread.join()
+
+    assert set(codes) == {grpc.StatusCode.OK, grpc.StatusCode.UNAVAILABLE}
 
 
 def metrics_page(rest_port):
