@@ -49,11 +49,15 @@ class Recommendations(Tabular):
     candidate_ids: list[str]  # At most k, fewer where fewer are eligible.
     scores: list[float]  # Cosines, one a candidate.
     model_version: int
+    num_excluded: int = 0  # Candidates that the request told to leave out.
 
     @property
     def title(self) -> str:
-        """How many candidates, of which version."""
-        return f"{len(self.candidate_ids)} candidates, model version {self.model_version}"
+        """How many candidates, how many were left out, of which version."""
+        return (
+            f"{len(self.candidate_ids)} candidates, {self.num_excluded:,} excluded, "
+            f"model version {self.model_version}"
+        )
 
     def to_frame(self) -> "pd.DataFrame":
         """A row a candidate: `candidate_id` and `score`, by rank from 1."""
@@ -161,14 +165,24 @@ class RetrievalClient:
             optional["allow_ids"] = allow_ids
         key = "recommend_joined" if _USER_EMBEDDING in rows[0] else "recommend"
         outputs, version = self._predict(self._asked_model(), key, rows, optional)
+        excluded = (
+            per_row("exclude_ids", exclude_ids, 1, len(rows))
+            if len(exclude_ids)
+            else [row.get("exclude_ids") or () for row in rows]
+        )
         return [
             Recommendations(
                 [candidate_id.decode() for candidate_id in ids[:count]],
                 scores[:count].tolist(),
                 version,
+                len(set(of_row) - {""}),
             )
-            for ids, scores, count in zip(
-                outputs["candidate_ids"], outputs["scores"], outputs["valid_count"], strict=True
+            for ids, scores, count, of_row in zip(
+                outputs["candidate_ids"],
+                outputs["scores"],
+                outputs["valid_count"],
+                excluded,
+                strict=True,
             )
         ]
 

@@ -1,11 +1,13 @@
 """Log lines -> recommendations over gRPC; trained, saved and served are the same."""
 
 import json
+import shutil
 from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 
 from serving.client import RetrievalClient
@@ -224,6 +226,39 @@ def test_recommend_without_a_server_answers_as_with_one(world, target):
     assert len(alone.candidate_ids) == 4
 
 
+def test_what_a_user_already_had_is_not_recommended_unless_that_is_asked(world, target):
+    query = {"user": "u7", "clock": START_S, "on_phone": None}
+    had = {f"i{item_of(7, event)}" for event in range(EVENTS_OF_USER)}
+    everything = {f"i{item}" for item in range(NUM_ITEMS)}
+    assert HISTORY < len(had) < NUM_ITEMS - 1
+
+    unread = api.recommend(world.models, query, target=target, k=NUM_ITEMS, exclude_ids=["i1"])
+    all_of_them = api.recommend(
+        world.models, query, target=target, k=NUM_ITEMS, exclude_known=False
+    )
+
+    assert set(unread.candidate_ids) == everything - had - {"i1"}
+    assert unread.num_excluded == len(had | {"i1"})
+    assert set(all_of_them.candidate_ids) == everything
+    assert all_of_them.num_excluded == 0
+
+
+def test_a_version_without_known_positives_leaves_the_history_out_and_says_so(
+    world, target, tmp_path
+):
+    models = tmp_path / "models"
+    shutil.copytree(world.models, models)
+    [stored] = (models / "queries" / "1").iterdir()
+    pq.write_table(pq.read_table(stored).drop_columns(["exclude_ids"]), stored)
+    query = {"user": "u7", "clock": START_S, "on_phone": None}
+
+    with pytest.warns(UserWarning, match="without the known positives of queries: only the hist"):
+        answer = api.recommend(models, query, target=target, k=NUM_ITEMS)
+
+    last = {f"i{item_of(7, event)}" for event in range(EVENTS_OF_USER - HISTORY, EVENTS_OF_USER)}
+    assert set(answer.candidate_ids) == {f"i{item}" for item in range(NUM_ITEMS)} - last
+
+
 def test_k_beyond_the_corpus_gives_the_whole_corpus(world, target):
     with RetrievalClient(target) as client:
         [answer] = client.recommend(query_at_last_event(0), k=NUM_ITEMS + 50)
@@ -269,7 +304,9 @@ def test_a_tower_of_histories_answers_known_and_unknown_users_and_each_click(mod
     had = [f"i{item_of(7, event)}" for event in range(EVENTS_OF_USER - HISTORY, EVENTS_OF_USER)]
     with ModelServer(models, rest_port=None) as server:
         target = f"127.0.0.1:{server.port}"
-        known = api.recommend(models_of_histories, {"user": "u7"}, target=target, k=NUM_ITEMS)
+        known = api.recommend(
+            models_of_histories, {"user": "u7"}, target=target, k=NUM_ITEMS, exclude_known=False
+        )
         with pytest.warns(UserWarning, match="not known"):
             unknown = api.recommend(
                 models_of_histories, {"user": "new"}, target=target, k=NUM_ITEMS

@@ -260,7 +260,7 @@ def test_other_candidates_are_refreshed_or_refused_with_the_way_out(
 
     assert (counts["version"], counts["new"], counts["removed"]) == (2, 1, 1)
     assert counts["recall"] is None
-    answer = api.recommend(copied.models, QUERY, k=small_shop.NUM_ITEMS)
+    answer = api.recommend(copied.models, QUERY, k=small_shop.NUM_ITEMS, exclude_known=False)
     assert answer.model_version == 2
     assert set(answer.candidate_ids) == set(table["item"])
 

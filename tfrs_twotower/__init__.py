@@ -14,7 +14,7 @@ Evaluation    `evaluate`, `compare`, `report`, `explain`, `sensitivity`; for emb
               `rank_corpus`
 Publishing    `export`, `refresh`, `versions`, `promote`, `rollback`, `doctor`, `signatures`,
               `embeddings`, `user_embeddings`; for towers of your own `export_retriever`, `index`
-Answers       `serve`, `recommend`, `titles`, `RetrievalClient`
+Answers       `serve`, `recommend`, `complete_query`, `titles`, `RetrievalClient`
 
 What a user can cause raises `UserError`, or `UsageError` where the request itself is wrong. The
 steps meet in folders, see `docs/glossary.md`. Names load when they are first used: importing this
@@ -50,6 +50,7 @@ __all__ = [
     "Version",
     "Versions",
     "compare",
+    "complete_query",
     "doctor",
     "dump_config",
     "embeddings",
@@ -85,6 +86,7 @@ if TYPE_CHECKING:
     from tfrs_twotower import index, losses
     from tfrs_twotower.api import (
         Prepared,
+        complete_query,
         prepare,
         promote,
         recommend,
@@ -158,6 +160,7 @@ else:
         "Version": "tfrs_twotower.publishing.versions:Version",
         "Versions": "tfrs_twotower.publishing.versions:Versions",
         "compare": "tfrs_twotower.evaluation.compare:compare",
+        "complete_query": "tfrs_twotower.api:complete_query",
         "doctor": "tfrs_twotower.publishing.doctor:examine",
         "dump_config": "tfrs_twotower.schema:dump_config",
         "embeddings": "tfrs_twotower.publishing.embedding_store:write_embeddings",

@@ -25,6 +25,7 @@ from tfrs_twotower.schema import (
     dump_config,
     load_config,
 )
+from tfrs_twotower.schema.models_layout import EXCLUDE_IDS
 from tfrs_twotower.schema.results import Tabular
 
 if TYPE_CHECKING:
@@ -408,42 +409,92 @@ def recommend(
     target: str | None = None,
     k: int = 10,
     exclude_ids: Sequence[str] = (),
+    exclude_known: bool | None = None,
 ) -> "Recommendations":
     """Recommends candidates for one query; for many use `serve`, which loads the models once.
 
     Args:
         models: The models folder. Its stable version, without labels the newest, is served for the
-            length of the call unless `target` names a server; it also fills in the profile and
-            history of a known query.
+            length of the call unless `target` names a server; it also fills in what is known of the
+            query, see `complete_query`.
         query: Values by feature name. A feature that is neither given nor known is missing; a
             warning names it. Another names a query's id that is not known.
         target: `host:port` of a running server.
         k: How many candidates.
         exclude_ids: Candidates not to recommend.
+        exclude_known: Whether to leave out what the query already had as well; needs `models`.
+            None: as `rules.exclude_known` of the config says.
 
     Returns:
-        Ids and scores, best first: `k`, or fewer where fewer are eligible.
+        Ids and scores, best first: `k`, or fewer where fewer are eligible. It tells how many
+        candidates were excluded.
 
     Raises:
         UsageError: If neither models nor target are given.
         UserError: If there are no such models, or the server refuses.
     """
+    query = {**query, EXCLUDE_IDS: [*query.get(EXCLUDE_IDS, ()), *exclude_ids]}
     if models is not None:
-        query = _completed(models, query)
+        query = _completed(models, query, exclude_known)
+    elif exclude_known:
+        raise UsageError(
+            Parameter("exclude_known"), ": what a query already had is in a models folder, name it"
+        )
     with _client(models, target) as client:
-        query = _with_missing(query, client)
-        return client.recommend(query, k=k, exclude_ids=exclude_ids)[0]
+        return client.recommend(_with_missing(query, client), k=k)[0]
 
 
-def _completed(models: StrPath, query: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The query with what the models folder knows of it; warns where it knows nothing."""
-    from tfrs_twotower.publishing.models_folder import complete_query, is_known_query
+def complete_query(
+    models: StrPath, query: Mapping[str, Any], *, exclude_known: bool | None = None
+) -> dict[str, Any]:
+    """Adds to a query what a models folder knows of it: for a client of a running server.
+
+    Example:
+        query = tt.complete_query("models", {"user_id": "42"})
+        [answer] = client.recommend(query, k=10)
+
+    Args:
+        models: The models folder; its stable version is read, without labels the newest.
+        query: Values by feature name, of a known query its id.
+        exclude_known: Whether to leave out what the query already had; None: as
+            `rules.exclude_known` of the config says.
+
+    Returns:
+        The values given, the profile and history where they are known, else None, and
+        `exclude_ids`: all known positives of the query, and its history.
+
+    Raises:
+        UserError: If there are no such models.
+    """
+    from tfrs_twotower.publishing import models_folder
+    from tfrs_twotower.publishing.versions import choose
+
+    version = choose(models)
+    return models_folder.complete_query(Path(models), version, query, exclude_known=exclude_known)
+
+
+def _completed(
+    models: StrPath, query: Mapping[str, Any], exclude_known: bool | None
+) -> Mapping[str, Any]:
+    """See `complete_query`; warns of what the models folder does not know."""
+    from tfrs_twotower.publishing.models_folder import (
+        is_known_query,
+        keeps_known_positives,
+        read_config,
+    )
     from tfrs_twotower.publishing.versions import choose
 
     folder, version = Path(models), choose(models)
     if not is_known_query(folder, version, query):
         _warn("the query's id is not known: it is answered as a new one")
-    return complete_query(folder, version, query)
+    if exclude_known is None:
+        exclude_known = read_config(folder, version).rules.exclude_known
+    if exclude_known and not keeps_known_positives(folder, version):
+        _warn(
+            f"version {version} was published without the known positives of queries: only the "
+            "history is left out; publish it with them by `twotower export`"
+        )
+    return complete_query(models, query, exclude_known=exclude_known)
 
 
 def _client(

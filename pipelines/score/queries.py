@@ -2,8 +2,9 @@
 
 import atexit
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -16,17 +17,25 @@ from pipelines.io.tables import column
 from pipelines.score.retrieval_model import Contract, arrow_type
 from tfrs_twotower.schema import UserError
 from tfrs_twotower.schema.errors import first_line
+from tfrs_twotower.schema.models_layout import EXCLUDE_IDS
 from tfrs_twotower.schema.requests import check_names
 
 ROWS_A_FILE = 1 << 15
-EXCLUDE_IDS = "exclude_ids"
+NO_IDS = pa.scalar([], pa.list_(pa.string()))
 
 _copies = ExitStack()
 atexit.register(_copies.close)
 
 
+class Exclusion(NamedTuple):
+    """What to leave out beside the known positives and the `exclude_ids` of a query."""
+
+    history: str | None  # The feature that holds candidates.
+    ids: Sequence[str]  # For all queries.
+
+
 def complete(
-    table: pa.Table, stored: str, key: str, excluded_feature: str | None, contract: Contract
+    table: pa.Table, stored: str, key: str, contract: Contract, exclusion: Exclusion | None = None
 ) -> pa.Table:
     """Adds to queries what the models folder knows of them.
 
@@ -34,8 +43,8 @@ def complete(
         table: Queries; a value that is there is kept, null and an absent column are filled in.
         stored: Folder of what is known of queries.
         key: The column of ids.
-        excluded_feature: Whose values are added to `exclude_ids`; None: nothing is.
         contract: Which features there are.
+        exclusion: What to add to `exclude_ids`, with the known positives; None: nothing.
 
     Returns:
         The same rows in the same order.
@@ -53,7 +62,18 @@ def complete(
             table = table.set_column(table.column_names.index(name), name, given)
         else:
             table = table.append_column(name, filler)
-    return table if excluded_feature is None else _excluding(table, excluded_feature)
+    if exclusion is None:
+        return table
+    everywhere = pa.scalar(list(exclusion.ids), pa.list_(pa.string()))
+    excluded = pa.repeat(everywhere, table.num_rows)
+    for lists in (
+        _lists(table, EXCLUDE_IDS),
+        _lists(known, EXCLUDE_IDS).take(places),
+        _lists(table, exclusion.history),
+    ):
+        excluded = _concat_lists(excluded, pc.fill_null(lists, NO_IDS))
+    kept = [name for name in table.column_names if name != EXCLUDE_IDS]
+    return table.select(kept).append_column(EXCLUDE_IDS, excluded)
 
 
 @functools.lru_cache(maxsize=1)
@@ -62,17 +82,11 @@ def _local(stored: str) -> str:
     return _copies.enter_context(filesystem.local_copy(stored))
 
 
-def _excluding(table: pa.Table, feature: str) -> pa.Table:
-    """Excludes what a feature holds, beside what is excluded already."""
-    if feature not in table.column_names:
-        return table
-    nothing = pa.scalar([], pa.list_(pa.string()))
-    had = pc.fill_null(column(table, feature), nothing)
-    if EXCLUDE_IDS not in table.column_names:
-        return table.append_column(EXCLUDE_IDS, had)
-    given = pc.fill_null(column(table, EXCLUDE_IDS), nothing)
-    place = table.column_names.index(EXCLUDE_IDS)
-    return table.set_column(place, EXCLUDE_IDS, _concat_lists(given, had))
+def _lists(table: pa.Table, name: str | None) -> pa.ListArray:
+    """A column of lists; one that is not there holds none."""
+    if name is not None and name in table.column_names:
+        return column(table, name)
+    return pa.nulls(table.num_rows, NO_IDS.type)
 
 
 def _concat_lists(first: pa.ListArray, second: pa.ListArray) -> pa.ListArray:

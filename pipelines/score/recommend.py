@@ -1,13 +1,14 @@
 """Recommends in batch: many queries and an exported model in, the best candidates of each out.
 
     python -m pipelines.recommend --models MODELS --queries FILE --output DIR --k 100
-        [--format parquet|jsonl] [--rules JSON] [--exclude_values_of FEATURE] [--show ID,ID]
+        [--format parquet|jsonl] [--rules JSON] [--exclude_known true|false] [--show ID,ID]
         [any Beam option]
 
 The queries are Parquet, JSON lines or CSV: a row a query, with its id under the name of the id
 feature and, where they are not to be looked up in MODELS/queries, its features by name; rules of
 the `recommend` signature may stand there too (`exclude_ids`, `k`, ...), else `--rules` holds them
-for all. A feature that is not known is missing, as online.
+for all. A feature that is not known is missing, as online. What a query already had, its known
+positives and its history, is left out unless the config or the command line says otherwise.
 
 The output has one row a query: `query_id`, `candidate_ids` and `scores`, best first; `files.parts`
 of its manifest.json lists the files.
@@ -40,7 +41,7 @@ from pipelines.io.report import WriteReport, read_report, written_files, written
 from pipelines.io.shards import write_parquet
 from pipelines.io.tables import from_ipc, to_ipc
 from pipelines.options import OutputOptions, beam_options, read_options
-from pipelines.score.queries import complete, read_queries
+from pipelines.score.queries import Exclusion, complete, read_queries
 from pipelines.score.retrieval_model import (
     CANDIDATE_IDS,
     Contract,
@@ -49,10 +50,11 @@ from pipelines.score.retrieval_model import (
     version_numbers,
 )
 from pipelines.score.show_queries import find_queries, show_queries
-from tfrs_twotower.schema import UsageError, UserError, parse_config
+from tfrs_twotower.schema import Config, UserError, parse_config
 from tfrs_twotower.schema.models_layout import (
     CANDIDATE_TOWER,
     CANDIDATES,
+    EXCLUDE_IDS,
     EXTRA_ASSETS,
     QUERIES,
     QUERY_KEY,
@@ -61,7 +63,7 @@ from tfrs_twotower.schema.models_layout import (
     newest_whole_version,
     preferred_model,
 )
-from tfrs_twotower.schema.requests import check_names, json_object, refusal
+from tfrs_twotower.schema.requests import check_names, json_object, one_row, refusal
 
 PARQUET, JSONL = "parquet", "jsonl"
 PARTS = "parts"
@@ -88,9 +90,10 @@ class RecommendOptions(PipelineOptions):
         )
         parser.add_argument("--rules", default="{}", help="JSON: optional inputs for all queries.")
         parser.add_argument(
-            "--exclude_values_of",
-            metavar="FEATURE",
-            help="Never recommend what this feature of the query holds, such as its history.",
+            "--exclude_known",
+            choices=("true", "false"),
+            help="Whether to leave out what a query already had (default: rules.exclude_known of "
+            "the config).",
         )
         parser.add_argument("--show", default="", help="Ids, comma-separated, to look at closely.")
 
@@ -103,7 +106,7 @@ class Request:
     stored: str  # Folder of what is known of queries.
     key: str  # Column of the queries' ids.
     rules: Mapping[str, Any]  # Values of optional inputs for all queries.
-    excluded_feature: str | None  # Whose values are excluded too; None: nothing.
+    exclusion: Exclusion | None  # Of what a query already had; None: of nothing.
 
 
 class RetrievalHandler(ModelHandler[bytes, bytes, Model]):
@@ -137,9 +140,7 @@ def _load(folder: str) -> Model:
 
 def answer(model: Model, table: pa.Table, request: Request) -> pa.Table:
     """Fills in what is known of the queries, and answers them."""
-    completed = complete(
-        table, request.stored, request.key, request.excluded_feature, model.contract
-    )
+    completed = complete(table, request.stored, request.key, model.contract, request.exclusion)
     return model.answer(completed, request.key, request.rules)
 
 
@@ -150,7 +151,7 @@ def recommend(
     *,
     k: int = 10,
     rules: Mapping[str, Any] | None = None,
-    exclude_values_of: str | None = None,
+    exclude_known: bool | None = None,
     file_format: str = PARQUET,
     beam_args: Sequence[str] = (),
     overwrite: bool = False,
@@ -164,14 +165,16 @@ def recommend(
         output: Folder to write, on a filesystem that every worker reaches.
         k: How many candidates a query gets, fewer where fewer are eligible.
         rules: Optional inputs of the `recommend` signature for all queries.
-        exclude_values_of: A feature whose values are excluded, such as the history.
+        exclude_known: Whether to leave out what a query already had: its known positives and its
+            history. None: as `rules.exclude_known` of the version's config says.
         file_format: "parquet" or "jsonl".
         beam_args: Beam options.
         overwrite: Whether a finished output folder may be replaced.
         show: Ids of queries to print with their answers.
 
     Returns:
-        The manifest: `num_queries`, `num_short` (queries with fewer than k answers), `version`.
+        The manifest: `num_queries`, `num_short` (queries with fewer than k answers), `version`,
+        `excluded` ("known positives", "history" of a version that does not hold them, "nothing").
 
     Raises:
         UsageError: If the output folder is finished or not ours, or a rule is wrong.
@@ -183,7 +186,7 @@ def recommend(
         filesystem.check_reachable(path)
     version, model = _newest(models)
     rules = {"k": k, **(rules or {})}
-    request, contract = _request(models, version, model, rules, exclude_values_of)
+    request, contract, excluded = _request(models, version, model, rules, exclude_known)
     files = [path for path, _ in filesystem.match(queries)]
     if not files:
         raise UserError(f"no queries at {queries}: expected Parquet, .jsonl or .csv")
@@ -208,6 +211,7 @@ def recommend(
             "model": model,
             "version": version,
             "k": k,
+            "excluded": excluded,
             "num_queries": report["num_queries"],
             "num_short": report["num_short"],
         }
@@ -223,10 +227,8 @@ def _newest(models: str) -> tuple[int, str]:
     """The newest version, and its model that answers."""
 
     def wants_retrieval(version: int) -> bool:
-        path = join(models, CANDIDATE_TOWER, str(version), EXTRA_ASSETS, TWOTOWER_CONFIG)
-        if not filesystem.match(path):
-            return True
-        return parse_config(filesystem.read_bytes(path).decode(), path).export.retrieval
+        config = _read_config(models, version)
+        return config is None or config.export.retrieval
 
     found = {name: version_numbers(join(models, name)) for name in RETRIEVAL_MODELS}
     version = newest_whole_version(found, wants_retrieval)
@@ -235,22 +237,34 @@ def _newest(models: str) -> tuple[int, str]:
     return version, preferred_model([name for name in RETRIEVAL_MODELS if version in found[name]])
 
 
+def _read_config(models: str, version: int) -> Config | None:
+    """The config of a version; None where it has none."""
+    path = join(models, CANDIDATE_TOWER, str(version), EXTRA_ASSETS, TWOTOWER_CONFIG)
+    if not filesystem.match(path):
+        return None
+    return parse_config(filesystem.read_bytes(path).decode(), path)
+
+
 def _request(
-    models: str, version: int, model: str, rules: Mapping[str, Any], excluded_feature: str | None
-) -> tuple[Request, Contract]:
+    models: str, version: int, model: str, rules: Mapping[str, Any], exclude_known: bool | None
+) -> tuple[Request, Contract, str]:
+    """The request, what the model takes, and what is left out, in words."""
     folder, stored = (join(models, name, str(version)) for name in (model, QUERIES))
     contract = read_contract(folder)
     with filesystem.open_raw(filesystem.match(join(stored, "*.parquet"))[0][0]) as file:
-        key = pq.read_schema(file).metadata[QUERY_KEY].decode()
+        schema = pq.read_schema(file)
+    key = schema.metadata[QUERY_KEY].decode()
     check_names(rules, list(contract.rules), "--rules")
-    if excluded_feature is not None:
-        spec = contract.features.get(excluded_feature)
-        if spec is None or spec.dtype != tf.string or spec.shape.rank != 2:
-            raise UsageError(
-                f"--exclude_values_of {excluded_feature}: expected a feature that is a list of "
-                "candidate ids, such as the history"
-            )
-    return Request(folder, stored, key, dict(rules), excluded_feature), contract
+    config = _read_config(models, version)
+    if exclude_known is None:
+        exclude_known = config is None or config.rules.exclude_known
+    exclusion, excluded = None, "nothing"
+    if exclude_known:
+        history = config.history.name if config and config.history else None
+        [everywhere] = one_row(EXCLUDE_IDS, object, 2, rules.get(EXCLUDE_IDS, [])).tolist()
+        exclusion = Exclusion(history, everywhere)
+        excluded = "known positives" if EXCLUDE_IDS in schema.names else "history"
+    return Request(folder, stored, key, dict(rules), exclusion), contract, excluded
 
 
 def _try_first(files: Sequence[str], request: Request, contract: Contract) -> None:
@@ -313,7 +327,7 @@ def main(argv: Sequence[str] | None = None, program: str = "python -m pipelines.
             to.output,
             k=own.k,
             rules=json_object("--rules", own.rules),
-            exclude_values_of=own.exclude_values_of,
+            exclude_known=None if own.exclude_known is None else own.exclude_known == "true",
             file_format=own.format,
             beam_args=arguments,
             overwrite=to.overwrite,
@@ -333,6 +347,7 @@ def _closing_table(manifest: Mapping[str, Any], seconds: float, output: str) -> 
     num_queries = manifest["num_queries"]
     table.add_row("queries", f"{num_queries:,}")
     table.add_row(f"with fewer than {manifest['k']:,} answers", f"{manifest['num_short']:,}")
+    table.add_row("left out", manifest["excluded"])
     table.add_row("model version", str(manifest["version"]))
     table.add_row("seconds, loading included", f"{seconds:,.1f}")
     table.add_row("queries/s", f"{num_queries / seconds:,.0f}")

@@ -44,7 +44,7 @@ def find_queries(
     for path in files:
         for table in read_queries(path, contract, key):
             wanted = pc.is_in(column(table, key), pa.array(query_ids, pa.string()))
-            asked = complete(table.filter(wanted), stored, key, None, contract)
+            asked = complete(table.filter(wanted), stored, key, contract)
             found.update((row[key], row) for row in asked.to_pylist())
     for query_id in query_ids:
         if query_id not in found:

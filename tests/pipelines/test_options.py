@@ -18,8 +18,7 @@ OUTPUT = {"--output", "--overwrite"}
         ),
         pytest.param(
             recommend,
-            {"--models", "--queries", "--k", "--format", "--rules", "--show"}
-            | {"--exclude_values_of"},
+            {"--models", "--queries", "--k", "--format", "--rules", "--show"} | {"--exclude_known"},
             id="recommend",
         ),
         pytest.param(embed, {"--model", "--data", "--side"}, id="embed"),

@@ -75,8 +75,8 @@ def version(number: int, *labels: str) -> tt.Version:
             tt.Versions([version(1, "stable"), version(2)]), "2 versions", (2, 6), id="versions"
         ),
         pytest.param(
-            tt.Recommendations(["b", "a"], [0.5, 0.25], 7),
-            "2 candidates, model version 7",
+            tt.Recommendations(["b", "a"], [0.5, 0.25], 7, 1200),
+            "2 candidates, 1,200 excluded, model version 7",
             (2, 2),
             id="recommendations",
         ),

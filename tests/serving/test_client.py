@@ -45,6 +45,16 @@ def test_what_is_beyond_the_eligible_is_cut_off(client):
     assert answer.scores == pytest.approx([0.0, -1.0])
 
 
+def test_an_answer_counts_what_was_excluded(client):
+    of_query = {**EAST_QUERY, "exclude_ids": ["a", "a", "d", ""]}
+
+    answers = client.recommend([of_query, EAST_QUERY], k=2)
+
+    assert [answer.num_excluded for answer in answers] == [2, 0]
+    assert answers[0].candidate_ids == ["b", "c"]
+    assert client.recommend(EAST_QUERY, exclude_ids=["a"])[0].num_excluded == 1
+
+
 def test_score_keeps_the_order_of_the_candidates(client):
     scores = client.score([EAST_QUERY, NORTH_QUERY], [["d", "nothing"], ["b"]])
 

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import grpc
 import pandas as pd
-import pyarrow.dataset as ds
 
 from tfrs_twotower.cli.evaluation_tables import print_metrics
 from tfrs_twotower.cli.output import print_table
@@ -33,8 +32,6 @@ from tfrs_twotower.publishing.models_folder import (
     read_candidates,
 )
 from tfrs_twotower.schema import Config, UserError, load_config
-from tfrs_twotower.schema import prepared as layout
-from tfrs_twotower.schema.folders import read_manifest
 from tfrs_twotower.schema.runs import EVALUATION
 
 NUM_USERS, NUM_SHOWN = 3, 8
@@ -124,24 +121,16 @@ def _ask(target: str, folders: Folders, config: Config) -> None:
     titles = (
         candidates[TITLE] if TITLE in candidates else pd.Series(candidates.index, candidates.index)
     )
-    manifest = read_manifest(folders.prepared, kind="prepared", made_by="twotower prepare")
-    files = layout.files_of(manifest, layout.KNOWN_POSITIVES)
-    known = ds.dataset([folders.prepared / path for path in files])
-    corpus_ids = candidates.index.to_numpy()
     history = config.history.name if config.history else ""
     with RetrievalClient(target) as client:
         unknown = dict.fromkeys(client.query_features())
         for query_id in _some_users(folders.run):
             query = complete_query(folders.models, version, {key: query_id})
             last = list(query.get(history, ()))
-            had = known.to_table(filter=ds.field(layout.QUERY_ID) == query_id)
-            rows = had.column(layout.CANDIDATE_ROWS).to_pylist()[0]
-            answer = client.recommend(
-                {**unknown, **query}, k=NUM_SHOWN, exclude_ids=[*corpus_ids[rows], *last]
-            )[0]
+            answer = client.recommend({**unknown, **query}, k=NUM_SHOWN)[0]
             shown = _padded([titles[i] for i in reversed(last)], NUM_SHOWN)
             print_table(
-                f"User {query_id}: model version {answer.model_version}",
+                f"User {query_id}: {answer.title}",
                 ["recommended", "score", "had last (newest first)"],
                 [
                     [titles[candidate_id], float(score), before]

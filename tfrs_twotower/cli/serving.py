@@ -46,6 +46,15 @@ def recommend(
     exclude: Annotated[
         list[str] | None, typer.Option(help="A candidate not to recommend; repeat for more.")
     ] = None,
+    exclude_known: Annotated[
+        bool | None,
+        typer.Option(
+            "--exclude-known/--allow-known",
+            help="Whether to leave out all that the query already had, which the models folder "
+            "knows; default: rules.exclude_known of the config.",
+            show_default=False,
+        ),
+    ] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Recommend candidates for a query, from a running server or a models folder."""
@@ -55,7 +64,14 @@ def recommend(
     api.quiet_native_log()
     with warnings.catch_warnings(record=True) as notes:
         warnings.simplefilter("always", UserWarning)
-        answer = api.recommend(models, values, target=target, k=k, exclude_ids=exclude or ())
+        answer = api.recommend(
+            models,
+            values,
+            target=target,
+            k=k,
+            exclude_ids=exclude or (),
+            exclude_known=exclude_known,
+        )
     for note in notes:
         if note.category is UserWarning:
             warn(str(note.message))
@@ -84,7 +100,7 @@ def embed(context: typer.Context) -> None:
 def _print_answer(answer: "Recommendations", titles: Mapping[str, str]) -> None:
     shown = ["title"] if titles else []
     print_table(
-        f"model version {answer.model_version}",
+        answer.title,
         ["", "candidate", *shown, "score"],
         [
             [str(rank), candidate_id, *(titles.get(candidate_id, "") for _ in shown), score]

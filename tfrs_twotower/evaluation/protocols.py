@@ -42,6 +42,7 @@ class EvaluationSet(NamedTuple):
         num_left_out: Queries left out because a given list has none of their relevant candidates.
         split: The split that the queries are of.
         unit: See `load_evaluation_set`.
+        excludes_known: Likewise.
     """
 
     features: Arrays
@@ -55,6 +56,7 @@ class EvaluationSet(NamedTuple):
     num_left_out: int = 0
     split: str = "test"
     unit: Unit = "user"
+    excludes_known: bool = True
 
     def take(self, kept: Ints) -> "EvaluationSet":
         """Some of the queries, given by ascending position."""
@@ -111,7 +113,7 @@ def load_evaluation_set(
     split: str,
     *,
     unit: Unit = "user",
-    exclude_known: bool = True,
+    exclude_known: bool | None = None,
     relevant_from: float = 0.0,
 ) -> EvaluationSet:
     """Reads the queries of a split, to be ranked over the whole corpus.
@@ -122,7 +124,8 @@ def load_evaluation_set(
         unit: "user": each query once, as it is at its first event of the split, and all its
             positives of the split are relevant. "event": each positive event is a query of its
             own with one relevant candidate.
-        exclude_known: Whether the query's positives of earlier splits are not eligible.
+        exclude_known: Whether the query's positives of earlier splits are not eligible; None: as
+            `rules.exclude_known` of the config says.
         relevant_from: Positives of at least this weight are relevant; weaker ones are neither
             relevant nor excluded.
 
@@ -147,6 +150,8 @@ def load_evaluation_set(
     else:
         first_of_query = np.arange(len(query_rows))
         positives = Pairs(first_of_query, candidate_rows)
+    if exclude_known is None:
+        exclude_known = data.config.rules.exclude_known
     known = _known_pairs(data, split) if exclude_known else Pairs(*np.zeros([2, 0], np.int64))
     size = int(data.manifest["corpus_size"])
     is_known = np.isin(
@@ -174,6 +179,7 @@ def load_evaluation_set(
         positives=Pairs(queries, positives.candidate_rows[~is_known]),
         excluded=_pairs_of(query_rows[entries], known),
         num_known=int(is_known.sum()),
+        excludes_known=exclude_known,
         relevant_from=relevant_from,
         split=split,
         unit=unit,

@@ -27,6 +27,7 @@ from tfrs_twotower.schema import prepared as layout
 from tfrs_twotower.schema.features import History
 from tfrs_twotower.schema.models_layout import (
     CANDIDATE_TOWER,
+    EXCLUDE_IDS,
     EXTRA_ASSETS,
     QUERIES,
     QUERY_KEY,
@@ -41,6 +42,10 @@ if TYPE_CHECKING:
 
 # Half of them are enough for a confidence bound within one percent of the mean.
 MAX_HELD_OUT = 1000
+# Of one query; more are a program's, not a person's, and would weigh on every request.
+MAX_KNOWN = 10_000
+# A reader of one query reads one group.
+QUERIES_A_GROUP = 1 << 14
 
 
 @dataclass(frozen=True, repr=False)
@@ -225,7 +230,7 @@ def _digest(towers: list[keras.Model]) -> str:
 
 
 def _write_queries(loaded: Run, folder: Path) -> None:
-    """Writes what is known of every query as of now, by feature name."""
+    """Writes what is known of every query as of now, by the name of the input that it fills in."""
     config = loaded.config
     files = loaded.data.files(layout.QUERIES)
     table = ds.dataset(files).to_table()
@@ -236,6 +241,34 @@ def _write_queries(loaded: Run, folder: Path) -> None:
             columns[name] = table.column(layout.HISTORY_NOW)
         elif name != key:
             columns[name] = table.column(name)
+    stored = pa.table(columns).replace_schema_metadata({QUERY_KEY: key}).sort_by(key)
+    if config.rules.exclude_known:  # The order of ids is that of query rows.
+        stored = stored.append_column(EXCLUDE_IDS, _known_positives(loaded, len(stored)))
     folder.mkdir()
-    stored = pa.table(columns).replace_schema_metadata({QUERY_KEY: key})
-    pq.write_table(stored.sort_by(key), folder / PART)
+    pq.write_table(stored, folder / PART, row_group_size=QUERIES_A_GROUP)
+
+
+def _known_positives(loaded: Run, num_queries: int) -> pa.ListArray:
+    """The ids of each query's positives in all splits, by query row, sorted.
+
+    Of more than `MAX_KNOWN` the first are kept: those of the test split, of validation, of train,
+    each by id.
+    """
+    data = loaded.data
+    candidate_ids = data.candidate_table().column(layout.CANDIDATE_ID)
+    size = len(candidate_ids)
+    found = []  # Pairs as one number each: query row * size + candidate row.
+    for split in reversed(SPLITS[1:]):
+        events = data.events(split)
+        keys = events[layout.QUERY_ROW].astype(np.int64) * size + events[layout.CANDIDATE_ROW]
+        found.append(np.unique(keys[events[layout.LABEL] == 1]))
+    queries, candidates = data.known_positives()
+    found.append(queries * size + candidates)
+    keys = np.concatenate(found)
+    keys = keys[np.sort(np.unique(keys, return_index=True)[1])]
+    keys = keys[np.argsort(keys // size, kind="stable")]
+    queries = keys // size
+    keys = np.sort(keys[np.arange(len(keys)) - np.searchsorted(queries, queries) < MAX_KNOWN])
+    queries, candidates = np.divmod(keys, size)
+    offsets = np.searchsorted(queries, np.arange(num_queries + 1)).astype(np.int32)
+    return pa.ListArray.from_arrays(offsets, candidate_ids.take(candidates).combine_chunks())

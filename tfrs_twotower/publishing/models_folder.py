@@ -5,7 +5,7 @@
     query_tower/<v>/       query features -> query embedding
     candidate_tower/<v>/   candidate features -> candidate embedding
     candidates/<v>/        Parquet: candidate_id, embedding, title and attributes
-    queries/<v>/           Parquet: what is known of each query as of now
+    queries/<v>/           Parquet: features and known positives of each query as of now
     models.config          for a server with ScaNN's operations
     models.stock.config    without `retrieval`, for stock images
 
@@ -30,6 +30,7 @@ from tfrs_twotower.schema.folders import MANIFEST
 from tfrs_twotower.schema.models_layout import (
     CANDIDATE_TOWER,
     CANDIDATES,
+    EXCLUDE_IDS,
     EXTRA_ASSETS,
     QUERIES,
     QUERY_KEY,
@@ -193,26 +194,40 @@ def is_known_query(models: Path, version: int, query: Mapping[str, Any]) -> bool
     return key not in query or bool(_known_of(models, version, key, query[key]))
 
 
-def complete_query(models: Path, version: int, query: Mapping[str, Any]) -> dict[str, Any]:
-    """Adds what the models folder holds of a query: profile and history.
+def complete_query(
+    models: Path, version: int, query: Mapping[str, Any], *, exclude_known: bool | None = None
+) -> dict[str, Any]:
+    """Adds what the models folder holds of a query: profile, history and known positives.
 
     Args:
         models: The models folder.
         version: The version whose `queries` are read.
         query: Values by feature name, and the query's id under its feature's name (for a model
             without an id feature: under the name of the id column).
+        exclude_known: Whether to exclude what the query already had; None: as
+            `rules.exclude_known` of the config says.
 
     Returns:
         The given values, and for the other features of the query those known, else None; the
-        context stays as it was given.
+        context stays as it was given. What the query already had is in `exclude_ids`, sorted: its
+        known positives and its history, beside those given.
     """
     config = read_config(models, version)
     key = query_key(models, version)
     known = _known_of(models, version, key, query[key]) if key in query else {}
+    had = {*known.pop(EXCLUDE_IDS, ()), *query.get(EXCLUDE_IDS, ())}
     completed = {**dict.fromkeys(config.features.query), **known, **query}
     if key not in config.query_features:
         completed.pop(key, None)
+    if config.rules.exclude_known if exclude_known is None else exclude_known:
+        had |= {*((config.history and completed[config.history.name]) or ())}
+        completed[EXCLUDE_IDS] = sorted(had - {""})
     return completed
+
+
+def keeps_known_positives(models: Path, version: int) -> bool:
+    """Whether `queries` of a version has known positives, see `EXCLUDE_IDS`."""
+    return EXCLUDE_IDS in _stored_queries(models, version).schema.names
 
 
 def _known_of(models: Path, version: int, key: str, value: Any) -> dict[str, Any]:

@@ -250,5 +250,6 @@ def _parts(models: Path, version: int, queries: pa.Table) -> dict[str, npt.NDArr
 
 def _some_queries(models: Path, version: int) -> pa.Table:
     """Known queries, spread over the order of their ids."""
-    table = ds.dataset(models / QUERIES / str(version)).to_table()
+    features = list(read_config(models, version).features.query)
+    table = ds.dataset(models / QUERIES / str(version)).to_table(columns=features)
     return table.take(np.unique(np.linspace(0, len(table) - 1, NUM_QUERIES).astype(np.int64)))

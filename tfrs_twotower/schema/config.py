@@ -186,10 +186,11 @@ class Config(Strict):
 
     def training_schema(self) -> dict[str, Any]:
         """What a run depends on; what only a search or an export reads is left out."""
+        of_rules = set(Rules.model_fields) - {"exclude_known"}  # Which validation reads.
         of_export = set(Export.model_fields) - {"attributes"}
         return self.model_dump(
             mode="json",
-            exclude={"search": True, "index": True, "rules": True, "export": of_export},
+            exclude={"search": True, "index": True, "rules": of_rules, "export": of_export},
         )
 
     def fingerprint(self) -> str:

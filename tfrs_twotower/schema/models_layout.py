@@ -14,6 +14,10 @@ CANDIDATES, QUERIES = "candidates", "queries"
 EXTRA_ASSETS = "assets.extra"
 TWOTOWER_CONFIG = "twotower.yaml"  # Of the candidate tower: the config of its run.
 QUERY_KEY = b"query_key"  # In the metadata of `queries`: its column of ids.
+# Column of `queries` beside the features, named as the input of `recommend` that it fills in: the
+# known positives. No feature can have the name. Versions where repeats are wanted lack it, and
+# those of before it was written.
+EXCLUDE_IDS = "exclude_ids"
 
 RETRIEVAL_MODELS = (RETRIEVAL, RETRIEVAL_EXACT)  # The preferred one first.
 

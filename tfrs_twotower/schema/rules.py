@@ -1,4 +1,4 @@
-"""The section `rules`: which columns of the candidates the rules of `recommend` read."""
+"""The section `rules`: what `recommend` leaves out, and the columns that its rules read."""
 
 from pydantic import Field
 
@@ -6,10 +6,16 @@ from tfrs_twotower.schema.strict import Strict
 
 
 class Rules(Strict):
-    """Which columns of the candidates the rules of `recommend` read.
+    """What `recommend` leaves out, and which columns of the candidates its rules read.
 
     A column is a candidate feature, one of `export.attributes`, or `available_from`.
     """
+
+    exclude_known: bool = Field(
+        True,
+        description="Whether a query's known positives are left out, in evaluation and in answers; "
+        "false: repeats are wanted (music, groceries).",
+    )
 
     filters: list[str] = Field(
         default_factory=list,

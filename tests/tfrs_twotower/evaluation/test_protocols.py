@@ -19,6 +19,7 @@ from tfrs_twotower.evaluation.protocols import (
 )
 from tfrs_twotower.evaluation.ranking import Pairs
 from tfrs_twotower.schema import Config, UsageError, UserError, parse_config
+from tfrs_twotower.schema.rules import Rules
 
 QUERIES = ["ann", "bob", "eve"]
 CANDIDATES = ["a", "b", "c", "d", "e", "f"]
@@ -136,6 +137,17 @@ def test_known_candidates_may_stay_eligible(data):
 
     assert by_query(evaluation_set) == [("ann", "bc", ""), ("bob", "c", ""), ("eve", "ae", "")]
     assert evaluation_set.num_known == 0
+    assert not evaluation_set.excludes_known
+
+
+def test_known_candidates_are_eligible_where_the_config_wants_repeats(data):
+    repeats = Rules(exclude_known=False)
+    wanted = PreparedData(data.folder, config().model_copy(update={"rules": repeats}))
+
+    found = load_evaluation_set(wanted, "validation")
+
+    assert by_query(found) == by_query(load_evaluation_set(data, "validation", exclude_known=False))
+    assert load_evaluation_set(wanted, "validation", exclude_known=True).num_known == 2
 
 
 def test_train_excludes_nothing_of_its_own(data):

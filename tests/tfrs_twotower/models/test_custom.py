@@ -66,6 +66,7 @@ def test_an_own_model_is_exported_and_answers_over_grpc(prepared, tmp_path):
         {"user_id": tiny_world.query_id(number)},
         k=1,
         exclude_ids=[each for each in liked if each != withheld],
+        exclude_known=False,
     )
 
     assert list(answer.candidate_ids) == [withheld]

@@ -12,6 +12,7 @@ from tests import tiny_world
 from tfrs_twotower.data.prepared import PreparedData
 from tfrs_twotower.models.embed import embed
 from tfrs_twotower.models.run_folder import load_run
+from tfrs_twotower.publishing import export as export_module
 from tfrs_twotower.publishing.export import export
 from tfrs_twotower.publishing.indexes import matrix
 from tfrs_twotower.publishing.models_folder import read_config, read_model_manifest
@@ -69,6 +70,31 @@ def test_recall_is_measured_on_the_queries_of_the_validation_split(models, tiny_
     recall = read_model_manifest(models, "retrieval", 1)["recall"]
     assert recall["mean"] == 1.0
     assert recall["num_queries"] == tiny_world.SIZE
+
+
+def liked_by(number):
+    return sorted(map(tiny_world.candidate_id, range(number % 2, tiny_world.SIZE, 2)))
+
+
+def test_the_known_positives_of_all_splits_are_published(models):
+    stored = pq.read_table(models / "queries/1").to_pylist()
+
+    assert {row["user_id"]: row["exclude_ids"] for row in stored} == {
+        tiny_world.query_id(number): liked_by(number) for number in range(tiny_world.SIZE)
+    }
+
+
+def test_of_too_many_known_positives_the_latest_split_is_kept_first(tiny_run, monkeypatch):
+    monkeypatch.setattr(export_module, "MAX_KNOWN", 3)
+    run = load_run(*tiny_run)
+
+    found = export_module._known_positives(run, tiny_world.SIZE).to_pylist()
+
+    for query_id, kept in zip(run.data.query_ids(), found, strict=True):
+        number = int(query_id.removeprefix("user-"))
+        withheld = tiny_world.candidate_id(tiny_world.withheld(number))
+        of_train = [each for each in liked_by(number) if each != withheld]
+        assert kept == sorted([withheld, *of_train[:2]])
 
 
 def test_the_metrics_of_the_run_are_in_the_manifest(models, tiny_run):

@@ -455,3 +455,13 @@ def test_kinds_keep_their_documented_missing_rules():
         "Timestamp": "zero",
         "History": "zero",
     }
+
+
+def test_whether_known_positives_are_excluded_decides_a_training_and_no_record():
+    first, second, third = (
+        parse_config("columns: {timestamp: ts}\nexport: {attributes: [shelf]}", "t", overrides)
+        for overrides in ([], ["rules.exclude_known=false"], ["rules.category=shelf"])
+    )
+
+    assert first.training_schema() != second.training_schema()
+    assert first.fingerprint() == second.fingerprint()
