@@ -16,13 +16,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from serving.loading import Servable
+from serving.queries import COLUMNS
 from serving.tensors import Array, Signature
 
 Outputs = dict[str, Array]
-
-# An input that makes the columns of the answer, in the project's signatures: filled up, it would
-# change the answer's shape.
-_COLUMNS = "candidate_ids"
 
 # A merged run holds every list as often, or as wide, as the largest asks: a request with more
 # elements a row than this is run alone.
@@ -85,7 +82,7 @@ def kind_of(
         if name not in signature.defaults:
             if len(array) != num_rows or not num_rows:
                 return None
-            is_list_of_text = array.dtype == object and name != _COLUMNS
+            is_list_of_text = array.dtype == object and name != COLUMNS
             may_grow = options.pad_variable_length_inputs and is_list_of_text
             common.append(array.ndim if may_grow else array.shape[1:])
         elif len(array) != 1:

@@ -10,6 +10,9 @@ import tensorflow as tf
 from serving.errors import InvalidRequestError
 from serving.tensors import Array, Signature, TensorSpec, describe
 
+# The input that makes the columns of the answer.
+COLUMNS = "candidate_ids"
+
 Query = Mapping[str, Any]
 """Feature name to value: a scalar, a list, or None for "not known"."""
 
@@ -98,15 +101,20 @@ def _unknown(name: str, signature: Signature) -> str:
 
 
 def _column(name: str, spec: TensorSpec, values: Sequence[Any]) -> Array:
-    """Stacks one value a row; None is unknown, lists are padded to one length."""
+    """Stacks one value a row; None is unknown, lists are padded to one length.
+
+    Lists of text start with "": a server that merges requests fills them up with their first text,
+    and "" is ignored. Not so candidates to score, which have a column each in the answer.
+    """
     shape = spec.shape or ()
     is_list = len(shape) == 2
     if is_list and any(_rank(value) != 1 for value in values if value is not None):
         raise InvalidRequestError(f"{name} takes a list of {spec.dtype.name} values")
     try:
         if is_list:
-            lists = [[] if value is None else [*value] for value in values]
             fixed = shape[1]
+            start = [b""] if fixed < 0 and spec.dtype == tf.string and name != COLUMNS else []
+            lists = [start + ([] if value is None else [*value]) for value in values]
             if fixed >= 0 and any(len(value) not in (0, fixed) for value in lists):
                 raise InvalidRequestError(f"{name} takes {fixed} values")
             width = fixed if fixed >= 0 else max(1, *map(len, lists))

@@ -135,7 +135,8 @@ def raw_values(
         default: `[1]` or `[1, m]`, what null stands for; None: the missing value.
 
     Returns:
-        `[n]` or `[n, m]`, lists padded with the missing value.
+        `[n]` or `[n, m]`, lists padded with the missing value; those of text start with "", so
+        that no signature takes them for filled up by a server.
     """
     missing = missing_value(spec)
     dtype = numpy_dtype(spec)
@@ -148,10 +149,12 @@ def raw_values(
         filler = missing if default is None else default[0].item()
         return pc.fill_null(values, filler).to_numpy(zero_copy_only=False).astype(dtype)
     lengths = pc.fill_null(pc.list_value_length(values), 0).to_numpy()
-    width = spec.shape[1] or max(1, int(lengths.max(initial=0)))
+    start = int(spec.dtype == tf.string and spec.shape[1] is None)
+    width = spec.shape[1] or max(1, start + int(lengths.max(initial=0)))
     padded = np.full((num_rows, width), missing, dtype)
     flat = pc.fill_null(pc.list_flatten(values), missing)
-    padded[np.arange(width) < lengths[:, np.newaxis]] = flat.to_numpy(zero_copy_only=False)
+    place = np.arange(width) - start
+    padded[(place >= 0) & (place < lengths[:, np.newaxis])] = flat.to_numpy(zero_copy_only=False)
     return padded
 
 

@@ -34,7 +34,7 @@ def test_values_take_the_type_of_their_input():
 
     assert {name: (array.dtype, array.tolist()) for name, array in inputs.items()} == {
         "user_id": (object, [b"42"]),
-        "history": (object, [[b"7", b"9"]]),
+        "history": (object, [[b"", b"7", b"9"]]),
         "age": (np.float32, [30.0]),
         "time_s": (np.int64, [5]),
         "taste": (np.float32, [[0.5, 1.0]]),
@@ -44,7 +44,18 @@ def test_values_take_the_type_of_their_input():
 def test_lists_are_padded_to_the_longest():
     inputs = built(QUERY, {**QUERY, "history": []}, {**QUERY, "history": ["1"]})
 
-    assert inputs["history"].tolist() == [[b"7", b"9"], [b"", b""], [b"1", b""]]
+    assert inputs["history"].tolist() == [[b"", b"7", b"9"], [b"", b"", b""], [b"", b"1", b""]]
+
+
+def test_lists_of_text_start_with_what_a_merging_server_may_fill_them_up_with():
+    """But for candidates to score, which have a column each in the answer."""
+    lists = TensorSpec(tf.string, (-1, -1))
+    signature = Signature({"history": lists, "candidate_ids": lists}, outputs={})
+
+    inputs = build_inputs(signature, [{"history": ["7"]}], {"candidate_ids": ["a", "b"]})
+
+    assert inputs["history"].tolist() == [[b"", b"7"]]
+    assert inputs["candidate_ids"].tolist() == [[b"a", b"b"]]
 
 
 def test_none_is_the_missing_value_of_its_type():
@@ -71,9 +82,9 @@ def test_optional_inputs_are_repeated_for_several_queries():
 @pytest.mark.parametrize(
     ("value", "expected"),
     [
-        pytest.param(["a", "b"], [[b"a", b"b"]] * 2, id="one list for all"),
-        pytest.param([["a"], ["b", "c"]], [[b"a", b""], [b"b", b"c"]], id="one each"),
-        pytest.param([[], ["b"]], [[b""], [b"b"]], id="one empty"),
+        pytest.param(["a", "b"], [[b"", b"a", b"b"]] * 2, id="one list for all"),
+        pytest.param([["a"], ["b", "c"]], [[b"", b"a", b""], [b"", b"b", b"c"]], id="one each"),
+        pytest.param([[], ["b"]], [[b"", b""], [b"", b"b"]], id="one empty"),
     ],
 )
 def test_extra_lists_are_for_all_queries_or_one_each(value, expected):

@@ -128,8 +128,8 @@ def _tensor(feature: Feature, column: pa.Array) -> tf.Tensor:
             ragged = tf.RaggedTensor.from_row_lengths(
                 _strings(pc.list_flatten(column)), lengths.to_numpy(zero_copy_only=False)
             )
-            # A column at least, where every list is empty.
-            return tf.concat([ragged, tf.fill([len(column), 1], "")], axis=1).to_tensor("")
+            # Starts with "", see `retrieval.padding`: also a column where every list is empty.
+            return tf.concat([tf.fill([len(column), 1], ""), ragged], axis=1).to_tensor("")
         case _:
             return _strings(column)
 

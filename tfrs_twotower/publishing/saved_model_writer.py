@@ -10,6 +10,7 @@ from tensorflow.core.protobuf import saved_model_pb2
 from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
 
 from tfrs_twotower.publishing._named_defaults import with_named_defaults
+from tfrs_twotower.retrieval.padding import refusing_filled_lists
 from tfrs_twotower.retrieval.retriever import Signature
 from tfrs_twotower.schema.folders import MANIFEST, write_json
 from tfrs_twotower.schema.models_layout import EXTRA_ASSETS
@@ -47,7 +48,9 @@ def save(
         module,
         str(folder),
         signatures={
-            name: with_named_defaults(one.function, one.inputs, one.defaults)
+            name: with_named_defaults(
+                refusing_filled_lists(one.function, one.inputs), one.inputs, one.defaults
+            )
             for name, one in signatures.items()
         },
         options=tf.saved_model.SaveOptions(namespace_whitelist=[SCANN_NAMESPACE]),

@@ -85,7 +85,7 @@ def test_what_is_not_known_of_a_query_is_missing():
     raw = values(query_inputs(features, table))
 
     assert raw["user"] == [b"ann", b"bob"]
-    assert raw["history"] == [[b"a", b""], [b"", b""]]
+    assert raw["history"] == [[b"", b"a"], [b"", b""]]
     assert raw["clock"] == [0, 0]
     assert np.isnan(raw["on_phone"]).all()
     assert np.isnan(raw["mood"]).all()
