@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from tfrs_twotower.keras import keras
     from tfrs_twotower.publishing.refresh import Refresh
     from tfrs_twotower.publishing.release import Gate
+    from tfrs_twotower.publishing.versions import Rollout
     from tfrs_twotower.training.train import TrainingResult
     from tfrs_twotower.training.tune import Trial, TuningResult
 
@@ -324,7 +325,12 @@ def refresh(
 
 
 def promote(
-    models: StrPath, version: int | None = None, *, label: str = "stable", force: bool = False
+    models: StrPath,
+    version: int | None = None,
+    *,
+    label: str = "stable",
+    force: bool = False,
+    rollout: "Rollout | None" = None,
 ) -> "Gate":
     """Gives a label to a version that the release gate lets through.
 
@@ -333,12 +339,14 @@ def promote(
         version: Default: the newest.
         label: "stable" or "canary".
         force: Whether to go on where the gate says no-go.
+        rollout: Waits for running servers between the steps, such as a `serving.rollout.Servers`;
+            None: the label moves at once, which TF Serving does not follow.
 
     Returns:
         What the gate found.
 
     Raises:
-        UserError: If there is no such version, or it is a no-go.
+        UserError: If there is no such version, it is a no-go, or a server does not load it.
     """
     from tfrs_twotower.publishing import release, versions
     from tfrs_twotower.publishing.models_folder import latest_version
@@ -352,7 +360,7 @@ def promote(
             Parameter("force", True),
             " to release it all the same.",
         )
-    versions.set_label(models, version, label)
+    versions.set_label(models, version, label, rollout)
     return gate
 
 

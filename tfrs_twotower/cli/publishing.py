@@ -1,6 +1,7 @@
 """Commands that publish models, and manage what is published."""
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,12 +15,13 @@ from tfrs_twotower.cli.options import (
     RunOption,
     examples,
 )
-from tfrs_twotower.cli.output import print_json, print_table
+from tfrs_twotower.cli.output import console, print_json, print_table
 from tfrs_twotower.schema import load_config
 from tfrs_twotower.schema.models_layout import preferred_model
 
 if TYPE_CHECKING:
     from tfrs_twotower.publishing.export import Export
+    from tfrs_twotower.publishing.versions import Rollout
 
 app = typer.Typer()
 
@@ -160,7 +162,33 @@ def signatures(
         print(signature_reference.as_markdown(found))
 
 
-@app.command(epilog=examples("twotower promote --models demo/models --version 2 --label canary"))
+WaitForOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--wait_for",
+        "--wait-for",
+        metavar="HOST:PORT",
+        help="gRPC port of a running server: the label moves once it has loaded the version. "
+        "Repeat for more servers.",
+    ),
+]
+WaitSecondsOption = Annotated[
+    float | None,
+    typer.Option(
+        "--wait_seconds",
+        min=0.0,
+        help="With --wait_for the longest wait for a step (default: 600); without it, how long to "
+        "wait before the label moves, and again before what has none is unloaded.",
+    ),
+]
+
+
+@app.command(
+    epilog=examples(
+        "twotower promote --models demo/models --version 2 --label canary",
+        "twotower promote --models demo/models --wait_for 10.0.0.1:8500 --wait_for 10.0.0.2:8500",
+    )
+)
 def promote(
     models: ModelsOption,
     version: Annotated[int | None, typer.Option(help="Default: the newest.")] = None,
@@ -168,12 +196,15 @@ def promote(
     force: Annotated[
         bool, typer.Option("--force", help="Also where the gate finds a no-go.")
     ] = False,
+    wait_for: WaitForOption = None,
+    wait_seconds: WaitSecondsOption = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Label a version that passes the release gate, which compares it with the stable one."""
     from tfrs_twotower import api
 
-    gate = api.promote(models, version, label=label, force=force)
+    rollout = _rollout(wait_for, wait_seconds)
+    gate = api.promote(models, version, label=label, force=force, rollout=rollout)
     if as_json:
         print_json({**dataclasses.asdict(gate), "label": label, "is_go": gate.is_go})
         return
@@ -185,11 +216,16 @@ def promote(
 
 
 @app.command(epilog=examples("twotower rollback --models demo/models"))
-def rollback(models: ModelsOption, as_json: JsonFlag = False) -> None:
+def rollback(
+    models: ModelsOption,
+    wait_for: WaitForOption = None,
+    wait_seconds: WaitSecondsOption = None,
+    as_json: JsonFlag = False,
+) -> None:
     """Make the previous stable version the stable one again."""
     from tfrs_twotower.publishing import versions
 
-    version = versions.rollback(models)
+    version = versions.rollback(models, _rollout(wait_for, wait_seconds))
     if as_json:
         print_json({"version": version, "label": "stable"})
     else:
@@ -228,6 +264,16 @@ def doctor(
                 print(f"{'':8} -> {found.cure}")
     if any(found.level == "error" for found in findings):
         raise typer.Exit(1)
+
+
+def _rollout(targets: Sequence[str] | None, seconds: float | None) -> "Rollout | None":
+    """What waits for the servers; None: the embedded server, or none that runs."""
+    from serving.rollout import LONGEST_S, Pause, Servers
+
+    if targets:
+        longest_s = LONGEST_S if seconds is None else seconds
+        return Servers(targets, longest_s, console(stderr=True).print)
+    return Pause(seconds, console(stderr=True).print) if seconds else None
 
 
 def print_export(exported: "Export", as_json: bool) -> None:

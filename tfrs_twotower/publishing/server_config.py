@@ -6,8 +6,9 @@ these versions has it: an older one must not go on answering. Labels are those t
 understands: `stable` for everybody, `canary` for the share of the traffic that tries a version.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 from google.protobuf import text_format
 from tensorflow_serving.config import model_server_config_pb2
@@ -20,12 +21,17 @@ PLATFORM = "tensorflow"
 STABLE, CANARY = "stable", "canary"
 
 
-def render(base_path: str, served: Mapping[str, Mapping[str, int]]) -> str:
+def render(
+    base_path: str,
+    served: Mapping[str, Mapping[str, int]],
+    kept: Mapping[str, Collection[int]] = MappingProxyType({}),
+) -> str:
     """TF Serving's `models.config`, a `ModelServerConfig` in text format.
 
     Args:
         base_path: The models folder as the server sees it.
         served: The labels of each model to serve, version by label; empty: serve the newest.
+        kept: Versions of a model to serve beside those that have a label.
     """
     proto = model_server_config_pb2.ModelServerConfig()
     for name, labels in served.items():
@@ -33,14 +39,21 @@ def render(base_path: str, served: Mapping[str, Mapping[str, int]]) -> str:
         config.name = name
         config.base_path = f"{base_path.rstrip('/')}/{name}"
         config.model_platform = PLATFORM
-        if labels:
-            config.model_version_policy.specific.versions.extend(sorted(set(labels.values())))
+        numbers = sorted({*labels.values(), *kept.get(name, ())})
+        if numbers:
+            config.model_version_policy.specific.versions.extend(numbers)
         for label, version in sorted(labels.items()):
             config.version_labels[label] = version
     return text_format.MessageToString(proto)
 
 
-def write(models: Path, labels: Mapping[str, int], base_path: str | None = None) -> None:
+def write(
+    models: Path,
+    labels: Mapping[str, int],
+    base_path: str | None = None,
+    *,
+    kept: Collection[int] = (),
+) -> None:
     """Writes both configs, each whole or not at all.
 
     Args:
@@ -48,14 +61,16 @@ def write(models: Path, labels: Mapping[str, int], base_path: str | None = None)
         labels: Version by label; empty: the newest is served.
         base_path: Where the server sees the folder; default: by the present configs, and where
             there are none, where it is.
+        kept: Versions to serve beside those that have a label.
     """
     base_path = base_path or _written_base_path(models) or str(models.resolve())
     stock = {name: labels for name in MODELS if name != RETRIEVAL}
     of_retrieval = _labels_of_retrieval(models, labels)
     served = stock if of_retrieval is None else {**stock, RETRIEVAL: of_retrieval}
+    beside_labels = {name: sorted({*kept} & {*versions(models / name)}) for name in served}
     for file_name, rendered in ((STOCK_CONFIG_FILE, stock), (CONFIG_FILE, served)):
         beside = models / f"{file_name}.tmp"
-        beside.write_text(render(base_path, rendered), encoding="utf-8")
+        beside.write_text(render(base_path, rendered, beside_labels), encoding="utf-8")
         beside.replace(models / file_name)
 
 
@@ -70,6 +85,26 @@ def read_labels(models: Path) -> dict[str, int]:
         for config in _read(models)
         for label, version in config.version_labels.items()
     }
+
+
+def served_versions(models: Path) -> dict[str, list[int]]:
+    """By model of the config, the versions that it names.
+
+    Raises:
+        UserError: If the config is damaged.
+    """
+    return {
+        config.name: list(config.model_version_policy.specific.versions) for config in _read(models)
+    }
+
+
+def labels_by_model(models: Path) -> dict[str, dict[str, int]]:
+    """By model of the config, its version by label.
+
+    Raises:
+        UserError: If the config is damaged.
+    """
+    return {config.name: dict(config.version_labels) for config in _read(models)}
 
 
 def _labels_of_retrieval(models: Path, labels: Mapping[str, int]) -> dict[str, int] | None:

@@ -3,14 +3,18 @@
     MODELS/models.config    the labels; see `server_config`
     MODELS/releases.json    every version that was stable, in order: where a rollback goes back to
 
-TF Serving gives a label only to a version that it has loaded: start it with
-`--allow_version_labels_for_unavailable_models`, or promote once the version is up.
+TF Serving refuses a config that moves a label to a version that it has not loaded, whole and at
+each look anew. So a label moves in three steps: a config that serves the version beside those that
+are served, then, once the servers have loaded it, the label, then, once they have followed, a
+config without what no longer has a label. A `Rollout` waits for the servers in between; without one
+the last config is written at once, which suits the embedded server: it loads, then switches.
 """
 
 import json
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from tfrs_twotower.publishing import server_config
 from tfrs_twotower.publishing.models_folder import (
@@ -30,6 +34,16 @@ if TYPE_CHECKING:
 
 RELEASES_FILE = "releases.json"
 LABELS = (STABLE, CANARY)
+
+
+class Rollout(Protocol):
+    """Waits for the servers of a models folder; raises UserError where one does not follow."""
+
+    def until_loaded(self, versions: Mapping[str, Collection[int]]) -> None:
+        """Waits until these versions of each model are served."""
+
+    def until_moved(self, labels: Mapping[str, Mapping[str, int]]) -> None:
+        """Waits until the labels of each model stand for these versions."""
 
 
 @dataclass(frozen=True)
@@ -115,38 +129,49 @@ def check(models: Path, version: int, label: str) -> None:
     _check_whole(models, version)
 
 
-def set_label(models: str | Path, version: int, label: str = STABLE) -> None:
+def set_label(
+    models: str | Path, version: int, label: str = STABLE, rollout: Rollout | None = None
+) -> None:
     """Gives a label to a version and writes the server's configs.
 
     A version that becomes stable is no canary any longer.
 
+    Args:
+        models: The models folder.
+        version: The version.
+        label: "stable" or "canary".
+        rollout: Waits for the servers between the steps; None: the label moves at once.
+
     Raises:
         UsageError: If there is no such label.
-        UserError: If there is no such version.
+        UserError: If there is no such version, or a server does not load it: the label has not
+            moved then.
     """
     models = Path(models)
     check(models, version, label)
     labels = {**server_config.read_labels(models), label: version}
+    if label == STABLE and labels.get(CANARY) == version:
+        del labels[CANARY]
+    kept = _load(models, labels, rollout)
     if label == STABLE:
-        if labels.get(CANARY) == version:
-            del labels[CANARY]
         history = _history(models)
         if history[-1:] != [version]:
             write_json(models / RELEASES_FILE, {STABLE: [*history, version]})
-    server_config.write(models, labels)
+    _move(models, labels, kept, rollout)
 
 
-def rollback(models: str | Path) -> int:
+def rollback(models: str | Path, rollout: Rollout | None = None) -> int:
     """Makes the version stable that was so before; a canary loses its label.
 
     Args:
         models: The models folder.
+        rollout: See `set_label`.
 
     Returns:
         The version that is stable now.
 
     Raises:
-        UserError: If no version was stable before, or it is gone.
+        UserError: If no version was stable before, or it is gone, or a server does not load it.
     """
     models = Path(models)
     history = _history(models)
@@ -159,10 +184,33 @@ def rollback(models: str | Path) -> int:
         raise UserError(
             f"version {version}, stable before, is gone from {models}: `twotower promote` another"
         )
+    labels = {STABLE: version}
+    kept = _load(models, labels, rollout)
     # The configs first: killed in between, the next rollback comes to the same version.
-    server_config.write(models, {STABLE: version})
+    _move(models, labels, kept, rollout)
     write_json(models / RELEASES_FILE, {STABLE: history[:-1]})
     return version
+
+
+def _load(models: Path, labels: Mapping[str, int], rollout: Rollout | None) -> set[int]:
+    """Has the servers load what will have a label, beside what they serve; all of that."""
+    before = server_config.read_labels(models)
+    served = {*before.values()} or {latest_version(models)}
+    kept = served | {*labels.values()}
+    if rollout is not None:
+        server_config.write(models, before, kept=kept)
+        rollout.until_loaded(server_config.served_versions(models))
+    return kept
+
+
+def _move(
+    models: Path, labels: Mapping[str, int], kept: Collection[int], rollout: Rollout | None
+) -> None:
+    """Moves the labels, then has the servers unload what has none."""
+    if rollout is not None:
+        server_config.write(models, labels, kept=kept)
+        rollout.until_moved(server_config.labels_by_model(models))
+    server_config.write(models, labels)
 
 
 def _check_whole(models: Path, version: int) -> None:

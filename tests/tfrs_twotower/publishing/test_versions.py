@@ -126,6 +126,71 @@ def test_other_labels_are_refused(three):
         set_label(three, 1, "beta")
 
 
+class Recorder:
+    """Stands for the servers: notes the config that they are to follow at each step."""
+
+    def __init__(self, models):
+        self.models = models
+        self.steps = []
+
+    def until_loaded(self, versions):
+        self.steps.append(("load", versions["query_tower"], labels(self.models)["query_tower"]))
+
+    def until_moved(self, labels):
+        self.steps.append(("move", served(self.models), labels["query_tower"]))
+
+
+def served(models):
+    configs = {model.name: model for model in read_models_config(models / "models.config")}
+    return sorted(configs["query_tower"].policy.specific)
+
+
+def test_a_label_moves_after_its_version_is_loaded_and_what_has_none_goes_last(three):
+    set_label(three, 1)
+    recorder = Recorder(three)
+
+    set_label(three, 3, rollout=recorder)
+
+    assert recorder.steps == [("load", [1, 3], {"stable": 1}), ("move", [1, 3], {"stable": 3})]
+    assert (served(three), labels(three)["query_tower"]) == ([3], {"stable": 3})
+
+
+def test_a_first_label_leaves_the_newest_version_served_until_it_stands(three):
+    recorder = Recorder(three)
+
+    set_label(three, 2, rollout=recorder)
+
+    assert recorder.steps == [("load", [2, 3], {}), ("move", [2, 3], {"stable": 2})]
+    assert served(three) == [2]
+
+
+def test_a_rollback_moves_in_the_same_steps(three):
+    set_label(three, 1)
+    set_label(three, 2)
+    set_label(three, 3, "canary")
+    recorder = Recorder(three)
+
+    rollback(three, recorder)
+
+    both = {"stable": 2, "canary": 3}
+    assert recorder.steps == [("load", [1, 2, 3], both), ("move", [1, 2, 3], {"stable": 1})]
+    assert served(three) == [1]
+
+
+def test_a_version_that_no_server_loads_gets_no_label(three):
+    set_label(three, 1)
+    recorder = Recorder(three)
+    recorder.until_loaded = lambda _: (_ for _ in ()).throw(UserError("no memory"))
+
+    with pytest.raises(UserError, match="no memory"):
+        set_label(three, 2, rollout=recorder)
+
+    assert labels(three)["query_tower"] == {"stable": 1}
+    assert [version.labels for version in list_versions(three)] == [("stable",), (), ()]
+    with pytest.raises(UserError, match="no version of .* was stable before"):
+        rollback(three)
+
+
 def test_a_damaged_history_is_named(three):
     (three / "releases.json").write_text("[]")
 
