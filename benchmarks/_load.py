@@ -15,7 +15,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections import Counter
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -41,7 +40,7 @@ class Load:
     """How the server bore it; the first second is not counted."""
 
     latencies_s: list[float] = field(default_factory=list)
-    errors: Counter[str] = field(default_factory=Counter)  # By gRPC status.
+    errors: dict[str, int] = field(default_factory=dict)  # By gRPC status.
     # The different answers of each request, in base64.
     answers: list[list[str]] = field(default_factory=list)
     seconds: float = 0.0
@@ -94,7 +93,8 @@ async def generate(order: Order) -> Load:
                 try:
                     answers[place].add(await ask(requests[place], timeout=DEADLINE_S))
                 except grpc.aio.AioRpcError as error:
-                    load.errors[error.code().name] += 1
+                    name = error.code().name
+                    load.errors[name] = load.errors.get(name, 0) + 1
                     continue
                 if asked >= start:
                     load.latencies_s.append(time.perf_counter() - asked)

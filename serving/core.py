@@ -13,8 +13,8 @@ from tensorflow_serving.apis import get_model_metadata_pb2, get_model_status_pb2
 from serving.batching import Outputs
 from serving.errors import DeadlineError, InvalidRequestError, ServingError
 from serving.loading import Servable
-from serving.metrics import Metrics
-from serving.predict import Limits, checked_call, checked_inputs
+from serving.metrics import Asked, Metrics
+from serving.predict import DEFAULT_SIGNATURE, Limits, checked_call, checked_inputs
 from serving.runner import Runner
 from serving.servables import Servables
 from serving.tensors import Array
@@ -45,7 +45,8 @@ class Core:
         Raises:
             ServingError: See `checked_call`; OverloadedError of `Runner`.
         """
-        with self._answering(request.model_spec, "GRPC", timeout_s) as (servable, lease):
+        with self._answering(request.model_spec, "GRPC", timeout_s) as (servable, lease, asked):
+            asked(request.model_spec.signature_name or DEFAULT_SIGNATURE)
             if request.ByteSize() > _LARGE_BYTES:
                 call = await asyncio.to_thread(checked_call, servable, request, self._limits)
             else:
@@ -69,8 +70,9 @@ class Core:
         Raises:
             ServingError: As of `predict`; DeadlineError if the answer does not come in time.
         """
-        with self._answering(model_spec, "REST", timeout_s) as (servable, lease):
+        with self._answering(model_spec, "REST", timeout_s) as (servable, lease, asked):
             name, given = inputs_of(servable)
+            asked(name)
             inputs = checked_inputs(servable, name, given, self._limits)
             answer = self._submit(lease, servable, name, inputs, lambda outputs: outputs)
             try:
@@ -99,14 +101,26 @@ class Core:
     @contextmanager
     def _answering(
         self, model_spec: Any, entrypoint: str, timeout_s: float | None
-    ) -> Iterator[tuple[Servable, ExitStack]]:
-        """Lends a request its version until the lease is closed, and counts how it ended."""
+    ) -> Iterator[tuple[Servable, ExitStack, Callable[[str], None]]]:
+        """Lends a request its version until the lease is closed, and counts how it ended.
+
+        The last value is to be told the signature, once it is known.
+        """
         started_s = time.perf_counter()
         name, version, label = _spec(model_spec)
         status = grpc.StatusCode.OK
+        counted = Asked(name if name in self._servables.names else "", "", "", entrypoint, "")
+
+        def asked(signature: str) -> None:
+            nonlocal counted
+            if signature in servable.signatures:
+                counted = counted._replace(signature=signature)
+
         try:
             with ExitStack() as lease:
-                yield lease.enter_context(self._servables.use(name, version, label)), lease
+                servable = lease.enter_context(self._servables.use(name, version, label))
+                counted = counted._replace(version=str(servable.version))
+                yield servable, lease, asked
         except ServingError as error:
             status = error.status
             raise
@@ -119,9 +133,8 @@ class Core:
             status = grpc.StatusCode.INTERNAL
             raise
         finally:
-            known = name if name in self._servables.names else ""
             seconds = time.perf_counter() - started_s
-            self._metrics.record(known, status.name, entrypoint, seconds)
+            self._metrics.record(counted._replace(status=status.name), seconds)
 
     def metadata(self, request: Any) -> Any:
         """Answers a `GetModelMetadataRequest` with the signatures of the version."""

@@ -17,6 +17,10 @@ from serving.errors import INTERNAL_FAULT, ServingError, UnimplementedError
 
 _LOG = logging.getLogger(__name__)
 
+# What a caller sends may stand in the message, which is sent back among the headers: those have a
+# limit of their own.
+_LONGEST_MESSAGE = 1000
+
 
 class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
     """Predict and GetModelMetadata."""
@@ -79,7 +83,7 @@ async def _refusals(context: grpc.aio.ServicerContext) -> AsyncIterator[None]:
         status, said = grpc.StatusCode.INTERNAL, INTERNAL_FAULT
     else:
         return
-    await context.abort(status, said)
+    await context.abort(status, said[:_LONGEST_MESSAGE])
 
 
 async def _not_offered(context: grpc.aio.ServicerContext) -> None:

@@ -22,6 +22,9 @@ from tfrs_twotower.schema.scann_ops import register_scann_ops
 SAVED_MODEL_FILE = "saved_model.pb"
 SCANN_OPS = "Scann>"
 
+# Where in the graph: "{{function_node __inference_recommend_123}} ".
+_NODE = re.compile(r"\{\{(?:function_)?node .*?\}\}")
+
 # Ops run in the thread of the request: the server bounds these, and a hand-over costs more than
 # most of the ops. Ops that split their work still use the other cores.
 _CALLER_THREAD = -1
@@ -147,7 +150,7 @@ def _ops(graph_def: Any) -> Iterable[str]:
 
 def _first_line(error: tf.errors.OpError) -> str:
     """The sentence of a TensorFlow error, without the places in the graph around it."""
-    lines = [line.strip() for line in str(error.message).splitlines()]
+    lines = [_NODE.sub("", line).strip() for line in str(error.message).splitlines()]
     said = [
         line
         for line in lines

@@ -1,20 +1,51 @@
-"""Counts and times of requests, as Prometheus reads them, under TF Serving's names."""
+"""Counts and times of requests, as Prometheus reads them.
+
+Under TF Serving's names by model; under our own also by version and signature, which tells the arms
+of a canary apart.
+"""
 
 import threading
 from bisect import bisect_left
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
 METRICS_PATH = "/monitoring/prometheus/metrics"
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 REQUEST_COUNT = ":tensorflow:serving:request_count"
 REQUEST_LATENCY = ":tensorflow:serving:request_latency"
+VERSION_REQUEST_COUNT = ":twotower:serving:request_count"
+VERSION_REQUEST_LATENCY = ":twotower:serving:request_latency"
 IN_FLIGHT = ":twotower:serving:requests_in_flight"
 AVAILABLE = ":twotower:serving:available_version"
 
 LATENCY_BOUNDS_US = tuple(10 * 1.8**step for step in range(33))
 """Upper bounds of the latency buckets in microseconds, TF Serving's own."""
+
+
+class Asked(NamedTuple):
+    """What a Predict request asked; "" for what the server does not have.
+
+    Or callers could make up names without end.
+    """
+
+    model: str
+    version: str
+    signature: str
+    entrypoint: str  # "GRPC" or "REST"
+    status: str  # Name of the gRPC status.
+
+
+@dataclass
+class _Times:
+    buckets: list[int] = field(default_factory=lambda: [0] * (len(LATENCY_BOUNDS_US) + 1))
+    sum_us: int = 0
+
+    def add(self, other: "_Times") -> None:
+        self.buckets = [a + b for a, b in zip(self.buckets, other.buckets, strict=True)]
+        self.sum_us += other.sum_us
 
 
 class Metrics:
@@ -23,27 +54,20 @@ class Metrics:
     def __init__(self) -> None:
         """Starts at zero."""
         self._lock = threading.Lock()
-        self._counts: Counter[tuple[str, str]] = Counter()
-        self._buckets: dict[tuple[str, str], list[int]] = defaultdict(
-            lambda: [0] * (len(LATENCY_BOUNDS_US) + 1)
-        )
-        self._sums_us: Counter[tuple[str, str]] = Counter()
+        self._times: dict[Asked, _Times] = {}
 
-    def record(self, model: str, status: str, entrypoint: str, seconds: float) -> None:
+    def record(self, asked: Asked, seconds: float) -> None:
         """Counts a Predict request.
 
         Args:
-            model: A model of the server; "" for one that it does not have, or callers could make
-                up names without end.
-            status: Name of the gRPC status.
-            entrypoint: "GRPC" or "REST".
+            asked: What it asked, and how it ended.
             seconds: From arrival to answer.
         """
         latency_us = round(seconds * 1e6)
         with self._lock:
-            self._counts[model, status] += 1
-            self._sums_us[model, entrypoint] += latency_us
-            self._buckets[model, entrypoint][bisect_left(LATENCY_BOUNDS_US, latency_us)] += 1
+            times = self._times.setdefault(asked, _Times())
+            times.buckets[bisect_left(LATENCY_BOUNDS_US, latency_us)] += 1
+            times.sum_us += latency_us
 
     def render(self, in_flight: int, available: Iterable[tuple[str, int]]) -> str:
         """The page that Prometheus reads.
@@ -53,27 +77,61 @@ class Metrics:
             available: Model and version of what is being served.
         """
         with self._lock:
-            counts = dict(self._counts)
-            buckets = {key: list(values) for key, values in self._buckets.items()}
-            sums_us = dict(self._sums_us)
-        lines = [f"# TYPE {REQUEST_COUNT} counter"]
-        for (model, status), count in sorted(counts.items()):
-            lines.append(_line(REQUEST_COUNT, {"model_name": model, "status": status}, count))
-        lines.append(f"# TYPE {REQUEST_LATENCY} histogram")
-        for key, values in sorted(buckets.items()):
-            labels = {"model_name": key[0], "API": "predict", "entrypoint": key[1]}
-            total = 0
-            for bound, value in zip([*LATENCY_BOUNDS_US, float("inf")], values, strict=True):
-                total += value
-                le = "+Inf" if bound == float("inf") else f"{bound:.6g}"
-                lines.append(_line(f"{REQUEST_LATENCY}_bucket", {**labels, "le": le}, total))
-            lines.append(_line(f"{REQUEST_LATENCY}_sum", labels, sums_us[key]))
-            lines.append(_line(f"{REQUEST_LATENCY}_count", labels, total))
+            seen = {asked: _Times([*t.buckets], t.sum_us) for asked, t in self._times.items()}
+        labels = {asked: _labels(asked) for asked in seen}
+        lines = [
+            *_counter(REQUEST_COUNT, seen, labels, ("model_name", "status")),
+            *_histogram(REQUEST_LATENCY, seen, labels, ("model_name", "API", "entrypoint")),
+            *_counter(VERSION_REQUEST_COUNT, seen, labels, (*_OF_VERSION, "status")),
+            *_histogram(VERSION_REQUEST_LATENCY, seen, labels, _OF_VERSION),
+        ]
         lines += [f"# TYPE {IN_FLIGHT} gauge", _line(IN_FLIGHT, {}, in_flight)]
         lines.append(f"# TYPE {AVAILABLE} gauge")
         for model, version in sorted(available):
             lines.append(_line(AVAILABLE, {"model_name": model, "version": str(version)}, 1))
         return "\n".join(lines) + "\n"
+
+
+_OF_VERSION = ("model_name", "version", "signature_name")
+
+_Seen = Mapping[Asked, _Times]
+_Labels = Mapping[Asked, Mapping[str, str]]
+
+
+def _labels(asked: Asked) -> dict[str, str]:
+    return {
+        "model_name": asked.model,
+        "version": asked.version,
+        "signature_name": asked.signature,
+        "API": "predict",
+        "entrypoint": asked.entrypoint,
+        "status": asked.status,
+    }
+
+
+def _counter(name: str, seen: _Seen, labels: _Labels, by: tuple[str, ...]) -> Iterable[str]:
+    counts: Counter[tuple[str, ...]] = Counter()
+    for asked, times in seen.items():
+        counts[tuple(labels[asked][label] for label in by)] += sum(times.buckets)
+    yield f"# TYPE {name} counter"
+    for values, count in sorted(counts.items()):
+        yield _line(name, dict(zip(by, values, strict=True)), count)
+
+
+def _histogram(name: str, seen: _Seen, labels: _Labels, by: tuple[str, ...]) -> Iterable[str]:
+    totals: dict[tuple[str, ...], _Times] = {}
+    for asked, times in seen.items():
+        totals.setdefault(tuple(labels[asked][label] for label in by), _Times()).add(times)
+    yield f"# TYPE {name} histogram"
+    for values, times in sorted(totals.items(), key=lambda item: item[0]):
+        own = dict(zip(by, values, strict=True))
+        total = 0
+        for bound, count in zip([*LATENCY_BOUNDS_US, float("inf")], times.buckets, strict=True):
+            total += count
+            le = "+Inf" if bound == float("inf") else f"{bound:.6g}"
+            yield _line(f"{name}_bucket", {**own, "le": le}, total)
+        yield _line(f"{name}_sum", own, times.sum_us)
+        yield _line(f"{name}_count", own, total)
 
 
 def _line(name: str, labels: Mapping[str, str], value: int) -> str:

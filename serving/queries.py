@@ -40,11 +40,12 @@ def build_inputs(
         extra: Inputs given beside the queries: one value for all rows, or one each.
 
     Returns:
-        Arrays by name. For several queries the optional inputs that were left out are there too,
-        once a query: a server that batches requests wants as many rows of every input.
+        Arrays by name. A feature that no query names is missing. For several queries the optional
+        inputs that were left out are there too, once a query: a server that batches requests wants
+        as many rows of every input.
 
     Raises:
-        InvalidRequestError: If an input is missing, unknown, or of another type; it is named.
+        InvalidRequestError: If an input is unknown, or of another type; it is named.
     """
     required = signature.inputs.keys() - signature.defaults.keys() - extra.keys()
     for given in (extra, *rows):
@@ -55,17 +56,13 @@ def build_inputs(
             raise InvalidRequestError(
                 f"{min(twice)} belongs to the call, not to a query: leave it out of the query"
             )
-        if missing := required - row.keys():
-            raise InvalidRequestError(
-                f"the query lacks {', '.join(sorted(missing))}: give the value, or None for unknown"
-            )
     inputs = {}
     for name, spec in signature.inputs.items():
         if name in extra:
             rank = len(spec.shape or ()) - 1
             inputs[name] = _column(name, spec, per_row(name, extra[name], rank, len(rows)))
         elif name in required:
-            inputs[name] = _column(name, spec, [row[name] for row in rows])
+            inputs[name] = _column(name, spec, [row.get(name) for row in rows])
         elif any(name in row for row in rows):
             default = signature.defaults[name][0].tolist()
             inputs[name] = _column(name, spec, [row.get(name, default) for row in rows])

@@ -6,7 +6,6 @@ every input of the signature, the optional ones too, as TF Serving insists.
 """
 
 import base64
-import binascii
 import json
 import math
 from collections.abc import Mapping
@@ -20,6 +19,7 @@ from serving.predict import DEFAULT_SIGNATURE
 from serving.tensors import Array, Signature
 
 MAX_SHOWN = 80
+MAX_RANK = 64  # Of NumPy's arrays.
 BYTES_SUFFIX = "_bytes"
 
 Layout = Literal["row", "column"]
@@ -148,6 +148,8 @@ def _array(name: str, values: Any, dtype: tf.DType) -> Array:
     while isinstance(level, list):
         shape.append(len(level))
         level = level[0] if level else None
+    if len(shape) > MAX_RANK:
+        raise InvalidRequestError(f"input {name}: lists stand {len(shape)} levels deep")
     flat = [values]
     for size in shape:
         if not all(isinstance(item, list) and len(item) == size for item in flat):
@@ -167,14 +169,15 @@ def _value(name: str, value: Any, dtype: tf.DType) -> Any:
         if _is_base64(value):
             try:
                 return base64.b64decode(value["b64"], validate=True)
-            except binascii.Error as error:
+            except ValueError as error:
                 raise InvalidRequestError(f"input {name}: Unable to base64 decode") from error
     elif dtype == tf.bool:
         if isinstance(value, bool):
             return value
     elif dtype.is_floating:
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
-        if is_number and (not math.isfinite(value) or abs(value) <= dtype.max):
+        # Python compares any whole number with a float; NumPy would turn it into one first.
+        if is_number and not float(dtype.max) < abs(value) < math.inf:
             return value
     elif dtype.is_integer:
         is_number = isinstance(value, int) and not isinstance(value, bool)

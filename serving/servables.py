@@ -36,6 +36,7 @@ class VersionStatus:
 @dataclass
 class _Loaded:
     servable: Servable
+    base_path: Path
     in_flight: int = 0
 
 
@@ -191,19 +192,16 @@ class Servables:
         raise ModelNotFoundError(f"Servable not found for request: {asked}", model=name)
 
     def _replace(self, models: Sequence[ModelConfig]) -> None:
-        stay = {(model.name, model.base_path) for model in models}
-        gone = [
-            model for model in self._models.values() if (model.name, model.base_path) not in stay
-        ]
+        gone = self._models.keys() - {model.name for model in models}
         with self._changed:
             self._models = {model.name: model for model in models}
             for name in self._models:
                 self._loaded.setdefault(name, {})
                 self._statuses.setdefault(name, {})
                 self._labels.setdefault(name, {})
-        for model in gone:
-            for version in list(self._loaded[model.name]):
-                self._unload(model.name, version)
+        for name in gone:
+            for version in list(self._loaded[name]):
+                self._unload(name, version)
 
     def _sync_model(self, model: ModelConfig) -> None:
         found, selected = _select(model)
@@ -211,12 +209,14 @@ class Servables:
         for version in selected:
             self._try(model, version, found[version])
         labels = {
-            label: version if version in loaded else self._labels[model.name].get(label, version)
+            label: version
+            if self._has(model, version)
+            else self._labels[model.name].get(label, version)
             for label, version in model.labels.items()
         }
         with self._changed:
             self._labels[model.name] = labels
-        if any(version in loaded for version in selected):
+        if any(self._has(model, version) for version in selected):
             for version in loaded.keys() - set(selected) - set(labels.values()):
                 self._unload(model.name, version)
         elif model.policy.latest is not None:
@@ -225,36 +225,51 @@ class Servables:
                 if not loaded:
                     self._try(model, version, found[version])
 
+    def _has(self, model: ModelConfig, version: int) -> bool:
+        """Whether a version is being served from where the config has it now."""
+        loaded = self._loaded[model.name].get(version)
+        return loaded is not None and loaded.base_path == model.base_path
+
     def _try(self, model: ModelConfig, version: int, path: Path) -> None:
         key = model.name, version
-        if version in self._loaded[model.name] or self._stopping.is_set():
+        if self._has(model, version) or self._stopping.is_set():
             return
         before = _fingerprint(path)
         if self._failed.get(key) == before:
             return
-        self._note(model.name, version, VersionStatus(State.LOADING))
+        if version not in self._loaded[model.name]:  # The same number of another folder, perhaps.
+            self._note(model.name, version, VersionStatus(State.LOADING))
         _LOG.info("loading %s version %d from %s", model.name, version, path)
         try:
             servable = self._load(path, model.name, version)
         except LoadError as error:
             self._failed[key] = before
-            self._note(model.name, version, VersionStatus(State.END, str(error)))
+            if version not in self._loaded[model.name]:
+                self._note(model.name, version, VersionStatus(State.END, str(error)))
             _LOG.error("%s", error)
             return
         self._failed.pop(key, None)
         with self._changed:
-            self._loaded[model.name][version] = _Loaded(servable)
+            replaced = self._loaded[model.name].get(version)
+            self._loaded[model.name][version] = _Loaded(servable, model.base_path)
             self._statuses[model.name][version] = VersionStatus(State.AVAILABLE)
         _LOG.info("serving %s version %d", model.name, version)
+        if replaced is not None:
+            self._close(replaced)
 
     def _unload(self, name: str, version: int) -> None:
         with self._changed:
             loaded = self._loaded[name].pop(version)
             self._statuses[name][version] = VersionStatus(State.UNLOADING)
-            self._changed.wait_for(lambda: not loaded.in_flight)
-        loaded.servable.close()
+        self._close(loaded)
         self._note(name, version, VersionStatus(State.END))
         _LOG.info("unloaded %s version %d", name, version)
+
+    def _close(self, loaded: _Loaded) -> None:
+        """Frees a version that no new request gets, after its last one."""
+        with self._changed:
+            self._changed.wait_for(lambda: not loaded.in_flight)
+        loaded.servable.close()
 
     def _note(self, name: str, version: int, status: VersionStatus) -> None:
         with self._changed:

@@ -40,6 +40,7 @@ from serving.predict import Limits
 from serving.rest import RestServer
 from serving.runner import Runner
 from serving.servables import Servables
+from serving.tls import read_server_credentials
 from serving.warmup import warm_up
 from serving.watching import Watcher
 from tfrs_twotower.schema import UsageError, UserError
@@ -69,6 +70,7 @@ class ServerOptions:
         drain_s: How long a server that stops takes requests as before while health checks are told
             NOT_SERVING: what those who send them need to turn to another server.
         grace_s: How long the requests under way may take after that.
+        credentials: For TLS on the gRPC port; None: no encryption.
     """
 
     max_message_bytes: int = 16 * 1024 * 1024
@@ -81,6 +83,7 @@ class ServerOptions:
     optimize: bool = True
     drain_s: float = 0.0
     grace_s: float = 5.0
+    credentials: grpc.ServerCredentials | None = None
 
 
 class ModelServer:
@@ -106,8 +109,8 @@ class ModelServer:
 
         Args:
             models: What to serve.
-            host: Address to listen on. There is neither encryption nor a password: anything but
-                the loopback belongs behind a proxy that has both.
+            host: Address to listen on. There is no password, and no encryption of REST: anything
+                but the loopback belongs behind a proxy that has both, or gets mutual TLS.
             port: gRPC port; 0 takes a free one.
             rest_port: REST port; 0 takes a free one, None turns REST off.
             options: Limits; default `ServerOptions()`.
@@ -132,7 +135,7 @@ class ModelServer:
         core = Core(self._servables, self._runner, options.limits)
         try:
             self._grpc, self._gate, self._health, self.port = event_loop.submit(
-                _grpc_server(core, f"{host}:{port}", options.max_message_bytes, max_requests)
+                _grpc_server(core, _address(host, port), options, max_requests)
             ).result()
         except RuntimeError as error:
             raise _cannot_listen("--port", host, port) from error
@@ -194,6 +197,7 @@ class ModelServer:
             self._rest.server_close()
             self._rest.drain(grace_s)
         stopped.result()
+        self._is_serving = False
         self._runner.close()
         if self._watcher and not self._watcher.join(max(0.0, end_s - time.monotonic())):
             return  # It loads, which cannot be ended: the memory is freed with the process.
@@ -229,7 +233,7 @@ class ModelServer:
 
 
 async def _grpc_server(
-    core: Core, address: str, max_message_bytes: int, max_requests: int
+    core: Core, address: str, options: ServerOptions, max_requests: int
 ) -> tuple[grpc.aio.Server, Gate, health.aio.HealthServicer, int]:
     """A server that listens but does not answer yet, the gate of its calls, its health, its port.
 
@@ -240,7 +244,7 @@ async def _grpc_server(
         maximum_concurrent_rpcs=max_requests + SPARE_RPCS,
         options=[
             ("grpc.so_reuseport", 0),
-            ("grpc.max_receive_message_length", max_message_bytes),
+            ("grpc.max_receive_message_length", options.max_message_bytes),
             ("grpc.max_send_message_length", -1),
         ],
     )
@@ -250,30 +254,52 @@ async def _grpc_server(
     )
     model_service_pb2_grpc.add_ModelServiceServicer_to_server(ModelService(core, gate), server)
     health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
-    return server, gate, servicer, server.add_insecure_port(address)
+    if options.credentials is None:
+        return server, gate, servicer, server.add_insecure_port(address)
+    return server, gate, servicer, server.add_secure_port(address, options.credentials)
+
+
+def _address(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _cannot_listen(flag: str, host: str, port: int) -> UserError:
-    return UserError(f"cannot listen on {host}:{port}: is it in use? Choose another {flag}")
+    return UserError(
+        f"cannot listen on {_address(host, port)}: is it in use? Choose another {flag}"
+    )
 
+
+_PORTS = 2**16 - 1
 
 _APP = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 
 @_APP.command()
 def serve(
-    port: Annotated[int, typer.Option("--port", help="gRPC port; 0 takes a free one.")] = 8500,
+    port: Annotated[
+        int, typer.Option("--port", min=0, max=_PORTS, help="gRPC port; 0 takes a free one.")
+    ] = 8500,
     rest_api_port: Annotated[
-        int, typer.Option("--rest_api_port", help="REST port; 0 turns REST off.")
+        int,
+        typer.Option("--rest_api_port", min=0, max=_PORTS, help="REST port; 0 turns REST off."),
     ] = 0,
     host: Annotated[
         str,
         typer.Option(
             "--host",
-            help="Address to listen on. The server knows neither encryption nor passwords: listen "
-            "elsewhere than on the loopback only behind a proxy that does, or in a container.",
+            help="Address to listen on, of IPv4 or IPv6. The server knows no passwords, and "
+            "encrypts gRPC alone: listen elsewhere than on the loopback only behind a proxy that "
+            "does, in a container, or with mutual TLS.",
         ),
     ] = "127.0.0.1",
+    ssl_config_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--ssl_config_file",
+            help="TF Serving's SSLConfig, for TLS on the gRPC port: server_key, server_cert; for "
+            "mutual TLS custom_ca and client_verify. REST stays without.",
+        ),
+    ] = None,
     model_config_file: Annotated[
         Path | None, typer.Option("--model_config_file", help="The models.config of an export.")
     ] = None,
@@ -360,6 +386,7 @@ def serve(
             batching=_batching(enable_batching, batching_parameters_file),
             drain_s=drain_seconds,
             grace_s=shutdown_grace_seconds,
+            credentials=read_server_credentials(ssl_config_file) if ssl_config_file else None,
         )
         stopping = threading.Event()  # Also heard while models are loaded.
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -375,7 +402,7 @@ def serve(
         ) as server:
             if not stopping.is_set():
                 rest = f" and REST on port {server.rest_port}" if server.rest_port else ""
-                _LOG.info("serving gRPC on %s:%d%s", host, server.port, rest)
+                _LOG.info("serving gRPC on %s%s", _address(host, server.port), rest)
             # What TensorFlow has made by now stays: a full collection would stop all answers to
             # look through it.
             gc.collect()
@@ -411,9 +438,26 @@ def _models(config_path: Path | None, model_name: str, base_path: Path | None) -
 # TF Serving takes a switch with a value, too.
 _ON, _OFF = ("--enable_batching=true", "--enable_batching=1"), ("--enable_batching=false",)
 
+# Flags that TF Serving needs, and this server has no need of: it answers health checks and metrics
+# always, bounds requests and not threads, and moves a label once its version is loaded.
+_NEEDLESS = (
+    "--allow_version_labels_for_unavailable_models",
+    "--enable_grpc_healthcheck_service",
+    "--grpc_max_threads",
+    "--monitoring_config_file",
+)
 
-def _without_value(argument: str) -> str:
-    return argument.partition("=")[0] if argument in _ON else argument
+
+def _understood(arguments: Sequence[str]) -> list[str]:
+    """The words of a command line that the command knows; tells of the flags left out."""
+    kept = []
+    for argument in arguments:
+        flag = argument.partition("=")[0]
+        if flag in _NEEDLESS:
+            typer.echo(f"{flag}: not needed by this server", err=True)
+        elif argument not in _OFF:
+            kept.append(flag if argument in _ON else argument)
+    return kept
 
 
 def main(argv: Sequence[str] | None = None, program: str = "python -m serving.server") -> int:
@@ -429,7 +473,7 @@ def main(argv: Sequence[str] | None = None, program: str = "python -m serving.se
     given = sys.argv[1:] if argv is None else argv
     try:
         _APP(
-            args=[_without_value(one) for one in given if one not in _OFF],
+            args=_understood(given),
             prog_name=program,
         )
     except SystemExit as stop:

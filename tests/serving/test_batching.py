@@ -100,6 +100,32 @@ def test_a_run_has_no_more_rows_than_it_may(recorder):
     assert [run["x"].tolist() for run in recorder.runs] == [[1], [2, 3, 6], [4, 5]]
 
 
+def test_a_run_is_filled_one_request_after_the_other_and_no_further(recorder):
+    options = BatchingOptions(max_batch_size=2, num_batch_threads=1)
+    requests = [{"x": one(number)} for number in range(5)]
+
+    run_while_one_is_running(options, recorder, requests)
+
+    assert [run["x"].tolist() for run in recorder.runs] == [[0], [1, 2], [3, 4]]
+
+
+def test_requests_for_another_version_are_not_merged(recorder):
+    """It has the same signature, and other answers."""
+    other = Recorder(recorder.signatures["double"])
+    other.gate.set()
+    runner = Runner(1, 5, ONE_AT_A_TIME)
+    answers = []
+    for number, servable in enumerate((recorder, other, recorder, other, recorder)):
+        inputs = {**recorder.signatures["double"].defaults, "x": one(number)}
+        answers.append(runner.submit(servable, "double", inputs, lambda outputs: outputs))
+        wait_until(lambda: recorder.has_begun)
+    recorder.gate.set()
+
+    assert [answer.result(30)["y"].tolist() for answer in answers] == [[0], [2], [4], [6], [8]]
+    assert [run["x"].tolist() for run in recorder.runs] == [[0], [2, 4]]
+    assert [run["x"].tolist() for run in other.runs] == [[1, 3]]
+
+
 def test_the_mistake_of_one_request_is_told_to_nobody_else(recorder):
     requests = [{"x": one(1)}, {"x": one(2)}, {"x": one(float("nan"))}, {"x": one(3)}]
 

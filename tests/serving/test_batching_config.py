@@ -34,7 +34,8 @@ def test_what_has_no_effect_is_logged(tmp_path, caplog):
     path = write(
         tmp_path,
         'batch_timeout_micros { value: 5 } thread_pool_name { value: "t" } '
-        "max_enqueued_batches { value: 9 } allowed_batch_sizes: 8 allowed_batch_sizes: 16",
+        "max_enqueued_batches { value: 9 } allowed_batch_sizes: 8 allowed_batch_sizes: 16 "
+        "enable_large_batch_splitting { value: true } max_execution_batch_size { value: 4 }",
     )
 
     with caplog.at_level(logging.INFO):
@@ -42,7 +43,8 @@ def test_what_has_no_effect_is_logged(tmp_path, caplog):
 
     assert caplog.messages == [
         f"{path}: not heeded by this server: allowed_batch_sizes, batch_timeout_micros, "
-        "max_enqueued_batches, thread_pool_name"
+        "enable_large_batch_splitting, max_enqueued_batches, max_execution_batch_size, "
+        "thread_pool_name"
     ]
 
 

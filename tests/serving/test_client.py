@@ -1,5 +1,6 @@
 """The client against a real server."""
 
+import asyncio
 import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -7,9 +8,15 @@ from concurrent.futures import ThreadPoolExecutor
 import grpc
 import numpy as np
 import pytest
+import tensorflow as tf
+from tensorflow_serving.apis import (
+    get_model_metadata_pb2,
+    predict_pb2,
+    prediction_service_pb2_grpc,
+)
 
 from serving import errors
-from serving.client import UNKNOWN_CANDIDATE_SCORE, RetrievalClient
+from serving.client import UNKNOWN_CANDIDATE_SCORE, AsyncRetrievalClient, RetrievalClient
 from serving.model_config import ModelConfig
 from serving.server import ModelServer, ServerOptions
 from tests.serving import toy_models
@@ -53,6 +60,113 @@ def test_an_answer_counts_what_was_excluded(client):
     assert [answer.num_excluded for answer in answers] == [2, 0]
     assert answers[0].candidate_ids == ["b", "c"]
     assert client.recommend(EAST_QUERY, exclude_ids=["a"])[0].num_excluded == 1
+
+
+def test_one_query_has_one_answer(client):
+    assert client.recommend_one(EAST_QUERY, k=2, exclude_ids=["a"]).candidate_ids == ["b", "c"]
+
+
+def test_what_a_query_does_not_name_is_not_known(client):
+    named = client.recommend_one({"user_id": "north", "history": None, "age": None}, k=1)
+
+    assert client.recommend_one({"user_id": "north"}, k=1) == named
+
+
+def test_asyncio_gets_the_same_answers(client, embedded):
+    async def asked():
+        async with AsyncRetrievalClient(embedded.target) as other:
+            answers = await asyncio.gather(
+                other.recommend([NORTH_QUERY, EAST_QUERY], k=2),
+                other.recommend_one(EAST_QUERY, k=1),
+                other.score(EAST_QUERY, ["d", "a"]),
+                other.embed(NORTH_QUERY),
+                other.query_features(),
+            )
+            with pytest.raises(errors.InvalidRequestError, match="k must be at most 100"):
+                await other.recommend(EAST_QUERY, k=101)
+            return answers
+
+    recommended, one, scores, embedding, features = asyncio.run(asked())
+
+    assert recommended == client.recommend([NORTH_QUERY, EAST_QUERY], k=2)
+    assert one == client.recommend_one(EAST_QUERY, k=1)
+    assert scores == client.score(EAST_QUERY, ["d", "a"])
+    np.testing.assert_array_equal(embedding, client.embed(NORTH_QUERY))
+    assert features == client.query_features()
+
+
+class Listener(prediction_service_pb2_grpc.PredictionServiceServicer):
+    """Takes its time for every call; notes what the caller still gives it, and what it sends."""
+
+    def __init__(self):
+        self.seconds_left, self.metadata = [], []
+
+    def GetModelMetadata(self, request, context):
+        return self._note(context, get_model_metadata_pb2.GetModelMetadataResponse())
+
+    def Predict(self, request, context):
+        return self._note(context, predict_pb2.PredictResponse())
+
+    def _note(self, context, response):
+        self.seconds_left.append(context.time_remaining())
+        self.metadata.append(dict(context.invocation_metadata()))
+        time.sleep(0.2)
+        if isinstance(response, get_model_metadata_pb2.GetModelMetadataResponse):
+            signatures = get_model_metadata_pb2.SignatureDefMap()
+            signatures.signature_def["serving_default"].SetInParent()
+            response.metadata["signature_def"].Pack(signatures)
+        else:
+            response.outputs["query_embedding"].CopyFrom(tf.make_tensor_proto([[1.0]]))
+        return response
+
+
+@pytest.fixture
+def listener():
+    listener = Listener()
+    server = grpc.server(ThreadPoolExecutor(1))
+    prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(listener, server)
+    listener.target = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+    server.start()
+    yield listener
+    server.stop(None).wait()
+
+
+def test_all_that_a_call_sends_has_one_deadline(listener):
+    with RetrievalClient(listener.target, timeout_s=2.0) as client:
+        client.embed({})
+
+    # The wire rounds times up: long ones to seconds, these to hundredths.
+    of_metadata, of_predict = listener.seconds_left
+    assert 1.0 < of_metadata < 2.1
+    assert 0.0 < of_predict < 2.0 - 0.1
+
+
+def test_a_call_that_has_no_time_left_for_its_question_is_late(listener):
+    with (
+        RetrievalClient(listener.target, timeout_s=0.3) as client,
+        pytest.raises(errors.DeadlineError, match="did not answer within 0.3 s"),
+    ):
+        client.embed({})
+
+
+def test_metadata_goes_with_every_request(listener):
+    with RetrievalClient(listener.target, metadata=[("authorization", "Bearer 7")]) as client:
+        client.embed({})
+
+    assert [sent["authorization"] for sent in listener.metadata] == ["Bearer 7", "Bearer 7"]
+
+
+def test_of_several_servers_one_that_stops_is_passed_over(models_dir):
+    models = [ModelConfig("retrieval", models_dir / "retrieval")]
+    with ModelServer(models, rest_port=None) as first, ModelServer(models, rest_port=None) as other:
+        target = f"ipv4:127.0.0.1:{first.port},127.0.0.1:{other.port}"
+        with RetrievalClient(target, timeout_s=20.0) as client:
+            client.wait_until_ready(20)
+            client.recommend_one(EAST_QUERY, k=1)
+            first.stop()
+
+            for _ in range(10):
+                assert client.recommend_one(EAST_QUERY, k=1).candidate_ids == ["a"]
 
 
 def test_score_keeps_the_order_of_the_candidates(client):

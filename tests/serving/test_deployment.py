@@ -1,12 +1,19 @@
 """The container files keep what the documentation promises."""
 
+import json
 import re
 from pathlib import Path
 
 import pytest
+import typer.main
 import yaml
 
+from serving import server
+from serving.metrics import METRICS_PATH
+
 SERVING = Path(__file__).parents[2] / "serving"
+DOCKERFILE = (SERVING / "Dockerfile").read_text()
+APP_OPTIONS = typer.main.get_command(server._APP).params
 
 
 @pytest.fixture(scope="module")
@@ -28,11 +35,40 @@ def test_the_stock_image_gets_the_config_without_scann(services):
     assert "--model_config_file=/models/models.stock.config" in stock["command"]
 
 
+@pytest.mark.parametrize(
+    "flag",
+    [
+        "--model_config_file_poll_wait_seconds=5",
+        "--allow_version_labels_for_unavailable_models=true",
+        "--grpc_max_threads=200",
+        "--enable_grpc_healthcheck_service=true",
+        "--monitoring_config_file=/etc/monitoring.config",
+    ],
+)
+def test_the_stock_image_is_told_what_it_does_not_do_by_itself(services, flag):
+    assert flag in services["tensorflow-serving"]["command"]
+
+
+def test_the_flags_of_the_files_are_the_embedded_servers_too(services):
+    """So that one server replaces the other."""
+    entrypoint = re.search(r"ENTRYPOINT (\[.*?\])", DOCKERFILE.replace("\\\n", ""), re.DOTALL)
+    flags = [*services["tensorflow-serving"]["command"], *json.loads(entrypoint[1])[3:]]
+    known = {option for one in APP_OPTIONS for option in one.opts}
+
+    assert flags
+    assert all(flag.startswith("--") for flag in flags)
+    assert {flag.partition("=")[0] for flag in server._understood(flags)} <= known
+
+
+def test_the_metrics_of_the_stock_image_are_where_the_embedded_server_has_them():
+    assert f'path: "{METRICS_PATH}"' in (SERVING / "monitoring.config").read_text()
+
+
 def test_models_are_mounted_read_only(services):
     assert all(service["volumes"][0].endswith(":/models:ro") for service in services.values())
 
 
 def test_the_embedded_server_does_not_run_as_root():
-    users = re.findall(r"^USER (\S+)$", (SERVING / "Dockerfile").read_text(), re.MULTILINE)
+    users = re.findall(r"^USER (\S+)$", DOCKERFILE, re.MULTILINE)
 
     assert users[-1] != "root"

@@ -34,3 +34,20 @@ def test_tensorflow_error_codes_are_statuses():
 def test_every_serving_error_can_be_shown_to_a_user():
     assert issubclass(errors.ServingError, UserError)
     assert issubclass(errors.LoadError, UserError)
+
+
+@pytest.mark.parametrize("status", grpc.StatusCode)
+def test_every_status_has_the_http_code_that_tf_serving_gives(status):
+    """`tensorflow_serving/util/net_http` maps these; the others are faults of the server."""
+    codes = {
+        "INVALID_ARGUMENT": 400,
+        "FAILED_PRECONDITION": 400,
+        "OUT_OF_RANGE": 400,
+        "NOT_FOUND": 404,
+        "RESOURCE_EXHAUSTED": 429,
+        "UNIMPLEMENTED": 501,
+        "UNAVAILABLE": 503,
+        "DEADLINE_EXCEEDED": 504,
+    }
+
+    assert errors.HTTP_STATUS.get(status) == codes.get(status.name)

@@ -8,17 +8,41 @@ from tensorflow_serving.apis import prediction_service_pb2_grpc
 
 from serving.client import RetrievalClient
 from serving.errors import InvalidRequestError
-from serving.metrics import METRICS_PATH, Metrics
+from serving.metrics import METRICS_PATH, Asked, Metrics
 from serving.model_config import ModelConfig
 from serving.server import ModelServer
 from tests.serving.toy_models import EAST_QUERY, predict_request
+
+
+def asked(model="m", version="3", signature="recommend", entrypoint="GRPC", status="OK"):
+    return Asked(model, version, signature, entrypoint, status)
+
+
+def test_versions_and_signatures_are_told_apart_and_make_the_counts_of_their_model():
+    metrics = Metrics()
+    for version, status, times in (("3", "OK", 4), ("4", "OK", 2), ("4", "INVALID_ARGUMENT", 1)):
+        for _ in range(times):
+            metrics.record(asked(version=version, status=status), 20e-6)
+    metrics.record(asked(version="4", signature="score", entrypoint="REST"), 20e-6)
+
+    page = metrics.render(0, [])
+
+    count = ":tensorflow:serving:request_count"
+    assert f'{count}{{model_name="m",status="OK"}} 7\n' in page
+    own = ':twotower:serving:request_count{model_name="m",version='
+    assert f'{own}"3",signature_name="recommend",status="OK"}} 4\n' in page
+    assert f'{own}"4",signature_name="recommend",status="OK"}} 2\n' in page
+    assert f'{own}"4",signature_name="recommend",status="INVALID_ARGUMENT"}} 1\n' in page
+    assert f'{own}"4",signature_name="score",status="OK"}} 1\n' in page
+    latency = ':twotower:serving:request_latency_sum{model_name="m",version="4",'
+    assert f'{latency}signature_name="recommend"}} 60\n' in page
 
 
 def test_latencies_fall_into_cumulative_buckets():
     metrics = Metrics()
     # Bounds are 10, 18, 32.4, ... microseconds.
     for microseconds in (10, 11, 30):
-        metrics.record("m", "OK", "GRPC", microseconds * 1e-6)
+        metrics.record(asked(), microseconds * 1e-6)
 
     page = metrics.render(in_flight=0, available=[])
 
@@ -34,7 +58,7 @@ def test_latencies_fall_into_cumulative_buckets():
 
 def test_a_model_name_cannot_break_the_page():
     metrics = Metrics()
-    metrics.record('a"\n\\', "OK", "GRPC", 0.0)
+    metrics.record(asked(model='a"\n\\'), 0.0)
 
     assert '{model_name="a\\"\\n\\\\",status="OK"} 1' in metrics.render(0, [])
 
@@ -62,5 +86,7 @@ def test_a_server_counts_what_it_answers(models_dir):
     assert f'{count}"INVALID_ARGUMENT"}} 1\n' in page
     assert ':tensorflow:serving:request_count{model_name="",status="NOT_FOUND"} 1\n' in page
     assert "made-up" not in page
+    version = ':twotower:serving:request_count{model_name="retrieval",version="3",'
+    assert f'{version}signature_name="recommend",status="OK"}} 2\n' in page
     assert ':twotower:serving:available_version{model_name="retrieval",version="3"} 1' in page
     assert ":twotower:serving:requests_in_flight 0" in page

@@ -100,14 +100,17 @@ def test_an_optional_input_may_stand_in_a_query():
     assert built({**QUERY, "k": 2}, QUERY)["k"].tolist() == [2, 10]
 
 
-def without(name):
-    return {key: value for key, value in QUERY.items() if key != name}
+def test_a_feature_that_is_not_named_is_missing():
+    named, left_out = built(dict.fromkeys(QUERY)), built({})
+
+    assert left_out.keys() == named.keys()
+    for name, array in left_out.items():
+        np.testing.assert_array_equal(array, named[name])
 
 
 @pytest.mark.parametrize(
     ("query", "extra", "said"),
     [
-        pytest.param(without("history"), {}, "lacks history", id="missing feature"),
         pytest.param({**QUERY, "usr_id": "4"}, {}, "did you mean user_id", id="misspelt feature"),
         pytest.param(QUERY, {"flavour": 1}, "no input flavour: it has age,", id="unknown rule"),
         pytest.param({**QUERY, "user_id": 42}, {}, 'user_id takes text, got int: .*"42"', id="id"),

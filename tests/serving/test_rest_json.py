@@ -1,5 +1,6 @@
 """The JSON of the REST API."""
 
+import functools
 import json
 
 import numpy as np
@@ -140,3 +141,28 @@ def test_bytes_are_answered_in_base64():
 def test_outputs_without_rows_cannot_be_answered_in_rows():
     with pytest.raises(InvalidRequestError, match="no common batch size"):
         rest_json.render({"a": np.zeros(2), "b": np.zeros(3)}, "row")
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        pytest.param(10**400, "is not of expected type: float32", id="400 digits"),
+        pytest.param({"b64": "é"}, "is not of expected type: float32", id="object"),
+        pytest.param([[1.0]], "", id="two levels"),
+        pytest.param(
+            functools.reduce(lambda deep, _: [deep], range(65), 1.0), "66 levels", id="65"
+        ),
+    ],
+)
+def test_no_number_is_more_than_a_refusal(value, said):
+    document = {"inputs": {"x": [value]}}
+    if not said:
+        assert inputs(document, ONE)["x"].shape == (1, 1, 1)
+        return
+    with pytest.raises(InvalidRequestError, match=said):
+        inputs(document, ONE)
+
+
+def test_base64_that_is_no_ascii_is_refused():
+    with pytest.raises(InvalidRequestError, match="Unable to base64 decode"):
+        inputs({"instances": [{"history": [{"b64": "é"}], "k": 1}]})

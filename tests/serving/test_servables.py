@@ -286,6 +286,45 @@ def test_a_model_that_moves_to_another_folder_is_loaded_from_there(base_path, lo
     assert served(servables) == 1
 
 
+def test_a_folder_that_cannot_be_served_takes_no_healthy_model_off(base_path, loader, tmp_path):
+    add(base_path, 1)
+    servables = started(base_path, loader)
+    damaged = tmp_path / "damaged"
+    damaged.mkdir()
+    add(damaged, 1, good=False)
+
+    for elsewhere in (tmp_path / "nowhere", damaged):
+        servables.sync([ModelConfig("retrieval", elsewhere)])
+
+        with servables.use("retrieval") as servable:
+            assert not servable.is_closed
+        assert servables.statuses("retrieval")[1].state == State.AVAILABLE
+
+
+def test_a_version_of_another_folder_replaces_that_of_the_same_number(base_path, tmp_path):
+    add(base_path, 1)
+    loaded, seen = [], []
+
+    def load(path, name, version):
+        # While the new one is loaded, the old one answers.
+        seen.append([served(servables) for _ in loaded])
+        loaded.append(FakeServable(name, version))
+        return loaded[-1]
+
+    servables = Servables([ModelConfig("retrieval", base_path)], load)
+    servables.start()
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    add(elsewhere, 1)
+
+    servables.sync([ModelConfig("retrieval", elsewhere)])
+
+    assert seen == [[], [1]]
+    with servables.use("retrieval") as servable:
+        assert servable is loaded[1]
+    assert [one.is_closed for one in loaded] == [True, False]
+
+
 def test_closing_waits_and_unloads_everything(base_path, loader):
     add(base_path, 1, 2)
     servables = started(base_path, loader, ALL_VERSIONS)

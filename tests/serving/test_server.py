@@ -134,7 +134,6 @@ def test_an_unknown_signature_is_a_failed_precondition(server):
         pytest.param({"user_id": ["east"], "age": [1.0]}, "history", id="missing"),
         pytest.param({**EAST, "agee": [1.0]}, "agee", id="extra"),
         pytest.param({**EAST, "age": ["old"]}, "", id="wrong dtype"),
-        pytest.param({**EAST, "history": ["a"]}, "", id="wrong rank"),
         pytest.param({**EAST, "k": np.array([101], np.int32)}, "", id="refused by the graph"),
     ],
 )
@@ -143,6 +142,17 @@ def test_wrong_inputs_are_invalid(server, inputs, named):
 
     assert status == grpc.StatusCode.INVALID_ARGUMENT
     assert named in details
+
+
+@pytest.mark.parametrize("name", ["embedded", "batching"])
+def test_an_input_of_another_rank_is_invalid(name, request):
+    """The real server does not look."""
+    asked = predict_request(**{**EAST, "history": ["a"]})
+
+    status, details = refusal(lambda: ask(request.getfixturevalue(name), asked))
+
+    assert status == grpc.StatusCode.INVALID_ARGUMENT
+    assert details.startswith("Expects input history to be string [-1,-1]")
 
 
 @pytest.mark.parametrize(

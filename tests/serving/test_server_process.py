@@ -96,6 +96,13 @@ def test_a_folder_that_is_no_model_is_told_in_one_line(tmp_path, capsys):
         ),
         pytest.param(["--prot=1"], "No such option: --prot", id="misspelt flag"),
         pytest.param(["--port=x"], "Invalid value for '--port'", id="no number"),
+        pytest.param(["--port=99999"], "less than or equal to 65535", id="no port"),
+        pytest.param(["--rest_api_port=65536"], "less than or equal to 65535", id="no REST port"),
+        pytest.param(
+            ["--ssl_config_file=nowhere", "--model_base_path=b"],
+            "cannot read the SSL config file nowhere",
+            id="TLS",
+        ),
     ],
 )
 def test_misuse_is_told_and_exits_with_2(argv, said, capsys):
@@ -104,6 +111,34 @@ def test_misuse_is_told_and_exits_with_2(argv, said, capsys):
     assert code == 2
     assert said in error
     assert "Traceback" not in error
+
+
+def test_flags_that_tf_serving_needs_are_taken_and_told(capsys):
+    flags = (
+        "--allow_version_labels_for_unavailable_models=true",
+        "--enable_grpc_healthcheck_service",
+        "--grpc_max_threads=200",
+        "--monitoring_config_file=/etc/monitoring.config",
+    )
+
+    code, error = failure(capsys, *flags)
+
+    assert code == 2
+    assert [line for line in error.splitlines() if line.endswith("not needed by this server")] == [
+        f"{flag.partition('=')[0]}: not needed by this server" for flag in flags
+    ]
+    assert "nothing to serve" in error
+
+
+def test_a_server_listens_on_ipv6(models_dir):
+    models = [ModelConfig("retrieval", models_dir / "retrieval")]
+    with ModelServer(models, host="::1") as server:
+        with RetrievalClient(f"[::1]:{server.port}") as client:
+            assert client.recommend_one(EAST_QUERY, k=1).candidate_ids == ["a"]
+        connection = http.client.HTTPConnection("::1", server.rest_port, timeout=10)
+        connection.request("GET", "/v1/models/retrieval")
+        assert connection.getresponse().status == 200
+        connection.close()
 
 
 @pytest.mark.slow

@@ -13,11 +13,13 @@ A version has one number in all of them. `retrieval` appears last: where it has 
 others have it too. A version whose config wants none of it is answered by `retrieval_exact`.
 """
 
+import fcntl
 import functools
 import json
+import os
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -67,20 +69,36 @@ def staging_folder(models: Path) -> Iterator[Path]:
         removed at the end, with what an error has left in it.
 
     Raises:
-        UserError: If the folder cannot be written.
+        UserError: If the folder cannot be written, or another command is writing it.
     """
     staging = models / STAGING
-    try:
-        models.mkdir(parents=True, exist_ok=True)
-        # A killed command leaves its staging folder, and nothing else that could pass for whole.
-        shutil.rmtree(staging, ignore_errors=True)
-        staging.mkdir()
-    except OSError as error:
-        raise UserError(f"cannot write {models}: {error.strerror}") from error
-    try:
+    with ExitStack() as ending:
+        try:
+            models.mkdir(parents=True, exist_ok=True)
+            ending.enter_context(_locked(models))
+            # A killed command leaves its staging folder, nothing else that could pass for whole.
+            shutil.rmtree(staging, ignore_errors=True)
+            staging.mkdir()
+        except OSError as error:
+            raise UserError(f"cannot write {models}: {error.strerror}") from error
+        ending.callback(shutil.rmtree, staging, ignore_errors=True)
         yield staging
+
+
+@contextmanager
+def _locked(models: Path) -> Iterator[None]:
+    """Keeps other commands out; the lock ends with the process, however that ends."""
+    folder = os.open(models, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UserError(
+                f"another export or refresh is writing {models}: try again once it has ended"
+            ) from error
+        yield
     finally:
-        shutil.rmtree(staging, ignore_errors=True)
+        os.close(folder)
 
 
 def publish(models: Path, staging: Path) -> int:

@@ -47,6 +47,15 @@ def examine(export: str | Path | None, target: str = EMBEDDED) -> list[Finding]:
             f"target {target!r}: expected {EMBEDDED} or an image such as tensorflow/serving:2.20.0"
         )
     findings = list(check_environment())
+    if target != EMBEDDED:
+        findings.append(
+            Finding(
+                "warning",
+                target,
+                "by default it answers 4 gRPC requests a core at a time and refuses all others",
+                "start it with --grpc_max_threads=200, and see serving/compose.yaml for the rest",
+            )
+        )
     if export is None:
         return findings
     path = Path(export)

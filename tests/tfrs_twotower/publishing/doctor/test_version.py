@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterable
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
@@ -31,10 +32,17 @@ def change_json(path, change):
     path.write_text(json.dumps(value))
 
 
-def test_vectors_of_other_towers_are_caught(models):
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param(lambda stored: -stored, id="opposite"),
+        pytest.param(lambda stored: stored + np.float32(1e-4), id="a little off"),
+    ],
+)
+def test_vectors_of_other_towers_are_caught(models, change):
     path = models / "candidates/1/part-00000.parquet"
     table = pq.read_table(path)
-    other = vectors(-matrix(table, "embedding"))
+    other = vectors(change(matrix(table, "embedding")))
     pq.write_table(table.set_column(1, "embedding", other), path)
 
     error = the_error(check_index(models, 1))
