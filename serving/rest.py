@@ -1,12 +1,14 @@
 """TF Serving's REST API over HTTP/1.1, and its page of metrics."""
 
+import io
 import json
 import logging
 import re
 import socket
 import threading
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from socketserver import TCPServer
@@ -38,6 +40,11 @@ _MODEL_PATH = re.compile(_SPEC + r"(?P<metadata>/metadata)?", re.IGNORECASE)
 MAX_DIGITS = 18  # Of a version or a length: what fits an int64.
 MAX_CONNECTIONS = 256
 IDLE_TIMEOUT_S = 60.0
+# From the first byte of a request to its last: who drips does not keep a connection for ever.
+READ_TIMEOUT_S = 10.0
+# Larger bodies are read and answered a few at a time: parsed, JSON takes ten times its size.
+LARGE_BODY_BYTES = 64 * 1024
+MAX_LARGE_BODIES = 2
 
 
 def answer(core: Core, method: str, path: str, body: bytes, timeout_s: float | None) -> bytes:
@@ -139,7 +146,9 @@ class RestServer(ThreadingHTTPServer):
         self.core = core
         self.max_body_bytes = max_body_bytes
         self.timeout_s = timeout_s
+        self.large_bodies = threading.BoundedSemaphore(MAX_LARGE_BODIES)
         self._connections = threading.BoundedSemaphore(MAX_CONNECTIONS)
+        self._must_be_read_s: dict[socket.socket, float] = {}  # By when, of `time.monotonic`.
         self._num_answering = 0
         self._answered = threading.Condition()
         if ":" in address[0]:
@@ -178,6 +187,23 @@ class RestServer(ThreadingHTTPServer):
                 self._num_answering -= 1
                 self._answered.notify_all()
 
+    def begin_reading(self, connection: socket.socket) -> None:
+        """Gives the request on a connection a time by which it must have come whole."""
+        self._must_be_read_s[connection] = time.monotonic() + READ_TIMEOUT_S
+
+    def has_read(self, connection: socket.socket) -> None:
+        """Ends what `begin_reading` began."""
+        self._must_be_read_s.pop(connection, None)
+
+    def service_actions(self) -> None:
+        """Reads no further where a request is too long in coming; called many times a second."""
+        now_s = time.monotonic()
+        for connection, end_s in list(self._must_be_read_s.items()):
+            if now_s > end_s:
+                self.has_read(connection)
+                with suppress(OSError):
+                    connection.shutdown(socket.SHUT_RD)
+
     def drain(self, timeout_s: float) -> None:
         """Waits until no request is under way; idle connections do not count."""
         with self._answered:
@@ -196,6 +222,19 @@ class _Handler(BaseHTTPRequestHandler):
     disable_nagle_algorithm = True
     wbufsize = -1
     timeout = IDLE_TIMEOUT_S
+    rfile: io.BufferedReader
+
+    def handle_one_request(self) -> None:
+        try:
+            self.rfile.peek(1)  # As long as an idle connection may take.
+        except OSError:
+            self.close_connection = True
+            return
+        self.server.begin_reading(self.connection)
+        try:
+            super().handle_one_request()
+        finally:
+            self.server.has_read(self.connection)
 
     def do_GET(self) -> None:
         if "Content-Length" in self.headers or "Transfer-Encoding" in self.headers:
@@ -218,10 +257,25 @@ class _Handler(BaseHTTPRequestHandler):
                 HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
                 f"the body has {length} bytes, more than --max_message_bytes {limit}",
             )
+        elif int(length) <= LARGE_BODY_BYTES:
+            self._read_body(int(length))
+        elif not self.server.large_bodies.acquire(timeout=READ_TIMEOUT_S / 2):
+            self._refuse(HTTPStatus.TOO_MANY_REQUESTS, "too many large bodies: try again later")
         else:
-            self._answer(self.rfile.read(int(length)))
+            try:
+                self._read_body(int(length))
+            finally:
+                self.server.large_bodies.release()
+
+    def _read_body(self, length: int) -> None:
+        body = self.rfile.read(length)
+        if len(body) < length:
+            self._refuse(HTTPStatus.REQUEST_TIMEOUT, "the body did not come whole")
+        else:
+            self._answer(body)
 
     def _answer(self, body: bytes) -> None:
+        self.server.has_read(self.connection)
         path = self.path.partition("?")[0]
         if self.command == "GET" and path == METRICS_PATH:
             self._send(HTTPStatus.OK, self.server.core.metrics().encode(), CONTENT_TYPE)

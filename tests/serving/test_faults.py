@@ -1,8 +1,10 @@
 """Whatever a caller or a disk does: a status each time, and the server is alive after."""
 
+import contextlib
 import http.client
 import json
 import shutil
+import socket
 
 import grpc
 import numpy as np
@@ -17,6 +19,7 @@ from tensorflow_serving.apis import (
     predict_pb2,
 )
 
+from serving import rest as rest_module
 from serving.client import RetrievalClient
 from serving.model_config import ModelConfig
 from serving.server import ModelServer, ServerOptions
@@ -233,3 +236,40 @@ def test_more_requests_than_may_wait_are_refused_and_the_others_answered(models_
         codes = [future.code() for future in [method.future(body, timeout=30) for _ in range(200)]]
 
     assert set(codes) == {grpc.StatusCode.OK, grpc.StatusCode.RESOURCE_EXHAUSTED}
+
+
+def test_who_drips_a_request_does_not_keep_a_connection(embedded, monkeypatch):
+    monkeypatch.setattr(rest_module, "READ_TIMEOUT_S", 0.2)
+    head = b"POST /v1/models/retrieval:predict HTTP/1.1\r\nContent-Length: 100\r\n\r\n"
+    for begun in (b"POST /v1/mod", head + b"{"):
+        with socket.create_connection(("127.0.0.1", embedded.rest_port), timeout=20) as dripping:
+            dripping.sendall(begun)
+            answer = received(dripping)  # All of it: the server has closed the connection.
+
+    assert answer.startswith(b"HTTP/1.1 408 ")
+
+
+def received(connection):
+    return b"".join(iter(lambda: connection.recv(4096), b""))
+
+
+def test_large_bodies_are_answered_a_few_at_a_time(embedded, monkeypatch):
+    monkeypatch.setattr(rest_module, "READ_TIMEOUT_S", 2.0)
+    monkeypatch.setattr(rest_module, "LARGE_BODY_BYTES", 4)
+    length = f"Content-Length: {2**20}"
+    head = f"POST /v1/models/retrieval:predict HTTP/1.1\r\n{length}\r\n\r\n".encode()
+    with contextlib.ExitStack() as open_connections:
+        address = ("127.0.0.1", embedded.rest_port)
+        connections = [
+            open_connections.enter_context(socket.create_connection(address, timeout=20))
+            for _ in range(rest_module.MAX_LARGE_BODIES + 1)
+        ]
+        for connection in connections:
+            connection.sendall(head)
+        answers = sorted(received(connection).split()[1] for connection in connections)
+
+    assert answers == [b"408"] * rest_module.MAX_LARGE_BODIES + [b"429"]
+    connection = http.client.HTTPConnection("127.0.0.1", embedded.rest_port, timeout=20)
+    connection.request("GET", "/v1/models/retrieval")
+    assert connection.getresponse().status == 200
+    connection.close()
