@@ -36,14 +36,15 @@ from _clustered import (
 from _harness import Measurement, alternate, benchmark
 
 from serving.loading import load
-from tfrs_twotower.index import CandidateIndex, ExactIndex, tune
+from tfrs_twotower.index import CandidateIndex, ExactIndex, tune, tune_ivf
 
 SIZES, TARGETS = (100_000, 1_000_000), (0.90, 0.95, 0.99)
 QUICK_SIZES, QUICK_TARGETS = (100_000,), (0.95,)
 LARGEST_HNSW = 100_000
 TURN = 100  # Single queries of an index before the next one has its turn.
 TURNS, BATCHES, QUICK_TURNS, QUICK_BATCHES = 9, 9, 3, 3
-EXACT, OURS, FAISS, HNSW = "exact SavedModel", "ScaNN SavedModel", "faiss IVF", "hnswlib"
+EXACT, OURS, STOCK = "exact SavedModel", "ScaNN SavedModel", "stock SavedModel"
+FAISS, HNSW = "faiss IVF", "hnswlib"
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,7 @@ def main(quick: bool) -> list[Measurement]:
         exact = exact_saved_model(candidates)
         for target in QUICK_TARGETS if quick else TARGETS:
             contestants = [exact, scann_saved_model(candidates, tuning, target)]
+            contestants.append(stock_saved_model(candidates, tuning, target))
             if importlib.util.find_spec("faiss"):
                 contestants.append(faiss_ivf(candidates, tuning, tuning_truth, target))
             if importlib.util.find_spec("hnswlib") and size <= LARGEST_HNSW:
@@ -84,6 +86,12 @@ def scann_saved_model(candidates: Floats, tuning: Floats, target: float) -> Cont
     started = time.perf_counter()
     index, _ = tune(candidates, tuning, target_recall=target, at=K)
     return saved_model(OURS, index, started)
+
+
+def stock_saved_model(candidates: Floats, tuning: Floats, target: float) -> Contestant:
+    started = time.perf_counter()
+    index, _ = tune_ivf(candidates, tuning, target_recall=target, at=K)
+    return saved_model(STOCK, index, started)
 
 
 def saved_model(name: str, index: CandidateIndex, started: float) -> Contestant:

@@ -10,7 +10,8 @@ from tfrs_twotower.evaluation.protocols import EvaluationSet
 from tfrs_twotower.evaluation.ranking import Pairs, Ranking
 from tfrs_twotower.evaluation.served import NO_CANDIDATE
 from tfrs_twotower.index.base import CandidateIndex
-from tfrs_twotower.index.parameters import IndexParameters
+from tfrs_twotower.index.ivf import IvfIndex
+from tfrs_twotower.index.parameters import IndexParameters, IvfParameters
 from tfrs_twotower.index.scann import ScannIndex
 from tfrs_twotower.index.scoring_layer import exact_index
 from tfrs_twotower.models.scorers import DOT_PRODUCT, Scorer
@@ -21,7 +22,7 @@ from tfrs_twotower.publishing.models_folder import (
     read_model_manifest,
 )
 from tfrs_twotower.schema import UserError
-from tfrs_twotower.schema.models_layout import RETRIEVAL
+from tfrs_twotower.schema.models_layout import RETRIEVAL_EXACT, RETRIEVAL_STOCK
 
 Ints = npt.NDArray[np.int64]
 SAME_EMBEDDINGS = 1e-5
@@ -104,7 +105,9 @@ def exported_index(
             "(`twotower export`), or name the models that belong to it"
         )
     model = asked_model(models, version)
-    if model != RETRIEVAL:
+    if model == RETRIEVAL_EXACT:
         return exact_index(embeddings, scorer)
     description = read_model_manifest(models, model, version)["index"]
+    if model == RETRIEVAL_STOCK:
+        return IvfIndex(embeddings, IvfParameters.from_description(description))
     return ScannIndex(embeddings, IndexParameters.from_description(description))

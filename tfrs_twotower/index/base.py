@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from tfrs_twotower.index.control_flow import in_chunks
+from tfrs_twotower.index.control_flow import in_chunks, rarely
 
 # Elements of the largest intermediate tensor of a search: 64 MB of float32.
 CHUNK_ELEMENTS = 16_000_000
@@ -167,3 +167,26 @@ class CandidateIndex(tf.Module):
             tf.constant(CHUNK_ELEMENTS // self.num_candidates),
             tf.TensorSpec([None, None], tf.int32),
         )
+
+    def _completed(
+        self, queries: tf.Tensor, k: tf.Tensor, rows: tf.Tensor, is_short: tf.Tensor
+    ) -> tf.Tensor:
+        """Rows with the exact answer in place of those of which there are too few.
+
+        Args:
+            queries: `[batch, embedding_dim]`.
+            k: int32 scalar.
+            rows: `[batch, n]` int32 with n at most k.
+            is_short: `[batch]` bool; True: the row of `rows` is replaced. True of all where n < k.
+
+        Returns:
+            `[batch, k]` int32.
+        """
+
+        def complete() -> tf.Tensor:
+            short = tf.where(is_short)
+            exact = self._find_exactly(tf.gather_nd(queries, short), k)
+            wide = tf.pad(rows, [[0, 0], [0, k - tf.shape(rows)[1]]])
+            return tf.tensor_scatter_nd_update(wide, short, exact)
+
+        return tf.cond(tf.reduce_any(is_short), rarely(complete), lambda: rows)

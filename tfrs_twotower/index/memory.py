@@ -11,8 +11,10 @@ CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
 CGROUP_USAGE = Path("/sys/fs/cgroup/memory.current")
 MEMINFO = Path("/proc/meminfo")
 
-# While an index is built: the array, the variable, ScaNN's copy, and that of its training.
-COPIES_WHILE_BUILDING = 4
+# While an index is built, the most that one of them takes: the array and the variable; and of the
+# inverted lists, half of whose slots may be empty, the array, the tensor and the variable. ScaNN
+# takes two copies less.
+COPIES_WHILE_BUILDING = 7
 # While a graph with the index is written: the array, the variable, the buffer of the writer.
 COPIES_WHILE_SAVING = 3
 

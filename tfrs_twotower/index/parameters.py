@@ -1,4 +1,7 @@
-"""How a ScaNN tree is built and searched: its parameters, their defaults, and what they cost."""
+"""How a tree is built and searched: its parameters, their defaults, and what they cost.
+
+`IndexParameters` are those of ScaNN's tree, `IvfParameters` those of inverted lists.
+"""
 
 import math
 from collections.abc import Mapping
@@ -20,6 +23,8 @@ DEFAULT_ANISOTROPIC_THRESHOLD, DEFAULT_AT = 0.2, 100
 # 64 dimensions. Leaf centres are read in order as well, once for all queries of a batch; rescored
 # candidates lie anywhere in memory.
 CENTRE_WEIGHT, RESCORED_WEIGHT = 0.5, 6
+# Inverted lists: leaves relative to the square root of the corpus.
+IVF_LEAF_FACTOR = 4
 
 
 @dataclass(frozen=True, order=True, kw_only=True)
@@ -116,6 +121,11 @@ class IndexParameters:
         names = {field.name for field in fields(cls)} & description.keys()
         return cls(**{name: description[name] for name in names}) if names else None
 
+    @property
+    def counts(self) -> tuple[int, ...]:
+        """What may differ from search to search of one tree."""
+        return self.leaves_to_search, self.reorder
+
     def as_dict(self) -> dict[str, Any]:
         """As JSON holds it."""
         return asdict(self)
@@ -134,6 +144,91 @@ class IndexParameters:
         scanned = num_candidates * self.leaves_to_search / self.num_leaves
         centres = CENTRE_WEIGHT * self.num_leaves * row
         return int(centres + scanned * code + RESCORED_WEIGHT * self.reorder * row)
+
+
+@dataclass(frozen=True, order=True, kw_only=True)
+class IvfParameters:
+    """How inverted lists are built and searched.
+
+    Attributes:
+        num_leaves: Into how many leaves k-means partitions the corpus; 1 or more.
+        leaf_size: Leaves of more candidates are halved until they hold at most so many, so that a
+            leaf is a block of memory of one size; 1 or more.
+        leaves_to_search: In how many leaves, after halving, a query is searched; 1 or more; in
+            more of them for a k above `at`.
+        at: The k that `leaves_to_search` suits.
+    """
+
+    num_leaves: int
+    leaf_size: int
+    leaves_to_search: int
+    at: int = DEFAULT_AT
+
+    def __post_init__(self) -> None:
+        """Checks the ranges.
+
+        Raises:
+            ValueError: If a value is out of range.
+        """
+        for name, value in asdict(self).items():
+            if value < 1:
+                raise ValueError(f"`{name}` must be 1 or more, got {value}.")
+
+    @classmethod
+    def for_corpus(
+        cls,
+        num_candidates: int,
+        *,
+        num_leaves: int | None = None,
+        leaves_to_search: int | None = None,
+        at: int = DEFAULT_AT,
+    ) -> Self:
+        """Parameters of a corpus; those that are not given have their defaults.
+
+        Args:
+            num_candidates: Of the corpus, 1 or more.
+            num_leaves: Default: four times the square root of the corpus size. Leaves hold at
+                least 16 candidates on average, so a small corpus has fewer.
+            leaves_to_search: Default: a hundredth of the leaves, and at least eight.
+            at: See `IvfParameters`.
+        """
+        leaves = num_leaves or IVF_LEAF_FACTOR * math.isqrt(num_candidates)
+        leaves = min(leaves, most_leaves(num_candidates))
+        return cls(
+            num_leaves=leaves,
+            leaf_size=math.ceil(num_candidates / leaves),
+            leaves_to_search=leaves_to_search or max(math.ceil(leaves / 100), 8),
+            at=at,
+        )
+
+    @classmethod
+    def from_description(cls, description: Mapping[str, Any]) -> Self:
+        """Parameters that a manifest holds as `index`."""
+        return cls(**{field.name: description[field.name] for field in fields(cls)})
+
+    @property
+    def counts(self) -> tuple[int, ...]:
+        """What may differ from search to search of one partition."""
+        return (self.leaves_to_search,)
+
+    def as_dict(self) -> dict[str, Any]:
+        """As JSON holds it."""
+        return asdict(self)
+
+    def cost_bytes(self, num_candidates: int, embedding_dim: int) -> int:
+        """Bytes that a query reads: all leaf centres, and the leaves searched.
+
+        Args:
+            num_candidates: Of the corpus; of no account.
+            embedding_dim: Width of an embedding.
+        """
+        row = 4 * embedding_dim
+        centres = CENTRE_WEIGHT * self.num_leaves * row
+        return int(centres + self.leaves_to_search * self.leaf_size * row)
+
+
+# Of an index whose parameters are tuned.
+Parameters = IndexParameters | IvfParameters
 
 
 def most_leaves(num_candidates: int) -> int:

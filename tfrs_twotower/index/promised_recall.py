@@ -15,8 +15,8 @@ import hashlib
 from collections.abc import Callable
 
 import numpy as np
-import tensorflow as tf
 
+from tfrs_twotower.index.ivf import IvfIndex
 from tfrs_twotower.index.recall import (
     CONFIDENCE,
     Floats,
@@ -28,7 +28,7 @@ from tfrs_twotower.index.recall import (
     recall_lower_bound,
 )
 from tfrs_twotower.index.scann import ScannIndex
-from tfrs_twotower.index.tuning import Tuning
+from tfrs_twotower.index.tuning import Tuning, trial_search
 from tfrs_twotower.schema import UserError
 
 
@@ -60,12 +60,12 @@ def split_queries(queries: Floats, target_recall: float) -> tuple[Floats, Floats
     return queries[order[:half]], queries[order[half:]]
 
 
-def promise_recall(index: ScannIndex, tuning: Tuning, queries: Floats) -> Recall:
+def promise_recall(index: ScannIndex | IvfIndex, tuning: Tuning, queries: Floats) -> Recall:
     """Makes an index search so that its target recall holds for queries that it was not tuned on.
 
     Args:
-        index: What `tune` returned; from now on it searches by the cheapest setting of
-            `tuning.ladder` that is confirmed.
+        index: What `tune` or `tune_ivf` returned; from now on it searches by the cheapest setting
+            of `tuning.ladder` that is confirmed.
         tuning: How it was found.
         queries: `[num_queries, embedding_dim]`; see `split_queries`.
 
@@ -76,13 +76,11 @@ def promise_recall(index: ScannIndex, tuning: Tuning, queries: Floats) -> Recall
         UserError: If not even the dearest setting of the ladder reaches the target.
     """
     worst_scores = exact_scores(index, queries, tuning.at)
-    specs = [tf.TensorSpec([None, index.embedding_dim], tf.float32)]
-    search = tf.function(index.search_trial, specs + [tf.TensorSpec([], tf.int32)] * 3)
+    search = trial_search(index)
 
     def shares_of(rung: int) -> Shares:
-        parameters = tuning.ladder[rung]
-        counts = parameters.at, parameters.leaves_to_search, parameters.reorder
-        return found_share(search(queries, *counts)[1].numpy(), worst_scores)
+        counts = tuning.ladder[rung].counts
+        return found_share(search(queries, tuning.at, *counts), worst_scores)
 
     confirmed = last_confirmed(shares_of, len(tuning.ladder), tuning.target_recall)
     if confirmed is None:

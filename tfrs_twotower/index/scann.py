@@ -10,8 +10,7 @@ import tensorflow as tf
 
 from tfrs_twotower.index import _scann_internals
 from tfrs_twotower.index.base import CandidateIndex
-from tfrs_twotower.index.control_flow import rarely
-from tfrs_twotower.index.parameters import SMALLEST_TREE, IndexParameters
+from tfrs_twotower.index.parameters import SMALLEST_TREE, IndexParameters, Parameters
 
 # How many times more candidates than asked for ScaNN looks at when it needs a wider search.
 OVERSAMPLING = 2
@@ -77,7 +76,7 @@ class ScannIndex(CandidateIndex):
         state = self._state.values()
         return embeddings + sum(int(tf.size(v)) * v.dtype.size for v in state)
 
-    def search_with(self, parameters: IndexParameters) -> None:
+    def search_with(self, parameters: Parameters) -> None:
         """Changes how the tree is searched from now on; functions traced before keep theirs.
 
         Args:
@@ -87,11 +86,16 @@ class ScannIndex(CandidateIndex):
             ValueError: If they describe another tree, or the index has none.
         """
         now = self._parameters
-        if now is None or parameters != dataclasses.replace(
-            now,
-            leaves_to_search=parameters.leaves_to_search,
-            reorder=parameters.reorder,
-            at=parameters.at,
+        if (
+            now is None
+            or not isinstance(parameters, IndexParameters)
+            or parameters
+            != dataclasses.replace(
+                now,
+                leaves_to_search=parameters.leaves_to_search,
+                reorder=parameters.reorder,
+                at=parameters.at,
+            )
         ):
             raise ValueError(f"the index was built with {now}, which {parameters} cannot search.")
         self._parameters = parameters
@@ -137,11 +141,4 @@ class ScannIndex(CandidateIndex):
             shared_name=self._shared_name,
         )
         is_short = tf.reduce_any(tf.math.is_nan(distances), axis=1) | (tf.shape(rows)[1] < k)
-
-        def complete() -> tf.Tensor:
-            short = tf.where(is_short)
-            exact = self._find_exactly(tf.gather_nd(queries, short), k)
-            wide = tf.pad(rows, [[0, 0], [0, k - tf.shape(rows)[1]]])
-            return tf.tensor_scatter_nd_update(wide, short, exact)
-
-        return tf.cond(tf.reduce_any(is_short), rarely(complete), lambda: rows)
+        return self._completed(queries, k, rows, is_short)

@@ -13,18 +13,22 @@ others, `promised_recall` finds out.
 """
 
 import dataclasses
+import functools
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import tensorflow as tf
 
+from tfrs_twotower.index.ivf import IvfIndex
 from tfrs_twotower.index.parameters import (
     DEFAULT_ANISOTROPIC_THRESHOLD,
     DEFAULT_AT,
     IndexParameters,
+    IvfParameters,
+    Parameters,
     most_leaves,
 )
 from tfrs_twotower.index.recall import (
@@ -47,6 +51,8 @@ LEAF_STEP = 1.25
 NUM_RUNGS = 8
 NUM_TIMED = 20
 
+TunedIndex = TypeVar("TunedIndex", bound=ScannIndex | IvfIndex)
+
 
 class Trial(NamedTuple):
     """One setting that was tried.
@@ -59,7 +65,7 @@ class Trial(NamedTuple):
         latency_ms: Median of single queries, called from Python.
     """
 
-    parameters: IndexParameters
+    parameters: Parameters
     recall: float
     lower_bound: float
     cost_bytes: int
@@ -94,7 +100,7 @@ class Tuning(NamedTuple):
     num_queries: int
     chosen: Trial
     trials: list[Trial]
-    ladder: list[IndexParameters]
+    ladder: Sequence[Parameters]
 
     def as_dict(self) -> dict[str, Any]:
         """As a manifest holds it."""
@@ -142,9 +148,8 @@ def tune(
         ValueError: If the target is out of range, or there are fewer than 256 candidates.
         UserError: If no setting reaches the target.
     """
-    if not 0.0 < target_recall < 1.0:
-        raise ValueError(f"`target_recall` must be between 0 and 1, got {target_recall}.")
-    size, dim = embeddings.shape
+    _check_target(target_recall)
+    size = len(embeddings)
     at = min(at, size)
     base = IndexParameters.for_corpus(
         size,
@@ -157,42 +162,113 @@ def tune(
     )
     leaf_factors = (1,) if num_leaves else LEAF_FACTORS
     code_widths = (dimensions_per_block,) if dimensions_per_block else CODE_WIDTHS
-    trials: list[Trial] = []
-    chosen: Trial | None = None
-    best: ScannIndex | None = None
-    worst_scores: Floats | None = None
-    for tree in _trees(base, size, leaf_factors, code_widths):
-        index = ScannIndex(embeddings, tree)
-        if worst_scores is None:
-            worst_scores = exact_scores(index, queries, at)
-        for trial in cheapest_by_halving(
-            _settings(
-                tree,
-                _leaf_counts(tree.num_leaves, leaves_to_search),
-                [reorder] if reorder else _reorders(at, size),
-            ),
-            _Trier(index, queries, worst_scores),
-            lambda parameters: parameters.cost_bytes(size, dim),
-            target_recall,
-            math.inf if chosen is None else chosen.cost_bytes,
-        ):
-            trials.append(trial)
-            if trial.lower_bound >= target_recall:
-                best, chosen = index, trial
-    trials.sort(key=lambda trial: (trial.cost_bytes, trial.parameters))
-    if best is None or chosen is None:
-        raise UserError(_unmet(target_recall, at, len(queries), trials))
+    reorders = [reorder] if reorder else _reorders(at, size)
+    built = (
+        (
+            ScannIndex(embeddings, tree),
+            _settings(tree, _leaf_counts(tree.num_leaves, leaves_to_search), reorders),
+        )
+        for tree in _trees(base, size, leaf_factors, code_widths)
+    )
+    best, chosen, trials = _cheapest(built, queries, target_recall, at)
     best.search_with(chosen.parameters)
+    assert best.parameters is not None
     ladder = _ladder(
-        chosen.parameters, size, widens=leaves_to_search is None, deepens=reorder is None
+        best.parameters, size, widens=leaves_to_search is None, deepens=reorder is None
     )
     return best, Tuning(target_recall, at, len(queries), chosen, trials, ladder)
 
 
+def tune_ivf(
+    embeddings: Floats,
+    queries: Floats,
+    *,
+    target_recall: float,
+    at: int = DEFAULT_AT,
+) -> tuple[IvfIndex, Tuning]:
+    """Builds the inverted lists, and searches as few leaves as reach a recall on some queries.
+
+    Args:
+        embeddings: `[num_candidates, embedding_dim]`.
+        queries: `[num_queries, embedding_dim]` held-out query embeddings.
+        target_recall: See `tune`.
+        at: See `tune`.
+
+    Returns:
+        The index, and how it was found.
+
+    Raises:
+        ValueError: If the target is out of range.
+        UserError: If it is not reached.
+    """
+    _check_target(target_recall)
+    at = min(at, len(embeddings))
+    index = IvfIndex(embeddings, IvfParameters.for_corpus(len(embeddings), at=at))
+
+    def searching(leaves: int) -> IvfParameters:
+        return dataclasses.replace(index.parameters, leaves_to_search=leaves)
+
+    row = [searching(leaves) for leaves in _leaf_counts(index.num_leaves, None)]
+    best, chosen, trials = _cheapest([(index, [row])], queries, target_recall, at)
+    best.search_with(chosen.parameters)
+    first = best.parameters.leaves_to_search
+    rungs = (min(math.ceil(first * LEAF_STEP**r), index.num_leaves) for r in range(NUM_RUNGS))
+    ladder = [searching(leaves) for leaves in dict.fromkeys(rungs)]
+    return best, Tuning(target_recall, at, len(queries), chosen, trials, ladder)
+
+
+def _check_target(target_recall: float) -> None:
+    if not 0.0 < target_recall < 1.0:
+        raise ValueError(f"`target_recall` must be between 0 and 1, got {target_recall}.")
+
+
+def _cheapest(
+    built: Iterable[tuple[TunedIndex, Iterable[Sequence[Parameters]]]],
+    queries: Floats,
+    target_recall: float,
+    at: int,
+) -> tuple[TunedIndex, Trial, list[Trial]]:
+    """The index and the setting that reach a recall at the lowest cost, and all trials by cost.
+
+    Args:
+        built: Indexes of one corpus, each with its settings; see `cheapest_by_halving`.
+        queries: See `tune`.
+        target_recall: See `tune`.
+        at: See `tune`.
+
+    Raises:
+        UserError: If no setting reaches the target.
+    """
+    trials: list[Trial] = []
+    chosen: tuple[TunedIndex, Trial] | None = None
+    worst_scores: Floats | None = None
+    for index, settings in built:
+        if worst_scores is None:
+            worst_scores = exact_scores(index, queries, at)
+        for trial in cheapest_by_halving(
+            settings,
+            _Trier(index, queries, worst_scores, at),
+            functools.partial(_cost_bytes, index),
+            target_recall,
+            math.inf if chosen is None else chosen[1].cost_bytes,
+        ):
+            trials.append(trial)
+            if trial.lower_bound >= target_recall:
+                chosen = index, trial
+    trials.sort(key=lambda trial: (trial.cost_bytes, trial.parameters))
+    if chosen is None:
+        raise UserError(_unmet(target_recall, at, len(queries), trials))
+    return chosen[0], chosen[1], trials
+
+
+def _cost_bytes(index: ScannIndex | IvfIndex, parameters: Parameters) -> int:
+    return parameters.cost_bytes(index.num_candidates, index.embedding_dim)
+
+
 def cheapest_by_halving(
-    settings: Iterable[Sequence[IndexParameters]],
-    measure: Callable[[IndexParameters], Trial],
-    cost_bytes: Callable[[IndexParameters], int],
+    settings: Iterable[Sequence[Parameters]],
+    measure: Callable[[Parameters], Trial],
+    cost_bytes: Callable[[Parameters], int],
     target_recall: float,
     limit: float = math.inf,
 ) -> Iterator[Trial]:
@@ -222,29 +298,36 @@ def cheapest_by_halving(
 
 
 class _Trier:
-    """Tries settings of one tree on the same queries."""
+    """Tries settings of one index on the same queries."""
 
-    def __init__(self, index: ScannIndex, queries: Floats, worst_scores: Floats) -> None:
+    def __init__(
+        self, index: ScannIndex | IvfIndex, queries: Floats, worst_scores: Floats, at: int
+    ) -> None:
         self._index, self._queries, self._worst_scores = index, queries, worst_scores
-        specs = [tf.TensorSpec([None, index.embedding_dim], tf.float32)]
-        specs += [tf.TensorSpec([], tf.int32)] * 3
-        self._search = tf.function(index.search_trial, specs)
+        self._at = at
+        self._search = trial_search(index)
 
-    def __call__(self, parameters: IndexParameters) -> Trial:
+    def __call__(self, parameters: Parameters) -> Trial:
         def search(queries: Floats) -> Floats:
-            _, scores = self._search(
-                queries, parameters.at, parameters.leaves_to_search, parameters.reorder
-            )
-            return np.asarray(scores.numpy(), np.float32)
+            return self._search(queries, self._at, *parameters.counts)
 
         found = found_share(search(self._queries), self._worst_scores)
         return Trial(
             parameters,
             float(found.mean()),
             recall_lower_bound(found),
-            parameters.cost_bytes(self._index.num_candidates, self._index.embedding_dim),
+            _cost_bytes(self._index, parameters),
             _latency_ms(search, self._queries),
         )
+
+
+def trial_search(index: ScannIndex | IvfIndex) -> Callable[..., Floats]:
+    """`search_trial` of an index as one graph: queries, k and counts -> scores."""
+    num_counts = 1 if index.parameters is None else len(index.parameters.counts)
+    specs = [tf.TensorSpec([None, index.embedding_dim], tf.float32)]
+    specs += [tf.TensorSpec([], tf.int32)] * (1 + num_counts)
+    graph = tf.function(index.search_trial, specs)
+    return lambda *values: np.asarray(graph(*values)[1].numpy(), np.float32)
 
 
 def _trees(
@@ -311,7 +394,8 @@ def _latency_ms(search: Callable[[Floats], Any], queries: Floats) -> float:
 def _unmet(target: float, at: int, num_queries: int, trials: list[Trial]) -> str:
     best = max(trials, key=lambda trial: trial.lower_bound)
     names = ("num_leaves", "dimensions_per_block", "leaves_to_search", "reorder")
-    setting = ", ".join(f"{name} {getattr(best.parameters, name)}" for name in names)
+    found = best.parameters.as_dict()
+    setting = ", ".join(f"{name} {found[name]}" for name in names if name in found)
     return (
         f"recall {target} at {at} cannot be met: the best that was reached is {best.recall:.4f}, "
         f"at least {best.lower_bound:.4f} with {CONFIDENCE:.0%} confidence on {num_queries} "

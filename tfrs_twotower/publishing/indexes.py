@@ -1,4 +1,4 @@
-"""Candidates and their embeddings -> `retrieval`, `retrieval_exact` and `candidates` of a version.
+"""Candidates and their embeddings -> the retrieval models and `candidates` of a version.
 
 What an export and a refresh have in common.
 """
@@ -14,13 +14,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tfrs_twotower.index.base import CandidateIndex
+from tfrs_twotower.index.ivf import IvfIndex
 from tfrs_twotower.index.memory import check_build
-from tfrs_twotower.index.parameters import IndexParameters, has_tree
+from tfrs_twotower.index.parameters import IndexParameters, IvfParameters, has_tree
 from tfrs_twotower.index.promised_recall import promise_recall, split_queries
 from tfrs_twotower.index.recall import measure_recall
 from tfrs_twotower.index.scann import ScannIndex
 from tfrs_twotower.index.scoring_layer import exact_index
-from tfrs_twotower.index.tuning import tune
+from tfrs_twotower.index.tuning import tune, tune_ivf
 from tfrs_twotower.models.scorers import DOT_PRODUCT, Scorer
 from tfrs_twotower.publishing.models_folder import HELD_OUT_QUERIES, PART, QUERY_EMBEDDING
 from tfrs_twotower.publishing.saved_model_writer import save
@@ -28,7 +29,14 @@ from tfrs_twotower.retrieval.attributes import CandidateAttributes
 from tfrs_twotower.retrieval.retriever import QueryTower, Retriever
 from tfrs_twotower.schema import Config
 from tfrs_twotower.schema.index import Index as IndexConfig
-from tfrs_twotower.schema.models_layout import CANDIDATES, EXTRA_ASSETS, RETRIEVAL, RETRIEVAL_EXACT
+from tfrs_twotower.schema.models_layout import (
+    CANDIDATES,
+    EXTRA_ASSETS,
+    RETRIEVAL,
+    RETRIEVAL_EXACT,
+    RETRIEVAL_STOCK,
+    preferred_model,
+)
 from tfrs_twotower.schema.prepared import CANDIDATE_ID
 
 Floats = npt.NDArray[np.float32]
@@ -72,7 +80,7 @@ def write_indexes(
     config: Config,
     facts: Mapping[str, Any],
 ) -> dict[str, dict[str, Any]]:
-    """Writes the three folders of a version that depend on the corpus.
+    """Writes the folders of a version that depend on the corpus.
 
     Args:
         staging: Where.
@@ -83,7 +91,8 @@ def write_indexes(
         facts: For the manifests; see `saved_model_writer.save`.
 
     Returns:
-        Manifests by model; without `retrieval` where the config wants none.
+        Manifests by model; without `retrieval` where the config wants none, and without
+        `retrieval_stock` where it wants none or the corpus is searched by brute force.
 
     Raises:
         UserError: If there is too little memory, or the target recall cannot be met.
@@ -107,10 +116,16 @@ def write_indexes(
     manifests = {
         RETRIEVAL_EXACT: write(RETRIEVAL_EXACT, exact_index(embeddings, query_side.scorer), {})
     }
+    is_searchable = query_side.scorer is DOT_PRODUCT and has_tree(config.index, len(embeddings))
+    if config.export.retrieval_stock and is_searchable:
+        manifests[RETRIEVAL_STOCK] = write(
+            RETRIEVAL_STOCK, *ivf_index(embeddings, held_out, config.index)
+        )
     if config.export.retrieval:
         manifests[RETRIEVAL] = write(RETRIEVAL, *scann_index(embeddings, held_out, config.index))
+    if (preferred := preferred_model(manifests)) != RETRIEVAL_EXACT:
         queries = pa.table({QUERY_EMBEDDING: vectors(held_out)})
-        pq.write_table(queries, staging / RETRIEVAL / EXTRA_ASSETS / HELD_OUT_QUERIES)
+        pq.write_table(queries, staging / preferred / EXTRA_ASSETS / HELD_OUT_QUERIES)
     (staging / CANDIDATES).mkdir()
     stored = candidates.add_column(1, EMBEDDING, vectors(embeddings))
     pq.write_table(stored, staging / CANDIDATES / PART)
@@ -151,6 +166,32 @@ def scann_index(
         leaves_to_search=config.leaves_to_search,
         reorder=config.reorder,
         anisotropic_threshold=config.anisotropic_threshold,
+    )
+    recall = promise_recall(index, tuning, other_queries)
+    return index, {"recall": recall.as_dict(), "tuning": tuning.as_dict()}
+
+
+def ivf_index(
+    embeddings: Floats, held_out: Floats, config: IndexConfig
+) -> tuple[IvfIndex, dict[str, Any]]:
+    """Inverted lists with the target recall of a config; as `scann_index` otherwise.
+
+    Args:
+        embeddings: See `scann_index`.
+        held_out: See `scann_index`.
+        config: The target recall, and the k that it is for.
+
+    Raises:
+        UserError: If the target recall cannot be met, or not be confirmed.
+    """
+    if config.target_recall is None:
+        index = IvfIndex(embeddings, IvfParameters.for_corpus(len(embeddings), at=config.at))
+        if not len(held_out):
+            return index, {}
+        return index, {"recall": measure_recall(index, held_out, config.at).as_dict()}
+    tuning_queries, other_queries = split_queries(held_out, config.target_recall)
+    index, tuning = tune_ivf(
+        embeddings, tuning_queries, target_recall=config.target_recall, at=config.at
     )
     recall = promise_recall(index, tuning, other_queries)
     return index, {"recall": recall.as_dict(), "tuning": tuning.as_dict()}

@@ -1,16 +1,18 @@
 """The models folder: which models and versions are there, and the tables beside them.
 
     retrieval/<v>/         query features -> top-k, ScaNN inside
+    retrieval_stock/<v>/   the same contract by inverted lists, stock TensorFlow ops only
     retrieval_exact/<v>/   the same contract by matrix product
     query_tower/<v>/       query features -> query embedding
     candidate_tower/<v>/   candidate features -> candidate embedding
     candidates/<v>/        Parquet: candidate_id, embedding, title and attributes
     queries/<v>/           Parquet: features and known positives of each query as of now
     models.config          for a server with ScaNN's operations
-    models.stock.config    without `retrieval`, for stock images
+    models.stock.config    for stock images: `retrieval_stock` where there is one
 
 A version has one number in all of them. `retrieval` appears last: where it has a version, the
-others have it too. A version whose config wants none of it is answered by `retrieval_exact`.
+others have it too. A version whose config wants none of it is answered by `retrieval_stock`, which
+corpora that are searched by brute force do without, else by `retrieval_exact`.
 """
 
 import fcntl
@@ -40,15 +42,17 @@ from tfrs_twotower.schema.models_layout import (
     RETRIEVAL,
     RETRIEVAL_EXACT,
     RETRIEVAL_MODELS,
+    RETRIEVAL_STOCK,
     TWOTOWER_CONFIG,
     newest_whole_version,
     preferred_model,
 )
 
-HELD_OUT_QUERIES = "held_out_queries.parquet"  # Of `retrieval`: what its recall is measured on.
+# Of the preferred model with an index: what its recall is measured on.
+HELD_OUT_QUERIES = "held_out_queries.parquet"
 QUERY_EMBEDDING = "query_embedding"
 
-MODELS = (QUERY_TOWER, CANDIDATE_TOWER, RETRIEVAL_EXACT, RETRIEVAL)
+MODELS = (QUERY_TOWER, CANDIDATE_TOWER, RETRIEVAL_EXACT, RETRIEVAL_STOCK, RETRIEVAL)
 PUBLISHED_IN_ORDER = (CANDIDATES, QUERIES, *MODELS)
 TITLE = "title"
 
@@ -113,7 +117,7 @@ def publish(models: Path, staging: Path) -> int:
     """
     version = next_version(models)
     for name in PUBLISHED_IN_ORDER:
-        if (staging / name).exists():  # A config may want no `retrieval`.
+        if (staging / name).exists():  # A config may want no `retrieval`, a corpus no tree.
             (models / name).mkdir(exist_ok=True)
             (staging / name).rename(models / name / str(version))
     return version
@@ -137,9 +141,11 @@ def read_config(models: Path, version: int) -> Config:
 
 
 def folders_of(models: Path, version: int) -> tuple[str, ...]:
-    """The folders that a version must have; a config may want no `retrieval`."""
-    has_retrieval = _wants_retrieval(models, version)
-    return tuple(name for name in PUBLISHED_IN_ORDER if has_retrieval or name != RETRIEVAL)
+    """The folders that a version must have, and those that it may have where it has them."""
+    absent = set() if _wants_retrieval(models, version) else {RETRIEVAL}
+    if version not in versions(models / RETRIEVAL_STOCK):
+        absent.add(RETRIEVAL_STOCK)
+    return tuple(name for name in PUBLISHED_IN_ORDER if name not in absent)
 
 
 def models_of(models: Path, version: int) -> tuple[str, ...]:

@@ -49,7 +49,7 @@ from tfrs_twotower.schema.models_layout import (
     CANDIDATES,
     QUERIES,
     QUERY_TOWER,
-    RETRIEVAL,
+    RETRIEVAL_EXACT,
 )
 from tfrs_twotower.schema.prepared import CANDIDATE_ID
 from tfrs_twotower.schema.results import Tabular
@@ -138,8 +138,8 @@ def refresh(
     asked = asked_model(models, base)
     manifest = read_model_manifest(models, asked, base)
     facts = {name: manifest[name] for name in KEPT_FACTS if name in manifest}
-    held_out = np.zeros([0, 0], np.float32)  # Recall is measured of `retrieval` alone.
-    if asked == RETRIEVAL:
+    held_out = np.zeros([0, 0], np.float32)  # An exact answer has no recall to measure.
+    if asked != RETRIEVAL_EXACT:
         queries = pq.read_table(extra_asset(models, asked, base, HELD_OUT_QUERIES))
         held_out = matrix(queries, QUERY_EMBEDDING)
     with staging_folder(models) as staging:

@@ -2,8 +2,10 @@
 
 Without labels a server serves the newest version. With them it serves those that have one, and
 the newest of them is what a request without a label gets. `retrieval` is left out where none of
-these versions has it: an older one must not go on answering. Labels are those that TF Serving
-understands: `stable` for everybody, `canary` for the share of the traffic that tries a version.
+these versions has it: an older one must not go on answering. A stock server loads
+`retrieval_stock`, and `retrieval_exact` only where a version that it serves lacks that. Labels are
+those that TF Serving understands: `stable` for everybody, `canary` for the share of the traffic
+that tries a version.
 """
 
 from collections.abc import Collection, Mapping
@@ -15,7 +17,7 @@ from tensorflow_serving.config import model_server_config_pb2
 
 from tfrs_twotower.publishing.models_folder import CONFIG_FILE, MODELS, STOCK_CONFIG_FILE, versions
 from tfrs_twotower.schema import UserError
-from tfrs_twotower.schema.models_layout import RETRIEVAL, RETRIEVAL_EXACT
+from tfrs_twotower.schema.models_layout import RETRIEVAL, RETRIEVAL_EXACT, RETRIEVAL_STOCK
 
 PLATFORM = "tensorflow"
 STABLE, CANARY = "stable", "canary"
@@ -64,10 +66,12 @@ def write(
         kept: Versions to serve beside those that have a label.
     """
     base_path = base_path or _written_base_path(models) or str(models.resolve())
-    stock = {name: labels for name in MODELS if name != RETRIEVAL}
-    of_retrieval = _labels_of_retrieval(models, labels)
-    served = stock if of_retrieval is None else {**stock, RETRIEVAL: of_retrieval}
-    beside_labels = {name: sorted({*kept} & {*versions(models / name)}) for name in served}
+    everywhere = {name: labels for name in MODELS if name not in (RETRIEVAL, RETRIEVAL_STOCK)}
+    served = _with(models, RETRIEVAL, everywhere, labels)
+    stock = _with(models, RETRIEVAL_STOCK, everywhere, labels)
+    if stock.get(RETRIEVAL_STOCK) == labels and {*kept} <= {*versions(models / RETRIEVAL_STOCK)}:
+        del stock[RETRIEVAL_EXACT]
+    beside_labels = {name: sorted({*kept} & {*versions(models / name)}) for name in MODELS}
     for file_name, rendered in ((STOCK_CONFIG_FILE, stock), (CONFIG_FILE, served)):
         beside = models / f"{file_name}.tmp"
         beside.write_text(render(base_path, rendered, beside_labels), encoding="utf-8")
@@ -107,13 +111,21 @@ def labels_by_model(models: Path) -> dict[str, dict[str, int]]:
     return {config.name: dict(config.version_labels) for config in _read(models)}
 
 
-def _labels_of_retrieval(models: Path, labels: Mapping[str, int]) -> dict[str, int] | None:
-    """The labels of the versions that have it; None where it is not to be served."""
-    answered_exactly = versions(models / RETRIEVAL_EXACT)
-    without = set(answered_exactly) - set(versions(models / RETRIEVAL))
-    kept = {label: version for label, version in labels.items() if version not in without}
-    is_served = kept if labels else not without & set(answered_exactly[-1:])
-    return kept if is_served else None
+def _with(
+    models: Path, name: str, others: Mapping[str, Mapping[str, int]], labels: Mapping[str, int]
+) -> dict[str, Mapping[str, int]]:
+    """What is served, with a model that not every version has."""
+    of_model = _labels_of(models, name, labels)
+    return dict(others) if of_model is None else {**others, name: of_model}
+
+
+def _labels_of(models: Path, name: str, labels: Mapping[str, int]) -> dict[str, int] | None:
+    """The labels of the versions that have a model; None where it is not to be served."""
+    having = versions(models / name)
+    if labels:
+        return {label: number for label, number in labels.items() if number in having} or None
+    newest = versions(models / RETRIEVAL_EXACT)[-1:]
+    return {} if newest and newest[0] in having else None
 
 
 def _written_base_path(models: Path) -> str | None:

@@ -26,11 +26,9 @@ from tfrs_twotower.schema.features import (
 from tfrs_twotower.schema.models_layout import (
     CANDIDATE_TOWER,
     QUERY_TOWER,
-    RETRIEVAL,
-    RETRIEVAL_EXACT,
+    RETRIEVAL_MODELS,
 )
 
-ASKED = (RETRIEVAL, RETRIEVAL_EXACT)
 INTERNAL = "__saved_model_"  # Begins the names of signatures that TensorFlow adds.
 
 KINDS = {
@@ -75,8 +73,8 @@ SCORES = {
 
 # With `client = RetrievalClient(target, model=model)`, by model and signature.
 PYTHON = {
-    **{(model, "recommend"): "client.recommend({query}, k=10)" for model in ASKED},
-    **{(model, "score"): 'client.score({query}, ["42"])' for model in ASKED},
+    **{(model, "recommend"): "client.recommend({query}, k=10)" for model in RETRIEVAL_MODELS},
+    **{(model, "score"): 'client.score({query}, ["42"])' for model in RETRIEVAL_MODELS},
     (QUERY_TOWER, "serving_default"): "client.embed({query})",
 }
 EXAMPLE_SECONDS = 1_700_000_000

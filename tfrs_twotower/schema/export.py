@@ -15,6 +15,11 @@ class Export(Strict):
     retrieval: bool = Field(
         True, description="Whether to make `retrieval`, by ScaNN, beside `retrieval_exact`."
     )
+    retrieval_stock: bool = Field(
+        True,
+        description="Whether to make `retrieval_stock`, by inverted lists of stock TensorFlow ops, "
+        "for a corpus that is not searched by brute force (`index.brute_force_below`).",
+    )
     attributes: list[str] = Field(
         default_factory=list, description="Columns of the candidates file shown with candidates."
     )

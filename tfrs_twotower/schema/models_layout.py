@@ -1,13 +1,15 @@
 """The models folder: the names of what `twotower export` writes, and which of it to use.
 
-`retrieval` and `retrieval_exact` answer the same requests. Where a version has both, `retrieval` is
-preferred; a config may do without it (`export.retrieval: false`, as every scoring layer must), and
-then `retrieval_exact` is the one.
+`retrieval`, `retrieval_stock` and `retrieval_exact` answer the same requests. Of those that a
+version has, the first in this order is preferred. A config may do without `retrieval`
+(`export.retrieval: false`, as every scoring layer must); `retrieval_stock` is made of a corpus that
+is not searched by brute force.
 """
 
 from collections.abc import Callable, Collection, Mapping
 
-RETRIEVAL, RETRIEVAL_EXACT = "retrieval", "retrieval_exact"
+RETRIEVAL, RETRIEVAL_STOCK = "retrieval", "retrieval_stock"
+RETRIEVAL_EXACT = "retrieval_exact"
 QUERY_TOWER, CANDIDATE_TOWER = "query_tower", "candidate_tower"
 CANDIDATES, QUERIES = "candidates", "queries"
 
@@ -19,7 +21,7 @@ QUERY_KEY = b"query_key"  # In the metadata of `queries`: its column of ids.
 # those of before it was written.
 EXCLUDE_IDS = "exclude_ids"
 
-RETRIEVAL_MODELS = (RETRIEVAL, RETRIEVAL_EXACT)  # The preferred one first.
+RETRIEVAL_MODELS = (RETRIEVAL, RETRIEVAL_STOCK, RETRIEVAL_EXACT)  # The preferred one first.
 
 
 def preferred_model(names: Collection[str]) -> str:
@@ -39,7 +41,7 @@ def newest_whole_version(
     `retrieval` is published last: a version without it is whole where its config wants none.
 
     Args:
-        found: The versions of `retrieval` and `retrieval_exact`, by model.
+        found: The versions of the retrieval models, by model.
         wants_retrieval: Whether the config of a version wants `retrieval`.
     """
     with_retrieval, others = set(found[RETRIEVAL]), set(found[RETRIEVAL_EXACT])

@@ -7,7 +7,14 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfrs_twotower.index import CandidateIndex, ExactIndex, IndexParameters, ScannIndex
+from tfrs_twotower.index import (
+    CandidateIndex,
+    ExactIndex,
+    IndexParameters,
+    IvfIndex,
+    IvfParameters,
+    ScannIndex,
+)
 from tfrs_twotower.index import base as index_module
 
 NARROW_TREE = IndexParameters(num_leaves=20, leaves_to_search=1, reorder=1)
@@ -18,12 +25,17 @@ def scann_tree(embeddings: np.ndarray) -> ScannIndex:
     return ScannIndex(embeddings, IndexParameters.for_corpus(size) if size >= 256 else None)
 
 
+def ivf(embeddings: np.ndarray) -> IvfIndex:
+    return IvfIndex(embeddings, IvfParameters.for_corpus(len(embeddings)))
+
+
 BACKENDS = [
     pytest.param(ExactIndex, id="exact"),
     pytest.param(ScannIndex, id="scann-brute-force"),
     pytest.param(scann_tree, id="scann-tree"),
+    pytest.param(ivf, id="ivf"),
 ]
-EXACT_AND_TREE = BACKENDS[::2]
+NO_BRUTE_FORCE = [BACKENDS[0], *BACKENDS[2:]]
 
 
 def random_embeddings(num_rows: int, dimension: int = 8, seed: int = 0) -> np.ndarray:
@@ -158,7 +170,7 @@ def test_a_pair_has_the_same_score_to_the_last_bit_in_every_index(backend):
     np.testing.assert_array_equal(scores, exact)
 
 
-@pytest.mark.parametrize("backend", EXACT_AND_TREE)
+@pytest.mark.parametrize("backend", NO_BRUTE_FORCE)
 def test_an_answer_does_not_depend_on_the_other_queries_of_the_batch(backend):
     find = compiled(backend(random_embeddings(400)))
     queries = random_embeddings(9, seed=1)
@@ -172,7 +184,7 @@ def test_an_answer_does_not_depend_on_the_other_queries_of_the_batch(backend):
         )
 
 
-@pytest.mark.parametrize("backend", EXACT_AND_TREE)
+@pytest.mark.parametrize("backend", NO_BRUTE_FORCE)
 @pytest.mark.parametrize("elements", [1, 2000])
 def test_searching_in_chunks_changes_nothing(backend, elements, monkeypatch):
     index = backend(random_embeddings(400))
@@ -212,7 +224,7 @@ def test_building_twice_gives_the_same_index():
         np.testing.assert_array_equal(one.numpy(), other.numpy())
 
 
-@pytest.mark.parametrize("backend", EXACT_AND_TREE)
+@pytest.mark.parametrize("backend", NO_BRUTE_FORCE)
 def test_no_search_puts_the_embeddings_into_the_mode_that_copies_them_when_read(backend):
     index = backend(random_embeddings(300))
 

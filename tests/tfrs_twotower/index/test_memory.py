@@ -16,7 +16,7 @@ def test_a_tree_takes_its_codes_as_well():
     tree = Index(brute_force_below=0)
 
     # Four copies, and twice a byte for each of four blocks.
-    assert memory.build_bytes(1000, 8, tree) == 128_000 + 8_000
+    assert memory.build_bytes(1000, 8, tree) == 224_000 + 8_000
 
 
 def test_what_does_not_fit_is_refused_before_it_is_built(monkeypatch):

@@ -92,11 +92,52 @@ def test_without_a_target_nothing_is_tuned_and_every_query_measures(written):
     assert index.parameters == IndexParameters.for_corpus(SIZE, at=10)
 
 
+def test_the_inverted_lists_have_a_promise_of_their_own_and_need_no_ops_of_others(written):
+    manifest = written[1]["retrieval_stock"]
+
+    assert manifest["index"]["kind"] == "ivf"
+    assert manifest["custom_ops"] == []
+    assert manifest["recall"]["at_least"] == 0.9
+    chosen = manifest["tuning"]["chosen"]
+    assert manifest["index"]["leaves_to_search"] >= chosen["leaves_to_search"]
+
+
 @pytest.mark.slow
-def test_both_models_are_asked_with_the_rules_of_the_config(written):
+@pytest.mark.parametrize(
+    ("settings", "brute_force_below"), [(["export.retrieval_stock=false"], 0), ([], SIZE + 1)]
+)
+def test_no_inverted_lists_where_they_are_not_wanted_or_not_worth_it(
+    tmp_path, settings, brute_force_below
+):
+    settings = [
+        *settings,
+        "export.retrieval=false",
+        f"index={{brute_force_below: {brute_force_below}}}",
+    ]
+    config = parse_config(CONFIG, "here", settings)
+
+    manifests = write_indexes(tmp_path, QuerySide(Taste()), CORPUS, QUERIES, config, {})
+
+    assert manifests.keys() == {"retrieval_exact"}
+
+
+@pytest.mark.slow
+def test_without_scann_the_inverted_lists_keep_the_queries_that_measure_recall(tmp_path):
+    settings = ["export.retrieval=false", "index={brute_force_below: 0, at: 10}"]
+    config = parse_config(CONFIG, "here", settings)
+
+    manifests = write_indexes(tmp_path, QuerySide(Taste()), CORPUS, QUERIES, config, {})
+
+    assert manifests["retrieval_stock"]["recall"]["num_queries"] == len(QUERIES)
+    kept = pq.read_table(tmp_path / "retrieval_stock/assets.extra/held_out_queries.parquet")
+    np.testing.assert_array_equal(matrix(kept, "query_embedding"), QUERIES)
+
+
+@pytest.mark.slow
+def test_all_models_are_asked_with_the_rules_of_the_config(written):
     folder, _ = written
 
-    for name in ("retrieval", "retrieval_exact"):
+    for name in ("retrieval", "retrieval_stock", "retrieval_exact"):
         recommend = LoadedSignature(folder / name, "recommend")
         neutral = {
             key: tf.constant([[""]]) if spec.dtype == tf.string else tf.constant([0], spec.dtype)

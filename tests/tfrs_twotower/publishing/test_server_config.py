@@ -13,7 +13,15 @@ def read(models: Path, name: str = "models.config"):
     return {model.name: model for model in read_models_config(models / name)}
 
 
+def versions_of(models: Path, **numbers: list[int]) -> None:
+    for name, found in numbers.items():
+        for number in found:
+            (models / name / str(number)).mkdir(parents=True)
+
+
 def test_without_labels_the_newest_version_is_served(tmp_path):
+    versions_of(tmp_path, retrieval=[1], retrieval_exact=[1])
+
     server_config.write(tmp_path, {})
 
     found = read(tmp_path)
@@ -23,6 +31,8 @@ def test_without_labels_the_newest_version_is_served(tmp_path):
 
 
 def test_labelled_versions_are_served_and_no_others(tmp_path):
+    versions_of(tmp_path, retrieval=[3, 4, 5], retrieval_exact=[3, 4, 5])
+
     server_config.write(tmp_path, {"stable": 3, "canary": 5})
 
     for model in read(tmp_path).values():
@@ -32,15 +42,35 @@ def test_labelled_versions_are_served_and_no_others(tmp_path):
 
 
 def test_the_stock_config_leaves_out_what_stock_images_cannot_serve(tmp_path):
+    versions_of(tmp_path, retrieval=[1], retrieval_exact=[1])
+
     server_config.write(tmp_path, {})
 
     assert "retrieval" not in read(tmp_path, "models.stock.config")
 
 
-def versions_of(models: Path, **numbers: list[int]) -> None:
-    for name, found in numbers.items():
-        for number in found:
-            (models / name / str(number)).mkdir(parents=True)
+def test_a_stock_server_searches_the_inverted_lists_where_all_that_it_serves_has_them(tmp_path):
+    versions_of(tmp_path, retrieval=[1, 2], retrieval_exact=[1, 2], retrieval_stock=[2])
+    towers = {"query_tower", "candidate_tower"}
+
+    server_config.write(tmp_path, {})
+    assert set(read(tmp_path, "models.stock.config")) == {*towers, "retrieval_stock"}
+    # A server with ScaNN's ops has no use for them.
+    assert set(read(tmp_path)) == {*towers, "retrieval", "retrieval_exact"}
+
+    server_config.write(tmp_path, {"stable": 1, "canary": 2})
+    found = read(tmp_path, "models.stock.config")
+    assert found["retrieval_stock"].labels == {"canary": 2}
+    assert found["retrieval_exact"].labels == {"stable": 1, "canary": 2}
+
+
+def test_a_stock_server_does_without_lists_that_only_an_older_version_has(tmp_path):
+    versions_of(tmp_path, retrieval_exact=[1, 2], retrieval_stock=[1])
+
+    server_config.write(tmp_path, {})
+
+    found = read(tmp_path, "models.stock.config")
+    assert set(found) == {"query_tower", "candidate_tower", "retrieval_exact"}
 
 
 def test_an_older_retrieval_is_not_served_beside_a_newer_version_without_it(tmp_path):
@@ -80,6 +110,7 @@ def test_retrieval_is_not_served_where_no_labelled_version_has_it(tmp_path):
 
 
 def test_the_place_where_the_server_sees_the_folder_stays(tmp_path):
+    versions_of(tmp_path, retrieval=[1], retrieval_exact=[1])
     server_config.write(tmp_path, {}, "/models/")
     server_config.write(tmp_path, {"stable": 1})
 
@@ -87,6 +118,7 @@ def test_the_place_where_the_server_sees_the_folder_stays(tmp_path):
 
 
 def test_names_with_quotes_survive(tmp_path):
+    versions_of(tmp_path, retrieval=[1], retrieval_exact=[1])
     server_config.write(tmp_path, {}, '/a "b" \\c')
 
     assert read(tmp_path)["retrieval"].base_path == Path('/a "b" \\c/retrieval')

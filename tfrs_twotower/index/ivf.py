@@ -1,0 +1,145 @@
+"""Approximate search with stock TensorFlow ops: inverted lists of whole embeddings."""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+
+from tfrs_twotower.index.base import CandidateIndex
+from tfrs_twotower.index.control_flow import in_chunks
+from tfrs_twotower.index.leaves import partition
+from tfrs_twotower.index.parameters import IvfParameters, Parameters
+
+# Elements of the leaves that are copied for some queries at a time: 8 MB of float32, so that what
+# has been copied is still in the processor's cache when it is multiplied.
+CACHE_ELEMENTS = 2_000_000
+# How many times more candidates than asked for lie in the leaves of a wider search.
+OVERSAMPLING = 2
+NO_ROW = -1
+
+
+class IvfIndex(CandidateIndex):
+    """Inverted lists (IVF): a query is scored with the candidates of the nearest leaves only.
+
+    Sivic & Zisserman 2003, "Video Google"; without codes, as faiss' `IndexIVFFlat`. All ops are
+    stock TensorFlow's, so every server can load it. A leaf is a block of one size, read in one
+    piece: its empty slots are the price, and a second copy of the embeddings.
+    """
+
+    def __init__(self, embeddings: npt.NDArray[np.float32], parameters: IvfParameters) -> None:
+        """Builds the index; the same arguments give the same index.
+
+        Args:
+            embeddings: See `CandidateIndex`; of length 1, if leaves are to hold what has the
+                largest dot products.
+            parameters: Of the leaves.
+
+        Raises:
+            ValueError: See `CandidateIndex`.
+        """
+        super().__init__(embeddings)
+        self._parameters = parameters
+        leaves = partition(embeddings, parameters.num_leaves, parameters.leaf_size)
+        rows = np.full([len(leaves), parameters.leaf_size], NO_ROW, np.int32)
+        vectors = np.zeros([*rows.shape, self.embedding_dim], np.float32)
+        centres = np.empty([len(leaves), self.embedding_dim], np.float32)
+        for leaf, members in enumerate(leaves):
+            rows[leaf, : len(members)] = members
+            vectors[leaf, : len(members)] = embeddings[members]
+            centre = embeddings[members].mean(axis=0)
+            centres[leaf] = centre / max(float(np.linalg.norm(centre)), 1e-12)
+        self._rows, self._vectors, self._centres = (
+            tf.Variable(value, trainable=False, name=f"leaf_{name}")
+            for name, value in {"rows": rows, "vectors": vectors, "centres": centres}.items()
+        )
+
+    @property
+    def parameters(self) -> IvfParameters:
+        """How the leaves are built and searched."""
+        return self._parameters
+
+    @property
+    def num_leaves(self) -> int:
+        """How many leaves there are, after halving."""
+        return int(self._rows.shape[0])
+
+    @property
+    def description(self) -> dict[str, Any]:
+        """See `CandidateIndex`."""
+        return {"kind": "ivf", **self._parameters.as_dict()}
+
+    @property
+    def searcher_bytes(self) -> int:
+        """The leaves that are copied at a time, of some runs at once."""
+        return 4 * 4 * CACHE_ELEMENTS
+
+    def search_with(self, parameters: Parameters) -> None:
+        """Changes how the leaves are searched from now on; functions traced before keep theirs.
+
+        Args:
+            parameters: Only `leaves_to_search` and `at` may differ from those of now.
+
+        Raises:
+            ValueError: If they describe other leaves.
+        """
+        now = self._parameters
+        if not isinstance(parameters, IvfParameters) or parameters != dataclasses.replace(
+            now, leaves_to_search=parameters.leaves_to_search, at=parameters.at
+        ):
+            raise ValueError(f"the index was built with {now}, which {parameters} cannot search.")
+        self._parameters = parameters
+
+    def search_trial(
+        self, queries: tf.Tensor, k: tf.Tensor, leaves_to_search: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """`search` with a number of leaves that is known only when it runs, to try several.
+
+        Args:
+            queries: See `search`.
+            k: See `search`.
+            leaves_to_search: int32 scalar; see `IvfParameters`.
+        """
+        return self._search(
+            queries, k, lambda some, k: self._find_in_leaves(some, k, leaves_to_search)
+        )
+
+    def _find(self, queries: tf.Tensor, k: tf.Tensor) -> tf.Tensor:
+        parameters = self._parameters
+        # What suits k = `at` suits a smaller one, and grows with a larger one.
+        wider = -(-parameters.leaves_to_search * k // parameters.at)
+        filled = max(self.num_candidates // self.num_leaves, 1)
+        least = OVERSAMPLING * k // filled
+        leaves = tf.maximum(tf.maximum(wider, least), parameters.leaves_to_search)
+        return self._find_in_leaves(queries, k, leaves)
+
+    def _find_in_leaves(self, queries: tf.Tensor, k: tf.Tensor, leaves: tf.Tensor) -> tf.Tensor:
+        leaves = tf.minimum(leaves, self.num_leaves)
+        num_slots = leaves * self._parameters.leaf_size
+
+        def best(some: tf.Tensor) -> tf.Tensor:
+            scores = tf.matmul(some, self._centres, transpose_b=True)
+            nearest = tf.math.top_k(scores, leaves, sorted=False).indices
+            vectors = _of_leaves(self._vectors, nearest, [num_slots, self.embedding_dim])
+            rows = _of_leaves(self._rows, nearest, [num_slots])
+            scores = tf.matmul(some[:, tf.newaxis], vectors, transpose_b=True)[:, 0]
+            scores = tf.where(rows == NO_ROW, scores.dtype.min, scores)
+            slots = tf.math.top_k(scores, tf.minimum(k, num_slots), sorted=False).indices
+            found = tf.gather(rows, slots, batch_dims=1)
+            is_short = tf.reduce_any(found == NO_ROW, axis=1) | (num_slots < k)
+            return self._completed(some, k, found, is_short)
+
+        return in_chunks(
+            best,
+            (queries,),
+            CACHE_ELEMENTS // (num_slots * self.embedding_dim),
+            tf.TensorSpec([None, None], tf.int32),
+        )
+
+
+def _of_leaves(variable: tf.Variable, leaves: tf.Tensor, shape: list[Any]) -> tf.Tensor:
+    """`[batch, *shape]`: the blocks of `[batch, n]` leaves, one after the other."""
+    # See `CandidateIndex._score` for why it is not gathered from the variable itself.
+    blocks = tf.gather(tf.convert_to_tensor(variable), leaves)
+    return tf.reshape(blocks, [tf.shape(leaves)[0], *shape])
