@@ -33,7 +33,7 @@ from _load import Load, put_load
 from tensorflow_serving.apis import get_model_status_pb2, model_service_pb2_grpc, predict_pb2
 
 from serving.loading import load
-from serving.tensors import to_proto
+from serving.tensors import write
 from tfrs_twotower.index import ScannIndex, tune
 
 SIZE, QUICK_SIZE, TARGET_RECALL = 1_000_000, 100_000, 0.95
@@ -159,8 +159,8 @@ def requests(queries: Floats) -> list[bytes]:
         request = predict_pb2.PredictRequest()
         request.model_spec.name = MODEL
         request.model_spec.signature_name = SIGNATURE
-        request.inputs[FEATURE].CopyFrom(to_proto(query[np.newaxis]))
-        request.inputs["k"].CopyFrom(to_proto(np.array([K], np.int32)))
+        write(query[np.newaxis], request.inputs[FEATURE])
+        write(np.array([K], np.int32), request.inputs["k"])
         made.append(request.SerializeToString())
     return made
 

@@ -7,11 +7,10 @@ from typing import Any, Self, TypeVar
 
 import grpc
 import numpy as np
-from tensorflow_serving.apis import prediction_service_pb2_grpc
 
 from serving.errors import DeadlineError, ServingError, UnavailableError, from_status
 from serving.queries import Query
-from serving.questions import Call, Question, Questions, Recommendations
+from serving.questions import METHODS, Call, Question, Questions, Recommendations
 from serving.tensors import Array, TensorSpec
 from tfrs_twotower.schema import UsageError
 from tfrs_twotower.schema.requests import refusal
@@ -77,7 +76,14 @@ class _Connection:
             ("grpc.enable_http_proxy", int(target.rpartition(":")[0] not in _LOOPBACK)),
         ]
         self._channel = self._open(target, credentials, options)
-        self._stub = prediction_service_pb2_grpc.PredictionServiceStub(self._channel)
+        self._methods = {
+            method: self._channel.unary_unary(
+                method.path,
+                request_serializer=lambda request: request.SerializeToString(),
+                response_deserializer=method.response.FromString,
+            )
+            for method in METHODS
+        }
 
     def _open(self, target: str, credentials: grpc.ChannelCredentials | None, options: Any) -> Any:
         raise NotImplementedError
@@ -92,7 +98,7 @@ class _Connection:
         left_s = end_s - time.monotonic()
         if left_s <= 0:
             raise self._late(call)
-        method = getattr(self._stub, call.method)
+        method = self._methods[call.method]
         return method(call.request, timeout=left_s, metadata=self._metadata)
 
     def _late(self, call: Call) -> DeadlineError:

@@ -130,7 +130,7 @@ def _check_names(signature: Signature, given: Iterable[str]) -> None:
 
 def _check_tensor(signature: Signature, name: str, array: Array, limits: Limits) -> None:
     spec = signature.inputs[name]
-    if array.dtype != spec.dtype.as_numpy_dtype or not spec.fits(array.shape):
+    if array.dtype != spec.dtype or not spec.fits(array.shape):
         raise InvalidRequestError(
             f"Expects input {name} to be {spec} but {describe(array)} is provided"
         )

@@ -5,10 +5,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 
 from serving.errors import InvalidRequestError
-from serving.tensors import Array, Signature, TensorSpec, describe
+from serving.tensors import TEXT, Array, Signature, TensorSpec, describe, dtype_name
 
 # The input that makes the columns of the answer.
 COLUMNS = "candidate_ids"
@@ -106,11 +105,11 @@ def _column(name: str, spec: TensorSpec, values: Sequence[Any]) -> Array:
     shape = spec.shape or ()
     is_list = len(shape) == 2
     if is_list and any(_rank(value) != 1 for value in values if value is not None):
-        raise InvalidRequestError(f"{name} takes a list of {spec.dtype.name} values")
+        raise InvalidRequestError(f"{name} takes a list of {dtype_name(spec.dtype)} values")
     try:
         if is_list:
             fixed = shape[1]
-            start = [b""] if fixed < 0 and spec.dtype == tf.string and name != COLUMNS else []
+            start = [b""] if fixed < 0 and spec.dtype == TEXT and name != COLUMNS else []
             lists = [start + ([] if value is None else [*value]) for value in values]
             if fixed >= 0 and any(len(value) not in (0, fixed) for value in lists):
                 raise InvalidRequestError(f"{name} takes {fixed} values")
@@ -129,10 +128,10 @@ def _column(name: str, spec: TensorSpec, values: Sequence[Any]) -> Array:
     return array
 
 
-def _cell(name: str, dtype: tf.DType, value: Any) -> Any:
-    if dtype != tf.string:
+def _cell(name: str, dtype: np.dtype[Any], value: Any) -> Any:
+    if dtype != TEXT:
         if value is None:
-            return float("nan") if dtype.is_floating else 0
+            return float("nan") if dtype.kind == "f" else 0
         return value
     if isinstance(value, bytes):
         return value
@@ -145,13 +144,20 @@ def _cell(name: str, dtype: tf.DType, value: Any) -> Any:
     return value.encode()
 
 
-def _stack(name: str, dtype: tf.DType, cells: list[Any]) -> Array:
-    if dtype == tf.string:
+def _stack(name: str, dtype: np.dtype[Any], cells: list[Any]) -> Array:
+    if dtype == TEXT:
         return np.array(cells, object)
     array = np.asarray(cells)
-    legal = "biuf" if dtype.is_floating else "biu"
+    legal = "biuf" if dtype.kind == "f" else "biu"
     if array.dtype.kind not in legal:
-        raise InvalidRequestError(f"{name} takes {dtype.name} values, got {array.dtype}")
-    if dtype.is_integer and array.size and not dtype.min <= array.min() <= array.max() <= dtype.max:
-        raise InvalidRequestError(f"{name} takes {dtype.name} values, got one out of its range")
-    return array.astype(dtype.as_numpy_dtype)
+        raise InvalidRequestError(f"{name} takes {dtype_name(dtype)} values, got {array.dtype}")
+    if dtype.kind in "iu" and array.size and not _fits(array, dtype):
+        raise InvalidRequestError(
+            f"{name} takes {dtype_name(dtype)} values, got one out of its range"
+        )
+    return array.astype(dtype)
+
+
+def _fits(array: Array, dtype: np.dtype[Any]) -> bool:
+    limits = np.iinfo(dtype)
+    return bool(limits.min <= array.min() and array.max() <= limits.max)

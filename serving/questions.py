@@ -9,18 +9,28 @@ from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
-from tensorflow_serving.apis import get_model_metadata_pb2, model_pb2, predict_pb2
-
+from serving import wire
 from serving.errors import InvalidRequestError, ModelNotFoundError, SignatureNotFoundError
 from serving.queries import Query, as_rows, build_inputs, per_row
-from serving.tensors import Array, Signature, TensorSpec, to_array, to_proto
+from serving.tensors import Array, Signature, TensorSpec, to_array, write
 from tfrs_twotower.schema.models_layout import RETRIEVAL_MODELS
 from tfrs_twotower.schema.results import Tabular
 
 if TYPE_CHECKING:
     import pandas as pd
 
-PREDICT, GET_METADATA = "Predict", "GetModelMetadata"
+
+class Method(NamedTuple):
+    """A method of TF Serving's PredictionService."""
+
+    path: str
+    response: Any  # Class of the message.
+
+
+_SERVICE = "/tensorflow.serving.PredictionService"
+PREDICT = Method(f"{_SERVICE}/Predict", wire.PredictResponse)
+GET_METADATA = Method(f"{_SERVICE}/GetModelMetadata", wire.GetModelMetadataResponse)
+METHODS = (PREDICT, GET_METADATA)
 
 # What a model that keeps user and context apart takes in place of the user's features.
 _USER_EMBEDDING = "user_embedding"
@@ -31,7 +41,7 @@ T = TypeVar("T")
 class Call(NamedTuple):
     """A method of TF Serving's PredictionService, and what to call it with."""
 
-    method: str
+    method: Method
     request: Any
 
 
@@ -142,11 +152,11 @@ class Questions:
         self, model: str, key: str, rows: Sequence[Query], extra: Mapping[str, Any]
     ) -> Question[tuple[dict[str, Array], int]]:
         signature = yield from self._signature(model, key)
-        request = predict_pb2.PredictRequest(model_spec=self._spec(model))
+        request = wire.PredictRequest(model_spec=self._spec(model))
         request.model_spec.signature_name = key
         try:
             for name, array in build_inputs(signature, rows, extra).items():
-                request.inputs[name].CopyFrom(to_proto(array))
+                write(array, request.inputs[name])
             response = yield Call(PREDICT, request)
         except (InvalidRequestError, ModelNotFoundError, SignatureNotFoundError):
             # Perhaps a newer version, with other inputs or of another model: look again next time.
@@ -191,12 +201,11 @@ class Questions:
     def _fetch_signatures(self, model: str) -> Question[dict[str, Signature]]:
         response = yield Call(
             GET_METADATA,
-            get_model_metadata_pb2.GetModelMetadataRequest(
+            wire.GetModelMetadataRequest(
                 model_spec=self._spec(model), metadata_field=["signature_def"]
             ),
         )
-        signatures = get_model_metadata_pb2.SignatureDefMap()
-        response.metadata["signature_def"].Unpack(signatures)
+        signatures = wire.SignatureDefMap.FromString(response.metadata["signature_def"].value)
         return {
             key: Signature.from_proto(signature_def)
             for key, signature_def in signatures.signature_def.items()
@@ -204,7 +213,7 @@ class Questions:
         }
 
     def _spec(self, model: str) -> Any:
-        spec = model_pb2.ModelSpec(name=model)
+        spec = wire.ModelSpec(name=model)
         if self._version is not None:
             spec.version.value = self._version
         elif self._version_label is not None:

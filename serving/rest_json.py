@@ -12,11 +12,10 @@ from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-import tensorflow as tf
 
 from serving.errors import InvalidRequestError
 from serving.predict import DEFAULT_SIGNATURE
-from serving.tensors import Array, Signature
+from serving.tensors import TEXT, Array, Signature, dtype_name
 
 MAX_SHOWN = 80
 MAX_RANK = 64  # Of NumPy's arrays.
@@ -142,7 +141,7 @@ def _is_base64(value: Any) -> bool:
     return isinstance(value, dict) and value.keys() == {"b64"} and isinstance(value["b64"], str)
 
 
-def _array(name: str, values: Any, dtype: tf.DType) -> Array:
+def _array(name: str, values: Any, dtype: np.dtype[Any]) -> Array:
     shape: list[int] = []
     level = values
     while isinstance(level, list):
@@ -157,13 +156,11 @@ def _array(name: str, values: Any, dtype: tf.DType) -> Array:
                 f"input {name}: lists of one level must be of one size; pad them to {size}"
             )
         flat = [value for item in flat for value in item]
-    return np.array([_value(name, value, dtype) for value in flat], _numpy_dtype(dtype)).reshape(
-        shape
-    )
+    return np.array([_value(name, value, dtype) for value in flat], dtype).reshape(shape)
 
 
-def _value(name: str, value: Any, dtype: tf.DType) -> Any:
-    if dtype == tf.string:
+def _value(name: str, value: Any, dtype: np.dtype[Any]) -> Any:
+    if dtype == TEXT:
         if isinstance(value, str):
             return value.encode(errors="surrogatepass")
         if _is_base64(value):
@@ -171,25 +168,21 @@ def _value(name: str, value: Any, dtype: tf.DType) -> Any:
                 return base64.b64decode(value["b64"], validate=True)
             except ValueError as error:
                 raise InvalidRequestError(f"input {name}: Unable to base64 decode") from error
-    elif dtype == tf.bool:
+    elif dtype == np.bool_:
         if isinstance(value, bool):
             return value
-    elif dtype.is_floating:
+    elif dtype.kind == "f":
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
         # Python compares any whole number with a float; NumPy would turn it into one first.
-        if is_number and not float(dtype.max) < abs(value) < math.inf:
+        if is_number and not float(np.finfo(dtype).max) < abs(value) < math.inf:
             return value
-    elif dtype.is_integer:
+    elif dtype.kind in "iu":
         is_number = isinstance(value, int) and not isinstance(value, bool)
-        if is_number and dtype.min <= value <= dtype.max:
+        if is_number and np.iinfo(dtype).min <= value <= np.iinfo(dtype).max:
             return value
     raise InvalidRequestError(
-        f"input {name}: JSON Value: {_short(value)} is not of expected type: {dtype.name}"
+        f"input {name}: JSON Value: {_short(value)} is not of expected type: {dtype_name(dtype)}"
     )
-
-
-def _numpy_dtype(dtype: tf.DType) -> Any:
-    return object if dtype == tf.string else dtype.as_numpy_dtype
 
 
 def _plain(name: str, array: Array) -> Any:

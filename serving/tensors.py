@@ -1,4 +1,8 @@
-"""`TensorProto` <-> NumPy, and what a signature says of its tensors."""
+"""`TensorProto` <-> NumPy, and what a signature says of its tensors.
+
+Protos are TensorFlow's or those of `serving.wire`. TensorFlow is imported for dtypes that the
+models of this project do not have, and no others.
+"""
 
 import math
 from collections.abc import Mapping
@@ -7,40 +11,40 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
-import tensorflow as tf
-from tensorflow.core.framework import tensor_pb2
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
 # How often the last of several values is repeated at most: requests that wait are held in memory.
 MAX_REPEATS = 2**16
 
-# The field of TensorProto that holds the values of a dtype, as TF Serving fills it in answers.
-_VALUE_FIELDS = {
-    tf.string: "string_val",
-    tf.float32: "float_val",
-    tf.float64: "double_val",
-    tf.int8: "int_val",
-    tf.uint8: "int_val",
-    tf.int16: "int_val",
-    tf.int32: "int_val",
-    tf.int64: "int64_val",
-    tf.uint32: "uint32_val",
-    tf.uint64: "uint64_val",
-    tf.bool: "bool_val",
+_MAX_DEFAULTS = 2**20  # Elements of a default of a signature.
+
+TEXT = np.dtype(object)
+"""Of arrays of text, which hold bytes."""
+
+# Of TensorFlow's numbered dtypes those that requests hold: the field of TensorProto with their
+# values, as TF Serving fills it in answers. The others are left to TensorFlow.
+_FIELDS = {
+    1: ("float32", "float_val"),
+    2: ("float64", "double_val"),
+    3: ("int32", "int_val"),
+    4: ("uint8", "int_val"),
+    5: ("int16", "int_val"),
+    6: ("int8", "int_val"),
+    7: ("object", "string_val"),
+    9: ("int64", "int64_val"),
+    10: ("bool", "bool_val"),
+    22: ("uint32", "uint32_val"),
+    23: ("uint64", "uint64_val"),
 }
-# The same by number of the dtype, and by what NumPy calls it.
-_READ_AS = {
-    dtype.as_datatype_enum: (np.dtype(dtype.as_numpy_dtype), field)
-    for dtype, field in _VALUE_FIELDS.items()
-}
+_READ_AS = {number: (np.dtype(name), field) for number, (name, field) in _FIELDS.items()}
 _WRITTEN_AS = {dtype: (number, field) for number, (dtype, field) in _READ_AS.items()}
 
 
 class TensorSpec(NamedTuple):
     """Dtype and shape of an input or output; -1 is a size that may vary."""
 
-    dtype: tf.DType
+    dtype: np.dtype[Any]  # `TEXT` for text.
     shape: tuple[int, ...] | None  # None: any rank
 
     def fits(self, shape: tuple[int, ...]) -> bool:
@@ -53,7 +57,7 @@ class TensorSpec(NamedTuple):
     def __str__(self) -> str:
         """For example "string [-1,-1]"."""
         shape = "[...]" if self.shape is None else f"[{','.join(map(str, self.shape))}]"
-        return f"{self.dtype.name} {shape}"
+        return f"{dtype_name(self.dtype)} {shape}"
 
 
 @dataclass(frozen=True)
@@ -88,7 +92,10 @@ class Signature:
         return cls(
             inputs={name: _spec(signature_def.inputs[name]) for name in inputs},
             outputs={name: _spec(signature_def.outputs[name]) for name in outputs},
-            defaults={name: tf.make_ndarray(p) for name, p in signature_def.defaults.items()},
+            defaults={
+                name: to_array(proto, max_elements=_MAX_DEFAULTS)
+                for name, proto in signature_def.defaults.items()
+            },
             feeds=tuple(signature_def.inputs[name].name for name in inputs),
             fetches=tuple(signature_def.outputs[name].name for name in outputs),
         )
@@ -97,9 +104,20 @@ class Signature:
 def _spec(info: Any) -> TensorSpec:
     shape = info.tensor_shape
     return TensorSpec(
-        tf.dtypes.as_dtype(info.dtype),
+        _READ_AS[info.dtype][0] if info.dtype in _READ_AS else _by_tensorflow(info.dtype),
         None if shape.unknown_rank else tuple(int(dim.size) for dim in shape.dim),
     )
+
+
+def _by_tensorflow(number: int) -> np.dtype[Any]:
+    import tensorflow as tf
+
+    return np.dtype(tf.dtypes.as_dtype(number).as_numpy_dtype)
+
+
+def dtype_name(dtype: np.dtype[Any]) -> str:
+    """TensorFlow's name of a dtype."""
+    return "string" if dtype == TEXT else dtype.name
 
 
 def to_array(proto: Any, max_elements: int) -> Array:
@@ -124,13 +142,15 @@ def to_array(proto: Any, max_elements: int) -> Array:
     try:
         if proto.dtype in _READ_AS:
             return _values(proto, math.prod(sizes)).reshape(sizes)
+        import tensorflow as tf
+
         return np.asarray(tf.make_ndarray(proto))
     except (TypeError, KeyError, IndexError, OverflowError) as error:
         raise ValueError("dtype and values do not belong together") from error
 
 
 def _values(proto: Any, num_elements: int) -> Array:
-    """The values one after the other: `tf.make_ndarray` for a fraction of its time."""
+    """The values one after the other, as `tf.make_ndarray` gives them."""
     dtype, field = _READ_AS[proto.dtype]
     if proto.tensor_content:
         return np.frombuffer(proto.tensor_content, dtype)
@@ -146,16 +166,11 @@ def _values(proto: Any, num_elements: int) -> Array:
     return np.concatenate([given, np.repeat(last, num_missing)])
 
 
-def to_proto(array: Array) -> Any:
-    """Encodes an array, its values in the field of their dtype."""
-    proto = tensor_pb2.TensorProto()
-    write(array, proto)
-    return proto
-
-
 def write(array: Array, proto: Any) -> None:
-    """Encodes an array into an empty `TensorProto`; see `to_proto`."""
+    """Encodes an array into an empty `TensorProto`, its values in the field of their dtype."""
     if array.dtype not in _WRITTEN_AS:
+        import tensorflow as tf
+
         proto.CopyFrom(tf.make_tensor_proto(array))
         return
     proto.dtype, field = _WRITTEN_AS[array.dtype]
@@ -166,5 +181,4 @@ def write(array: Array, proto: Any) -> None:
 
 def describe(array: Array) -> str:
     """Dtype and shape of an array, written like a `TensorSpec`."""
-    dtype = tf.string if array.dtype == object else tf.dtypes.as_dtype(array.dtype)
-    return str(TensorSpec(dtype, array.shape))
+    return str(TensorSpec(array.dtype, array.shape))

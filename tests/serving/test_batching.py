@@ -5,7 +5,6 @@ from functools import partial
 
 import numpy as np
 import pytest
-import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -13,13 +12,13 @@ from serving.batching import MAX_ROW_ELEMENTS, BatchingOptions
 from serving.errors import InvalidRequestError
 from serving.loading import load
 from serving.runner import Runner
-from serving.tensors import Signature, TensorSpec
+from serving.tensors import TEXT, Signature, TensorSpec
 from tests.serving.conftest import wait_until
 from tests.serving.toy_models import MAX_K
 
 ONE_AT_A_TIME = BatchingOptions(num_batch_threads=1)
-FLOATS = TensorSpec(tf.float32, (-1,))
-TEXTS = TensorSpec(tf.string, (-1, -1))
+FLOATS = TensorSpec(np.dtype(np.float32), (-1,))
+TEXTS = TensorSpec(TEXT, (-1, -1))
 
 
 class Recorder:

@@ -2,21 +2,20 @@
 
 import numpy as np
 import pytest
-import tensorflow as tf
 
 from serving.errors import InvalidRequestError
 from serving.queries import as_rows, build_inputs
-from serving.tensors import Signature, TensorSpec
+from serving.tensors import TEXT, Signature, TensorSpec
 
 SIGNATURE = Signature(
     inputs={
-        "age": TensorSpec(tf.float32, (-1,)),
-        "exclude_ids": TensorSpec(tf.string, (-1, -1)),
-        "history": TensorSpec(tf.string, (-1, -1)),
-        "k": TensorSpec(tf.int32, (-1,)),
-        "taste": TensorSpec(tf.float32, (-1, 2)),
-        "time_s": TensorSpec(tf.int64, (-1,)),
-        "user_id": TensorSpec(tf.string, (-1,)),
+        "age": TensorSpec(np.dtype(np.float32), (-1,)),
+        "exclude_ids": TensorSpec(TEXT, (-1, -1)),
+        "history": TensorSpec(TEXT, (-1, -1)),
+        "k": TensorSpec(np.dtype(np.int32), (-1,)),
+        "taste": TensorSpec(np.dtype(np.float32), (-1, 2)),
+        "time_s": TensorSpec(np.dtype(np.int64), (-1,)),
+        "user_id": TensorSpec(TEXT, (-1,)),
     },
     outputs={},
     defaults={"k": np.array([10], np.int32), "exclude_ids": np.array([[b""]], object)},
@@ -49,7 +48,7 @@ def test_lists_are_padded_to_the_longest():
 
 def test_lists_of_text_start_with_what_a_merging_server_may_fill_them_up_with():
     """But for candidates to score, which have a column each in the answer."""
-    lists = TensorSpec(tf.string, (-1, -1))
+    lists = TensorSpec(TEXT, (-1, -1))
     signature = Signature({"history": lists, "candidate_ids": lists}, outputs={})
 
     inputs = build_inputs(signature, [{"history": ["7"]}], {"candidate_ids": ["a", "b"]})

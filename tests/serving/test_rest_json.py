@@ -5,17 +5,16 @@ import json
 
 import numpy as np
 import pytest
-import tensorflow as tf
 
 from serving import rest_json
 from serving.errors import InvalidRequestError
-from serving.tensors import Signature, TensorSpec
+from serving.tensors import TEXT, Signature, TensorSpec
 
 TWO = Signature(
-    inputs={"history": TensorSpec(tf.string, (-1, -1)), "k": TensorSpec(tf.int32, (-1,))},
+    inputs={"history": TensorSpec(TEXT, (-1, -1)), "k": TensorSpec(np.dtype(np.int32), (-1,))},
     outputs={},
 )
-ONE = Signature(inputs={"x": TensorSpec(tf.float32, (-1,))}, outputs={})
+ONE = Signature(inputs={"x": TensorSpec(np.dtype(np.float32), (-1,))}, outputs={})
 
 
 def inputs(document, signature=TWO):
