@@ -166,7 +166,6 @@ WaitForOption = Annotated[
     list[str] | None,
     typer.Option(
         "--wait_for",
-        "--wait-for",
         metavar="HOST:PORT",
         help="gRPC port of a running server: the label moves once it has loaded the version. "
         "Repeat for more servers.",
