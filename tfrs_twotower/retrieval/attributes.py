@@ -41,6 +41,17 @@ class FilterAttribute(tf.Module):
         self._values = tf.Variable(
             _padded(owners, rows, len(column)), trainable=False, name=f"values_of_{name}"
         )
+        # The candidates by value; those of a value begin at its offset.
+        by_value = np.lexsort([owners, rows])
+        self._owners = tf.Variable(
+            owners[by_value].astype(np.int32), trainable=False, name=f"owners_by_{name}"
+        )
+        self._offsets = tf.Variable(
+            # One more than needed, for a corpus without any value.
+            np.concatenate([[0], np.cumsum(counts), [len(owners)]]).astype(np.int32),
+            trainable=False,
+            name=f"offsets_by_{name}",
+        )
 
     def rows(self, texts: tf.Tensor) -> tf.Tensor:
         """Rows, int64, of values of any shape; -1 where no candidate has the value."""
@@ -61,6 +72,39 @@ class FilterAttribute(tf.Module):
         rows = tf.where(value_rows == NO_ROW, tf.constant(none, tf.int64), value_rows)
         shares = tf.gather(tf.convert_to_tensor(self._shares), rows)
         return tf.minimum(tf.reduce_sum(shares, axis=1), 1.0)
+
+    def num_owners(self, value_rows: tf.Tensor) -> tf.Tensor:
+        """How many candidates have one of the values, those with several counted as often.
+
+        Args:
+            value_rows: `[batch, n]` int64.
+
+        Returns:
+            `[batch]` int32.
+        """
+        first, last = self._span(value_rows)
+        return tf.reduce_sum(last - first, axis=1)
+
+    def owners(self, value_rows: tf.Tensor) -> tf.Tensor:
+        """The candidates that have at least one of the values.
+
+        Args:
+            value_rows: `[n]` int64.
+
+        Returns:
+            `[m]` int64, distinct, ascending.
+        """
+        places = tf.ragged.range(*self._span(value_rows)).values
+        rows = tf.sort(tf.gather(tf.convert_to_tensor(self._owners), places))
+        is_new = tf.pad(rows[1:] != rows[:-1], [[1, 0]], constant_values=True)
+        return tf.cast(tf.boolean_mask(rows, is_new[: tf.shape(rows)[0]]), tf.int64)
+
+    def _span(self, value_rows: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Where the owners of each value begin and end; of `NO_ROW` there are none."""
+        offsets = tf.convert_to_tensor(self._offsets)
+        rows = tf.maximum(value_rows, 0)
+        first, last = tf.gather(offsets, rows), tf.gather(offsets, rows + 1)
+        return first, tf.where(value_rows == NO_ROW, first, last)
 
     def has_one_of(self, candidate_rows: tf.Tensor, value_rows: tf.Tensor) -> tf.Tensor:
         """Which candidates have at least one of the values.

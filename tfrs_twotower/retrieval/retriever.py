@@ -336,11 +336,10 @@ class Retriever(tf.Module):
     ) -> Ranked:
         """Ranks every eligible candidate for the queries whose pool was too small."""
         width = tf.shape(ranked.scores)[1]
-        corpus = tf.range(self._index.num_candidates, dtype=tf.int64)
 
         def of_query(place: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
             one = tf.nest.map_structure(lambda values: tf.gather(values, [place]), request)
-            rows = tf.boolean_mask(corpus, self._rules.is_eligible(one, corpus[tf.newaxis])[0])
+            rows = self._rules.eligible_rows(one, self._index.num_candidates)
             scores = self._index.score_many(queries[place], rows)
             pool = Pool(rows[tf.newaxis], scores[tf.newaxis], tf.ones_like([rows], tf.bool))
             best = self._rules.rank(one, pool, width, tf.constant([NO_SCORE]))

@@ -17,6 +17,7 @@ This module reads a request and ranks pools of scored candidates; `retrieval.ret
 pools.
 """
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -231,6 +232,29 @@ class Rules(tf.Module):
         size = factor * tf.cast(least, tf.float32)
         is_too_large = (factor > 1.0) & (size > float(LARGEST_POOL))
         return tf.where(is_too_large, 0, tf.cast(tf.math.ceil(tf.minimum(size, 2.0**30)), tf.int32))
+
+    def eligible_rows(self, request: Request, corpus_size: int) -> tf.Tensor:
+        """Every candidate that passes exclusions and filters.
+
+        The rarest attribute that is filtered by names them; without a filter they are sought in
+        the whole corpus.
+
+        Args:
+            request: Of one query.
+            corpus_size: How many candidates there are.
+
+        Returns:
+            `[n]` int64, ascending.
+        """
+        searched: list[Callable[[], tf.Tensor]] = [lambda: tf.range(corpus_size, dtype=tf.int64)]
+        sizes = [tf.constant(corpus_size)]
+        for name, wanted in request.filters.items():
+            attribute = self._filters[name]
+            searched.append(functools.partial(attribute.owners, wanted.any_of[0]))
+            num_owners = attribute.num_owners(wanted.any_of)[0]
+            sizes.append(tf.where(wanted.is_restricted[0], num_owners, tf.int32.max))
+        rows = tf.switch_case(tf.argmin(tf.stack(sizes), output_type=tf.int32), searched)
+        return tf.boolean_mask(rows, self.is_eligible(request, rows[tf.newaxis])[0])
 
     def is_eligible(self, request: Request, candidate_rows: tf.Tensor) -> tf.Tensor:
         """Which candidates pass exclusions and filters.

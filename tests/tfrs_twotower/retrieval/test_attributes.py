@@ -51,6 +51,31 @@ def test_the_share_of_several_values_is_their_sum():
     assert attribute.share(wanted).numpy().tolist() == [0.5, 0.5, 0.0]
 
 
+@pytest.mark.parametrize(
+    ("texts", "expected"),
+    [
+        (["a"], [0, 1, 4]),
+        (["b", "c"], [1, 2]),
+        (["a", "b", "?", ""], [0, 1, 4]),
+        (["c", "c"], [2]),
+        (["?", ""], []),
+    ],
+)
+def test_the_candidates_of_values_are_found_without_a_scan(texts, expected):
+    column = pa.array([["a"], ["a", "b"], ["c"], [], ["a"]])
+    attribute = FilterAttribute("tag", column)
+    wanted = attribute.rows(tf.constant([texts]))
+
+    assert attribute.owners(wanted[0]).numpy().tolist() == expected
+    assert attribute.num_owners(wanted).numpy()[0] >= len(expected)
+
+
+def test_no_candidate_has_a_value_of_an_attribute_that_is_always_missing():
+    attribute = FilterAttribute("tag", pa.array([None, ""], pa.string()))
+
+    assert attribute.owners(attribute.rows(tf.constant(["-"]))).numpy().tolist() == []
+
+
 def test_a_candidate_without_time_is_as_old_as_the_oldest():
     table = pa.table({"at": [500, None, 300, 0]})
 
