@@ -214,7 +214,8 @@ def train(
             uninterrupted one ends.
         warm_start: A finished run of the same features and towers, on earlier data, whose weights
             are the initial ones.
-        progress: Whether to show epochs and steps on stderr.
+        progress: Whether to show epochs and steps on stderr, and before them what the data suggest
+            to change.
         callbacks: Further Keras callbacks; they see `val_<metric>` in the logs.
 
     Returns:
@@ -227,6 +228,8 @@ def train(
     from tfrs_twotower.training import train as training
 
     checked = _config(config)
+    if progress:
+        _show_hints(checked, data)
     return training.train(
         checked,
         data,
@@ -274,6 +277,8 @@ def tune(
     from tfrs_twotower.training import tune as tuning
 
     checked = _config(config)
+    if progress:
+        _show_hints(checked, data)
     return tuning.tune(
         checked,
         data,
@@ -602,6 +607,16 @@ def _progress(config: Config, progress: bool) -> "list[keras.callbacks.Callback]
     from tfrs_twotower.training.progress import EpochProgress
 
     return [EpochProgress(config.training)] if progress else []
+
+
+def _show_hints(config: Config, data: StrPath) -> None:
+    """Says before a training what will keep it from being a good one."""
+    from tfrs_twotower.data.prepared import PreparedData
+    from tfrs_twotower.schema.hints import config_hints, data_hints
+    from tfrs_twotower.training.progress import show_hints
+
+    show_hints(config_hints(config))
+    show_hints(data_hints(config, PreparedData(data, config).manifest))
 
 
 def _candidate_tables(config: Config, files: Sequence[StrPath]) -> "Iterator[pa.Table]":

@@ -7,6 +7,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 
 from tfrs_twotower.schema import SPLITS
+from tfrs_twotower.schema.hints import left_out
 
 
 def closing_table(manifest: dict[str, Any]) -> RenderableType:
@@ -31,7 +32,7 @@ def closing_table(manifest: dict[str, Any]) -> RenderableType:
     for kind in ("queries", "candidates"):
         splits.add_row(kind, *(_warm(manifest["warm_cold"][split], kind) for split in SPLITS))
     total = f"{manifest['num_queries']:,} queries, {manifest['corpus_size']:,} candidates in all"
-    return Group(records, splits, total)
+    return Group(records, splits, total, *left_out(manifest))
 
 
 def _moment(seconds: list[int] | None, end: int) -> str:

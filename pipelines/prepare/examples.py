@@ -12,7 +12,6 @@ from pipelines.io.sequence_records import SequenceLayout
 from pipelines.io.tables import column, hash_ids, mix
 from pipelines.prepare import histories
 from pipelines.prepare.encode import encode, record_fields
-from pipelines.prepare.filters import NOT_IN_TRAIN
 from pipelines.prepare.job import Corpus
 from pipelines.prepare.partitions import QUERY, Partition
 from pipelines.prepare.split import TRAIN, Cutoffs, assign_splits
@@ -82,7 +81,7 @@ class Examples:
             corpus: The candidates; events of others are filtered out.
         """
         in_corpus = corpus.rows[column(partition.events, CANDIDATE_ROW).to_numpy()] >= 0
-        self.filtered = {NOT_IN_TRAIN: int((~in_corpus).sum())}
+        self.filtered = {layout.NOT_IN_TRAIN: int((~in_corpus).sum())}
         events = partition.events
         if not in_corpus.all():
             events = events.filter(pa.array(in_corpus)).combine_chunks()

@@ -15,10 +15,10 @@ from pipelines.prepare.histories import groups
 from pipelines.prepare.partitions import QUERY
 from pipelines.prepare.validate import CANDIDATE_ROW, LABEL, TIMESTAMP_S, WINDOW_S
 from tfrs_twotower.schema.filters import Filters
+from tfrs_twotower.schema.prepared import NOT_IN_TRAIN
 
 CONTRADICTED, DUPLICATE = "negative_beside_positive", "duplicate"
 RARE_CANDIDATE, RARE_QUERY = "rare_candidate", "rare_query"
-NOT_IN_TRAIN = "candidate_not_in_train"
 RULES = (CONTRADICTED, DUPLICATE, RARE_CANDIDATE, RARE_QUERY, NOT_IN_TRAIN)
 """Every rule by which a sound event is filtered out, in their order; a counter's name each."""
 

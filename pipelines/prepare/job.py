@@ -21,7 +21,7 @@ from pipelines.io.output import Run
 from pipelines.io.tables import column, hash_ids
 from pipelines.prepare.partitions import Partition
 from pipelines.prepare.validate import CANDIDATE_ID, Catalogue
-from tfrs_twotower.schema import Config, dump_config, parse_config
+from tfrs_twotower.schema import SPLITS, Config, dump_config, parse_config
 
 
 class StagedPartition(NamedTuple):
@@ -51,6 +51,11 @@ class Job:
     def config(self) -> Config:
         """The config, read once a worker and run."""
         return _config(self.config_path)
+
+    @property
+    def corpus(self) -> str:
+        """Which known candidates are the corpus: those of the "file", else `split.corpus`."""
+        return "file" if self.has_candidates else self.config.split.corpus
 
     def stage(self, stem: str, table: pa.Table) -> str:
         """Leaves a table for later steps; returns its path."""
@@ -136,20 +141,25 @@ def load_catalogue_hashes(path: str) -> np.ndarray:
 
 
 @once
-def load_corpus(catalogue: str, counts: str, has_candidates: bool) -> Corpus:
+def load_corpus(catalogue: str, counts: str, corpus: str) -> Corpus:
     """The corpus; read once a worker.
 
     Args:
         catalogue: Path of the known candidates.
         counts: Path of the events of each, by split and label.
-        has_candidates: Whether all of them are members, or those that occur in train.
+        corpus: Which of them are members, see `Job.corpus`.
     """
     known = load_catalogue(catalogue)
     counted = filesystem.read_table(counts)
     is_member = np.ones(len(known), bool)
-    if not has_candidates:
-        in_train = [column(counted, count_column(0, label)).to_numpy() for label in (0, 1)]
-        is_member = sum(in_train) > 0
+    if corpus != "file":
+        splits = range(len(SPLITS)) if corpus == "log" else range(1)
+        events = [
+            column(counted, count_column(split, label)).to_numpy()
+            for split in splits
+            for label in (0, 1)
+        ]
+        is_member = sum(events) > 0
     rows = np.where(is_member, np.cumsum(is_member) - 1, -1)
     return Corpus(known, load_catalogue_hashes(catalogue), counted, rows)
 

@@ -73,7 +73,7 @@ def publish_report(report: Summary, job: Job, *, overwrite: bool) -> dict[str, A
         UsageError: See `Run.publish`.
     """
     corpus = load_corpus(
-        report["paths"]["catalogue"], report["paths"]["candidate_counts"], job.has_candidates
+        report["paths"]["catalogue"], report["paths"]["candidate_counts"], job.corpus
     )
     files = written_files(report)
     files[layout.STATISTICS] = [_write_statistics(report, job, corpus)]

@@ -79,7 +79,7 @@ class WritePartition(beam.DoFn):
         number, given = element
         [staged] = given[STAGED]
         job = self._job
-        corpus = load_corpus(catalogue, candidate_counts, job.has_candidates)
+        corpus = load_corpus(catalogue, candidate_counts, job.corpus)
         partition = read_partition(staged)
         if job.config.query_aggregates:
             of_queries = _audit_of_queries(job.config, partition, num_queries)
@@ -170,7 +170,7 @@ class WriteCandidates(beam.DoFn):
         """
         job = self._job
         number, path = part
-        corpus = load_corpus(catalogue, candidate_counts, job.has_candidates)
+        corpus = load_corpus(catalogue, candidate_counts, job.corpus)
         candidates = filesystem.read_table(path) if path else _members(corpus)
         # A worker sees each part once: no need to keep an index of the whole corpus for it.
         places = corpus.catalogue.rows(column(candidates, CANDIDATE_ID))
@@ -220,7 +220,7 @@ def _example_encoder(
     num_queries: int,
     vocabularies: tuple[tuple[str, str], ...],
 ) -> ExampleEncoder:
-    corpus = load_corpus(catalogue, candidate_counts, job.has_candidates)
+    corpus = load_corpus(catalogue, candidate_counts, job.corpus)
     with local_vocabularies(dict(vocabularies)) as folder:
         return ExampleEncoder(job.config, folder, corpus, num_queries)
 

@@ -1,12 +1,14 @@
 """Commands that evaluate, compare and explain runs."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast
 
 import typer
 
 from tfrs_twotower.cli.evaluation_tables import (
+    CUT_OFFS,
     print_attribution,
     print_comparison,
     print_metrics,
@@ -28,7 +30,7 @@ from tfrs_twotower.cli.options import (
     SplitOption,
     examples,
 )
-from tfrs_twotower.cli.output import print_json
+from tfrs_twotower.cli.output import print_json, warn
 from tfrs_twotower.schema import UsageError, UserError
 from tfrs_twotower.schema.requests import json_object
 
@@ -55,6 +57,10 @@ def evaluate(
     unit: Annotated[
         str, typer.Option(help="user: each query once; event: each positive event by itself.")
     ] = "user",
+    k: Annotated[
+        list[int] | None,
+        typer.Option(min=1, help="A cut-off of the metrics to show; repeat for more."),
+    ] = None,
     relevant_from: Annotated[
         float, typer.Option("--relevant_from", help="Count only positives of this weight or more.")
     ] = 0.0,
@@ -98,6 +104,7 @@ def evaluate(
         protocol=protocol,
         unit=cast(Literal["user", "event"], unit),
         relevant_from=relevant_from,
+        cut_offs=k or (),
         ranked_lists=dict(map(_named_file, baseline or ())),
         users=user or (),
         models=models,
@@ -107,10 +114,12 @@ def evaluate(
     if json_file == Path("-"):
         print_json(report)
     else:
-        _print_evaluation(report, bool(user))
+        _print_evaluation(report, k or CUT_OFFS, bool(user))
         if json_file:
             _write_json(json_file, report)
-    warn_if_below_popularity(evaluation.is_below_popularity)
+    for hint in report["hints"]:
+        warn(hint)
+    warn_if_below_popularity(evaluation.is_below_popularity, report["hints"])
 
 
 @app.command(epilog=examples("twotower report --run demo/run --output report.html"))
@@ -234,9 +243,9 @@ def sensitivity(
     )
 
 
-def _print_evaluation(report: dict[str, Any], with_users: bool) -> None:
-    print_metrics(report)
-    print_slices(report)
+def _print_evaluation(report: dict[str, Any], cut_offs: Sequence[int], with_users: bool) -> None:
+    print_metrics(report, cut_offs)
+    print_slices(report, cut_offs)
     if "attribution" in report:
         print_attribution(report)
     if with_users:

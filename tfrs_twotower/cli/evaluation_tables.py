@@ -4,53 +4,46 @@ import itertools
 from collections.abc import Sequence
 from typing import Any
 
-from tfrs_twotower.cli.output import print_table, warn
+from tfrs_twotower.cli.output import console, print_table, warn
 
-SHOWN_METRICS = (
-    *("recall_at_10", "recall_at_100", "hit_rate_at_10", "ndcg_at_10", "mrr"),
-    "coverage_at_10",
-)
+CUT_OFFS = (10, 100)
 ATTRIBUTED = ("found", "missed_by_model", "missed_by_index", "missed_by_rule")
 
 
-def print_metrics(report: dict[str, Any]) -> None:
-    """Prints the metrics of an evaluation (`Evaluation.as_dict`), one line a system."""
+def print_metrics(report: dict[str, Any], cut_offs: Sequence[int] = CUT_OFFS) -> None:
+    """Prints the metrics of an evaluation (`Evaluation.as_dict`), one line a system.
+
+    Args:
+        report: The evaluation.
+        cut_offs: k of the metrics that are shown.
+    """
     systems: dict[str, Any] = report["metrics"]
-    names = [name for name in SHOWN_METRICS if name in systems["model"]["all"]]
-    count = report["num_queries"]["all"]
-    title = f"{report['split']}, {count:,} queries, corpus {report['corpus_size']:,}"
-    title += _terms(report)
-    if left_out := report["num_queries_left_out"]:
-        title += f"; {left_out:,} queries left out, whose lists lack what is relevant"
+    names = _shown(systems["model"]["all"], cut_offs)
     intervals = report["intervals"]
     rows = [
-        [
-            system,
-            *(parts["all"].get(name) for name in names),
-            _interval(intervals.get(system, {}).get("all", {}).get(names[0])),
-        ]
+        [system, *_with_interval(parts["all"], intervals.get(system, {}).get("all", {}), names)]
         for system, parts in systems.items()
     ]
-    print_table(title, ["", *map(_heading, names), f"95 % of {_heading(names[0])}"], rows)
+    print_table(report["title"], ["", *_headings(names)], rows)
+    for caution in report["cautions"]:
+        console().print(f"not a figure to quote: {caution}", soft_wrap=True)
 
 
-def print_slices(report: dict[str, Any]) -> None:
+def print_slices(report: dict[str, Any], cut_offs: Sequence[int] = CUT_OFFS) -> None:
     """Prints the model's metrics over the parts of an evaluation that are not empty."""
     parts: dict[str, Any] = report["metrics"]["model"]
     intervals = report["intervals"]["model"]
-    names = [name for name in SHOWN_METRICS if name in intervals["all"]]
+    names = [name for name in _shown(parts["all"], cut_offs) if not name.startswith("coverage")]
     rows = [
-        [
-            part,
-            report["num_queries"][part],
-            *(values[name] for name in names),
-            _interval(intervals[part][names[0]]),
-        ]
+        [part, report["num_queries"][part], *_with_interval(values, intervals[part], names)]
         for part, values in parts.items()
         if report["num_queries"][part]
     ]
-    headings = ["slice", "queries", *map(_heading, names), f"95 % of {_heading(names[0])}"]
-    print_table("the model, by part", headings, rows)
+    print_table(
+        f"the model, by part; {report['title']}",
+        ["slice", f"{report['unit']}s", *_headings(names)],
+        rows,
+    )
 
 
 def print_attribution(report: dict[str, Any]) -> None:
@@ -144,13 +137,16 @@ def print_users(users: Sequence[dict[str, Any]]) -> None:
         print_table(f"user {user['query_id']}", columns, rows, left=len(columns))
 
 
-def warn_if_below_popularity(is_below_popularity: bool) -> None:
-    """Warns of a model that is worse than recommending what is popular to everybody."""
+def warn_if_below_popularity(is_below_popularity: bool, causes: Sequence[str]) -> None:
+    """Warns of a model that is worse than recommending what is popular to everybody.
+
+    Args:
+        is_below_popularity: Whether it is.
+        causes: Hints that were given; the likely causes.
+    """
     if is_below_popularity:
-        warn(
-            "the model is below popularity: train longer, change the learning rate or the "
-            "features, and do not serve it as it is"
-        )
+        advice = "see the hints above" if causes else "change the learning rate or the features"
+        warn(f"the model is below popularity: do not serve it as it is; {advice}")
 
 
 def _terms(report: dict[str, Any]) -> str:
@@ -161,6 +157,27 @@ def _terms(report: dict[str, Any]) -> str:
     if report["relevant_from"]:
         terms += f"; relevant from a weight of {report['relevant_from']:g}"
     return terms
+
+
+def _shown(values: dict[str, Any], cut_offs: Sequence[int]) -> list[str]:
+    """The metrics to show, the most important first: a narrow terminal cuts the last."""
+    wanted = [f"recall_at_{k}" for k in cut_offs]
+    wanted += [f"ndcg_at_{cut_offs[0]}", "mrr", f"hit_rate_at_{cut_offs[0]}"]
+    wanted += [f"{name}_at_{k}" for name in ("ndcg", "hit_rate") for k in cut_offs[1:]]
+    return [name for name in (*wanted, "coverage_at_10") if name in values]
+
+
+def _headings(names: Sequence[str]) -> list[str]:
+    first, *others = map(_heading, names)
+    return [first, "95 %", *others]
+
+
+def _with_interval(
+    values: dict[str, Any], intervals: dict[str, Any], names: Sequence[str]
+) -> list[Any]:
+    """Metrics, the first with its interval, where there is one."""
+    first, *others = names
+    return [values.get(first), _interval(intervals.get(first)), *map(values.get, others)]
 
 
 def _heading(metric: str) -> str:

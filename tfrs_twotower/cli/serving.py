@@ -49,7 +49,7 @@ def recommend(
     exclude_known: Annotated[
         bool | None,
         typer.Option(
-            "--exclude-known/--allow-known",
+            "--exclude_known/--allow_known",
             help="Whether to leave out all that the query already had, which the models folder "
             "knows; default: rules.exclude_known of the config.",
             show_default=False,

@@ -66,11 +66,6 @@ def train(
     if dry_run:
         _print_plan(checked, data, warm_start, as_json)
         return
-    if checked.history_leaks_target:
-        warn(
-            "data without times and a query with an id and a history: the id learns all positives, "
-            "and which of them the history lacks is the answer. Leave one of the two features out"
-        )
     trained = api.train(
         checked, data, output, overwrite=overwrite, resume=resume, warm_start=warm_start
     )
@@ -170,13 +165,13 @@ def _print_training(trained: "TrainingResult", warm_start: Path | None) -> None:
 def _warn_of_result(config: Config, trained: "TrainingResult") -> None:
     if trained.validation is None:
         warn("the validation split is empty: the last epoch was kept")
-    if config.ranking_is_query_independent:
+    elif trained.is_still_improving:
         warn(
-            "a linear `towers.context_mode: scoring_layer` ranks the candidates alike for every "
-            "user and moment: give it a hidden layer, such as `towers.scoring_hidden_units: [64]`"
+            "the last epoch was the best, so the model was still improving: train longer, with "
+            f"--set training.epochs={2 * len(trained.epochs)}"
         )
-    elif trained.validation:
-        warn_if_below_popularity(trained.validation.is_below_popularity)
+    if trained.validation and not config.ranking_is_query_independent:
+        warn_if_below_popularity(trained.validation.is_below_popularity, trained.hints)
 
 
 def _print_plan(config: Config, data: Path, warm_start: Path | None, as_json: bool) -> None:

@@ -1,16 +1,17 @@
 """Rankings of several systems -> the metrics of an evaluation."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 
 from tfrs_twotower.evaluation import metrics, rankers
+from tfrs_twotower.evaluation.cautions import cautions_of
 from tfrs_twotower.evaluation.inputs import EvaluationInputs
 from tfrs_twotower.evaluation.ranking import Ranking
 from tfrs_twotower.evaluation.result import CURVE_CUTS, MODEL, Evaluation
 from tfrs_twotower.evaluation.slices import ALL, COLD, WARM, Slice, slices_of
-from tfrs_twotower.evaluation.summaries import summaries
+from tfrs_twotower.evaluation.summaries import metric_names, summaries
 
 
 def evaluate_model(inputs: EvaluationInputs) -> Evaluation:
@@ -28,6 +29,7 @@ def aggregate(
     rankings: Mapping[str, Ranking],
     slices: Mapping[str, Slice],
     seed: int | None = None,
+    cut_offs: Sequence[int] = (),
 ) -> Evaluation:
     """The metrics of each system over each slice.
 
@@ -36,11 +38,20 @@ def aggregate(
         rankings: By system; that of the model is among them.
         slices: By name, `WARM` among them.
         seed: Of the bootstrap; None: no intervals.
+        cut_offs: k of further metrics, beside those of `summaries.CUTS`.
     """
     evaluation_set, corpus = inputs.evaluation_set, inputs.corpus
     queries = evaluation_set.positives.queries
     found = {
-        part: summaries(rankings, evaluation_set, chosen, corpus, inputs.candidate_embeddings, seed)
+        part: summaries(
+            rankings,
+            evaluation_set,
+            chosen,
+            corpus,
+            inputs.candidate_embeddings,
+            seed,
+            metric_names(cut_offs),
+        )
         for part, chosen in slices.items()
     }
     return Evaluation(
@@ -55,6 +66,9 @@ def aggregate(
         num_known=evaluation_set.num_known,
         num_left_out=evaluation_set.num_left_out,
         corpus_size=len(corpus),
+        excludes_known=evaluation_set.excludes_known,
+        split_by=inputs.data.config.split.by,
+        cautions=cautions_of(inputs.data.config, inputs.data.manifest, evaluation_set),
         systems={
             name: {part: means[name] for part, (means, _) in found.items()} for name in rankings
         },

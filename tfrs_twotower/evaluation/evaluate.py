@@ -31,8 +31,9 @@ from tfrs_twotower.evaluation.slices import slices_of
 from tfrs_twotower.models.embed import embed
 from tfrs_twotower.models.run_folder import EVALUATION, load_run
 from tfrs_twotower.retrieval.attributes import CandidateAttributes
-from tfrs_twotower.schema import UsageError, UserError
+from tfrs_twotower.schema import Parameter, UsageError, UserError
 from tfrs_twotower.schema.folders import write_json
+from tfrs_twotower.schema.hints import config_hints, data_hints
 
 ATTRIBUTED_AT = (10, 100)
 
@@ -47,6 +48,7 @@ def evaluate(
     unit: Unit = "user",
     protocol: str = FULL,
     relevant_from: float = 0.0,
+    cut_offs: Sequence[int] = (),
     ranked_lists: Mapping[str, str | Path] | None = None,
     users: Sequence[str] = (),
     models: str | Path | None = None,
@@ -61,6 +63,7 @@ def evaluate(
         unit: What a query is; see `load_evaluation_set`.
         protocol: See `parse_protocol`; the whole corpus by default.
         relevant_from: The least weight of a relevant candidate.
+        cut_offs: k of further metrics, beside 5, 10, 20 and 100.
         ranked_lists: Further baselines: name -> Parquet file; see `baselines.ranked_lists`.
         users: Ids of users to show as examples; none: a few of them.
         models: A models folder exported from the run: what it recommends is evaluated too, as
@@ -68,11 +71,17 @@ def evaluate(
             timed.
         rules: Optional inputs of `recommend` for all queries, as JSON holds them; needs `models`.
 
+    Returns:
+        The metrics of every system and slice, with what to read beside them: `cautions`, where the
+        protocol leaks or flatters, and `details["hints"]`, what the data suggest to change.
+
     Raises:
         UserError: If a folder is unusable or cannot be written, or a rule is refused; see
             `load_run` and `load_evaluation_set`.
     """
     parsed = parse_protocol(protocol)
+    if any(k < 1 for k in cut_offs):
+        raise UsageError(Parameter("k"), f" must be 1 or more, got {min(cut_offs)}")
     if rules and (models is None or parsed.kind != FULL):
         raise UsageError("rules are those of exported models over their corpus: name `models`")
     folder, inputs = _read(run, data, split, unit, parsed, relevant_from)
@@ -87,7 +96,13 @@ def evaluate(
     rankings = {name: ranker(inputs) for name, ranker in compared.items()}
     slices = slices_of(inputs.data, inputs.corpus, inputs.evaluation_set)
     details = _details(inputs, rankings, users)
-    details["options"] = _options(inputs.evaluation_set, parsed, ranked_lists or {}, rules or {})
+    details["options"] = _options(
+        inputs.evaluation_set, parsed, cut_offs, ranked_lists or {}, rules or {}
+    )
+    details["hints"] = [
+        *config_hints(config),
+        *data_hints(config, inputs.data.manifest, split),
+    ]
     if recommended:
         details["rules"] = dict(rules or {})
         details["attribution"] = [
@@ -95,7 +110,7 @@ def evaluate(
             for found, ruled in recommended
         ]
     evaluation = dataclasses.replace(
-        aggregate(inputs, rankings, slices, seed=config.training.seed),
+        aggregate(inputs, rankings, slices, seed=config.training.seed, cut_offs=cut_offs),
         details=details,
         serving_cost=measure_serving_cost(inputs, Path(models) if models else None),
     )
@@ -177,6 +192,7 @@ def _details(
 def _options(
     evaluation_set: EvaluationSet,
     protocol: Protocol,
+    cut_offs: Sequence[int],
     ranked_lists: Mapping[str, str | Path],
     rules: Mapping[str, Any],
 ) -> str:
@@ -185,6 +201,8 @@ def _options(
     words += ["--unit", evaluation_set.unit]
     if evaluation_set.relevant_from:
         words += ["--relevant_from", f"{evaluation_set.relevant_from:g}"]
+    for k in cut_offs:
+        words += ["--k", str(k)]
     for name, path in ranked_lists.items():
         words += ["--baseline", f"{name}={path}"]
     if rules:

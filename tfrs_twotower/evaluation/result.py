@@ -5,6 +5,7 @@ from typing import Any
 
 import pandas as pd
 
+from tfrs_twotower.evaluation.cautions import among_in_words
 from tfrs_twotower.evaluation.protocols import FULL, Unit
 from tfrs_twotower.evaluation.ranking import Ranking
 from tfrs_twotower.evaluation.slices import ALL
@@ -13,6 +14,8 @@ from tfrs_twotower.schema.results import Tabular
 
 # Names of systems: the model by exact search, and what the exported index finds under the rules.
 MODEL, SERVED, POPULARITY = "model", "served", "popularity"
+# Splits that let no model learn from what comes after the events that it is judged on.
+IN_TIME = ("time", "dates")
 CURVE_CUTS = (1, 2, 3, 5, 7, 10, 15, 20, 30, 50, 70, 100, 150, 200, 300, 500, 700, 1000)
 
 
@@ -33,6 +36,9 @@ class Evaluation(Tabular):
         num_known: Relevant candidates left out because their query had them before.
         num_left_out: Queries left out by the protocol.
         corpus_size: Number of candidates.
+        excludes_known: Whether what a query had before is not eligible.
+        split_by: How the log was split, `split.by` of the config.
+        cautions: Where the figures leak or flatter; see `cautions`.
         systems: By system and slice the metrics by name, None where the slice is empty.
         intervals: Likewise 95 % bootstrap intervals of the headline metrics.
         recall_curve: For each system recall at each of `CURVE_CUTS` up to the corpus size.
@@ -52,6 +58,9 @@ class Evaluation(Tabular):
     num_known: int
     num_left_out: int
     corpus_size: int
+    excludes_known: bool
+    split_by: str
+    cautions: list[str]
     systems: dict[str, dict[str, Values]]
     intervals: dict[str, dict[str, Intervals]]
     recall_curve: dict[str, list[float]]
@@ -68,11 +77,26 @@ class Evaluation(Tabular):
 
     @property
     def title(self) -> str:
-        """What was evaluated."""
-        return (
-            f"Evaluation of the {self.split} split, {self.protocol} protocol: "
-            f"{self.num_queries[ALL]:,} queries, corpus of {self.corpus_size:,}"
+        """What was evaluated: the protocol, and whether its figures are those to quote."""
+        words = (
+            f"{self.split} split, {self.num_queries[ALL]:,} {self.unit}s, "
+            f"{among_in_words(self.protocol, self.corpus_size)}"
         )
+        if not self.excludes_known:
+            words += ", known positives among them"
+        if self.relevant_from:
+            words += f", relevant from a weight of {self.relevant_from:g}"
+        if self.num_left_out:
+            words += f", {self.num_left_out:,} queries left out, whose lists lack what is relevant"
+        return words + (": the figures to quote" if self.is_to_quote else "")
+
+    @property
+    def is_to_quote(self) -> bool:
+        """Whether these are the figures of a run to quote: on the test split, in time, of users.
+
+        Over the whole corpus, and without a caution.
+        """
+        return self.split == "test" and self.split_by in IN_TIME and not self.cautions
 
     def to_frame(self) -> pd.DataFrame:
         """A row a system and slice, a column a metric; NaN where there is none."""
@@ -90,6 +114,7 @@ class Evaluation(Tabular):
     def as_dict(self) -> dict[str, Any]:
         """The aggregates, as JSON holds them."""
         return {
+            "title": self.title,
             "split": self.split,
             "protocol": self.protocol,
             "is_full_ranking": self.protocol == FULL,
@@ -100,6 +125,9 @@ class Evaluation(Tabular):
             "num_positives_known_before": self.num_known,
             "num_queries_left_out": self.num_left_out,
             "corpus_size": self.corpus_size,
+            "excludes_known": self.excludes_known,
+            "split_by": self.split_by,
+            "cautions": self.cautions,
             "metrics": self.systems,
             "intervals": self.intervals,
             "recall_curve": {

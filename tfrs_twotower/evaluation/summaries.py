@@ -1,6 +1,6 @@
 """The metrics that an evaluation reports, over each of its slices."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -14,14 +14,6 @@ from tfrs_twotower.evaluation.slices import Slice
 
 LIST_LENGTH = 10
 CUTS = (5, 10, 20, 100)
-METRICS = (
-    *(
-        f"{name}_at_{k}"
-        for name in ("recall", "hit_rate", "precision", "ndcg", "map", "mrr")
-        for k in CUTS
-    ),
-    "mrr",
-)
 # With an interval in every slice.
 HEADLINE = ("recall_at_10", "recall_at_100", "hit_rate_at_10", "ndcg_at_10", "mrr")
 COVERAGE = f"coverage_at_{LIST_LENGTH}"
@@ -31,6 +23,12 @@ Values = dict[str, float | None]
 Intervals = dict[str, Interval]
 
 
+def metric_names(cut_offs: Sequence[int] = ()) -> tuple[str, ...]:
+    """The metrics of ranks at each of `CUTS` and of further cut-offs, and MRR."""
+    cuts = sorted({*CUTS, *cut_offs})
+    return (*(f"{name}_at_{k}" for name in metrics.OF_RANKS for k in cuts), "mrr")
+
+
 def summaries(
     rankings: Mapping[str, Ranking],
     evaluation_set: EvaluationSet,
@@ -38,6 +36,7 @@ def summaries(
     corpus: Corpus,
     candidates: Floats,
     seed: int | None,
+    names: Sequence[str],
 ) -> tuple[dict[str, Values], dict[str, Intervals]]:
     """The metrics of each system over a slice and, given a seed, their 95 % intervals.
 
@@ -48,13 +47,14 @@ def summaries(
         corpus: The candidates.
         candidates: `[corpus_size, embedding_dim]` their embeddings, for diversity.
         seed: Of the bootstrap; None: no intervals.
+        names: Of the metrics of ranks; those of `HEADLINE` among them.
 
     Returns:
         By system the metrics, None where the slice is empty (lists are judged in slices of queries
         only); and the intervals of `HEADLINE`, none for an empty slice.
     """
     if not chosen.is_positive.any():
-        empty: Values = dict.fromkeys((*METRICS, COVERAGE) if chosen.is_of_queries else METRICS)
+        empty: Values = dict.fromkeys((*names, COVERAGE) if chosen.is_of_queries else names)
         return {name: dict(empty) for name in rankings}, {}
     kept, queries = np.unique(
         evaluation_set.positives.queries[chosen.is_positive], return_inverse=True
@@ -64,7 +64,7 @@ def summaries(
     columns = []
     for name, ranking in rankings.items():
         ranks = ranking.ranks[chosen.is_positive]
-        of_query = {metric: metrics.by_name(metric, queries, ranks) for metric in METRICS}
+        of_query = {metric: metrics.by_name(metric, queries, ranks) for metric in names}
         means[name] = {metric: float(values.mean()) for metric, values in of_query.items()}
         if chosen.is_of_queries:
             top_rows = ranking.top_rows[kept]

@@ -182,6 +182,8 @@ class Config(Strict):
             for side, features in self.features.by_side.items()
         }
         schema["export"] = {"attributes": self.export.attributes}
+        if self.split.corpus == "train":  # As in folders of before there was another.
+            del schema["split"]["corpus"]
         return schema
 
     def training_schema(self) -> dict[str, Any]:

@@ -52,6 +52,9 @@ QUERY_ID = "query_id"  # string
 HISTORY_TRAIN_END = "history_train_end"  # list<string>, oldest first, as of the end of train
 HISTORY_NOW = "history_now"  # list<string>, oldest first, as of the last event
 
+# In the manifest's `counts.filtered`: events after train, whose candidate is not in the corpus.
+NOT_IN_TRAIN = "candidate_not_in_train"
+
 # Column of known_positives-*.parquet beside QUERY_ID and QUERY_ROW.
 CANDIDATE_ROWS = "candidate_rows"  # list<int32>, ascending, distinct
 

@@ -35,6 +35,12 @@ class Split(Strict):
         0.0, ge=0.0, lt=1.0, description="Share of train moved to validation by hash (column)."
     )
 
+    corpus: Literal["train", "log"] = Field(
+        "train",
+        description="The candidates where there is no candidates file: the ids of train, whose "
+        "later events alone are judged, or all ids of the log, the new ones among them.",
+    )
+
     def problems(self) -> Iterator[Problem]:
         """Shares that leave nothing for train, and dates that are missing or reversed."""
         if self.validation + self.test >= 1.0:

@@ -1,12 +1,20 @@
 """The progress of a training on stderr."""
 
 import time
+from collections.abc import Iterable
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from tfrs_twotower.keras import keras
 from tfrs_twotower.schema.training import Training
+
+
+def show_hints(hints: Iterable[str]) -> None:
+    """Prints what the data suggest to change."""
+    console = Console(stderr=True, markup=False, emoji=False, highlight=False)
+    for hint in hints:
+        console.print(f"warning: {hint}", soft_wrap=True)
 
 
 class EpochProgress(keras.callbacks.Callback):

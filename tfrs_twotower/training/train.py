@@ -32,6 +32,7 @@ from tfrs_twotower.models.two_tower import TwoTowerModel
 from tfrs_twotower.schema import Config, UserError
 from tfrs_twotower.schema import prepared as layout
 from tfrs_twotower.schema.folders import MANIFEST, output_folder, write_json
+from tfrs_twotower.schema.hints import config_hints, data_hints
 from tfrs_twotower.schema.results import Tabular
 from tfrs_twotower.schema.version import __version__
 from tfrs_twotower.training.callbacks import KeepBest, MeanLossAndNaNGuard, RankingValidation
@@ -68,6 +69,7 @@ class TrainingResult(Tabular):
         validation: The best epoch beside the baselines; None where nothing could be validated on.
         vocabulary_changes: By vocabulary, what a warm start carried over; empty without one, and
             after a resume.
+        hints: What the config and the data suggest to change, see `tfrs_twotower.schema.hints`.
     """
 
     folder: Path
@@ -75,12 +77,20 @@ class TrainingResult(Tabular):
     best_epoch: int
     validation: Evaluation | None
     vocabulary_changes: dict[str, VocabularyChanges] = field(default_factory=dict)
+    hints: list[str] = field(default_factory=list)
+
+    @property
+    def is_still_improving(self) -> bool:
+        """Whether the last of several epochs was the best one."""
+        is_last = self.best_epoch == len(self.epochs) - 1 > 0
+        return is_last and self.validation is not None
 
     @property
     def title(self) -> str:
         """The run folder and its best epoch."""
         of_all = f"best epoch {self.best_epoch + 1} of {len(self.epochs)}"
-        return f"Training run in {self.folder}: {of_all}"
+        improving = ", still improving: train longer" if self.is_still_improving else ""
+        return f"Training run in {self.folder}: {of_all}{improving}"
 
     def to_frame(self) -> pd.DataFrame:
         """The logs: a row an epoch, counted from 1."""
@@ -176,6 +186,7 @@ def train(
             best_epoch=keep_best.best_epoch,
             validation=_validate(model, inputs, embeddings),
             vocabulary_changes=changes,
+            hints=[*config_hints(config), *data_hints(config, inputs.data.manifest)],
         )
         if writes:
             _write_projector(folder / EVENTS, inputs, embeddings)
@@ -291,6 +302,7 @@ def _finish(folder: Path, result: TrainingResult, config: Config) -> None:
             "best_epoch": result.best_epoch,
             "moved": {name: one._asdict() for name, one in result.vocabulary_changes.items()},
             "validation": result.validation.as_dict() if result.validation else None,
+            "hints": result.hints,
         },
     )
     write_json(

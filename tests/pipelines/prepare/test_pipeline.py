@@ -430,6 +430,20 @@ def test_without_a_candidates_file_the_corpus_is_what_train_holds(world):
     assert read_statistics(world.output)["total"] == 8
 
 
+def test_without_a_candidates_file_the_corpus_is_the_whole_log_where_that_is_asked(world):
+    lines = [f"u,{item},{second}" for second, item in enumerate("cabcabcab")] + ["u,d,9"]
+    world.write("interactions.csv", "user_id,item_id,t\n" + "\n".join(lines) + "\n")
+
+    manifest = world.prepare("columns: {timestamp: t}\nsplit: {corpus: log}")
+
+    assert manifest["corpus_size"] == 4
+    assert manifest["counts"]["filtered"] == {}
+    assert manifest["warm_cold"]["test"]["cold_candidates"] == 1
+    candidates = read_records(world.output, "candidates")
+    assert sorted(r["candidate_id"][0] for r in candidates) == [b"a", b"b", b"c", b"d"]
+    assert read_statistics(world.output)["candidate_train_counts"]["d"] == 0
+
+
 def test_data_without_times_get_histories_that_leave_the_target_out(world):
     rows = [f"u{u},i{i},{'train' if i < 4 else 'test'}" for u in range(3) for i in range(5)]
     rows += ["u9,i4,train"]

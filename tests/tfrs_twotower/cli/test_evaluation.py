@@ -51,7 +51,23 @@ def test_evaluate_shows_systems_parts_and_named_users(evaluated, capsys):
 def test_a_sampled_protocol_says_so_above_its_numbers(evaluated, capsys):
     assert main(_evaluate(*evaluated, "--protocol", "sampled:5")) == 0
 
-    assert "among the candidates of sampled-5 only, not the corpus" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "validation split, 20 users, 1 + 5 random candidates" in said
+    assert "not a figure to quote: ranked among a few candidates" in said
+
+
+def test_cut_offs_are_those_asked_for(evaluated, capsys):
+    assert main(_evaluate(*evaluated, "--k", "3", "--k", "7")) == 0
+    run, data = evaluated
+    found = json.loads((run / "evaluation" / "validation-full.json").read_text(encoding="utf-8"))
+
+    said = capsys.readouterr().out
+    assert "recall@3" in said
+    assert "recall@10" not in said.partition("what running it costs")[0]
+    model = found["metrics"]["model"]["all"]
+    assert 0 <= model["recall_at_3"] <= model["recall_at_7"] <= model["recall_at_10"]
+    assert "--k 3 --k 7" in found["options"]
+    assert main(_evaluate(run, data)) == 0  # As the other tests expect it.
 
 
 def test_the_report_names_what_was_asked_and_how_to_ask_it_again(evaluated, tmp_path, capsys):
@@ -67,7 +83,7 @@ def test_the_report_names_what_was_asked_and_how_to_ask_it_again(evaluated, tmp_
     report = ["report", "--run", str(run), "--output", str(page), "--evaluation", found.stem]
     assert main(report) == 0
     text = page.read_text(encoding="utf-8")
-    assert "of a weight of 0.5 or more" in text
+    assert "relevant from a weight of 0.5" in text
     options = re.search("--data PREPARED (.*)</pre>", text).group(1)
     found.unlink()
     again = ["evaluate", "--run", str(run), "--data", str(data)]
@@ -87,8 +103,8 @@ def test_lists_of_two_files_are_two_evaluations_that_tell_their_file_and_whom_th
         assert main(_evaluate(run, data, "--protocol", f"given:{tmp_path}/{name}.parquet")) == 0
 
         said = " ".join(capsys.readouterr().out.split())
-        assert f"{num_queries} queries, corpus 20; among the candidates of given-{name}" in said
-        assert f"; {20 - num_queries} queries left out, whose lists lack what is relevant" in said
+        assert f"{num_queries} users, the candidates of given-{name}" in said
+        assert f", {20 - num_queries} queries left out, whose lists lack what is relevant" in said
 
     for name, left_out in (("few", 16), ("many", 5)):
         written = run / "evaluation" / f"validation-given-{name}.json"

@@ -196,7 +196,7 @@ def test_an_evaluation_shows_the_headline_metrics_and_is_a_frame(model, data):
     assert table.loc[("model", "all"), "mrr"] == evaluation.systems["model"]["all"]["mrr"]
     assert table.loc[("model", "cold")].isna().all()
     first, *lines = repr(evaluation).splitlines()
-    assert first.startswith("Evaluation of the test split, full protocol: ")
+    assert first == "test split, 8 users, all 15 candidates: the figures to quote"
     assert [line.split()[0] for line in lines[2:]] == ["model", "popularity", "random"]
     assert f"{evaluation.systems['popularity']['all']['mrr']:.4f}" in lines[3]
     assert "<table" in evaluation._repr_html_()

@@ -141,7 +141,7 @@ def _evaluation(folder: Path, name: str) -> dict[str, Any]:
     if not path.exists():
         raise UserError(f"{folder} has no evaluation {name}: make it with {advice}")
     found = _read(path)
-    if "options" not in found:
+    if "title" not in found:
         raise UserError(f"{path} is of an older version: evaluate again with {advice}")
     return found
 
@@ -205,7 +205,11 @@ def _other_evaluations(folder: Path, shown: str) -> list[dict[str, Any]]:
             continue
         other = _read(path)
         found.append(
-            {"name": path.stem, "protocol": other["protocol"], "metrics": other["metrics"]}
+            {
+                "name": path.stem,
+                "title": other.get("title", other["protocol"]),
+                "metrics": other["metrics"],
+            }
         )
     return found
 
