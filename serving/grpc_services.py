@@ -1,11 +1,13 @@
 """TF Serving's gRPC services on asyncio, on the stubs of `tensorflow-serving-api`."""
 
+import functools
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
 import grpc
+from google.protobuf.message import DecodeError
 from tensorflow_serving.apis import (
     model_service_pb2_grpc,
     prediction_service_pb2_grpc,
@@ -69,6 +71,43 @@ class ModelService(model_service_pb2_grpc.ModelServiceServicer):
     ) -> None:
         """Not offered: a request must not name folders to open."""
         await _not_offered(context)
+
+
+class UnreadableRequests(grpc.aio.ServerInterceptor):
+    """Refuses bytes that are no message.
+
+    gRPC would tell the caller UNKNOWN, and write a traceback into the log for each.
+    """
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> Any:
+        """The method's handler, unary ones with the check before them."""
+        handler = await continuation(handler_call_details)
+        return handler if handler is None or handler.unary_unary is None else _readable(handler)
+
+
+@functools.cache
+def _readable(handler: Any) -> Any:
+    def read(data: bytes) -> Any:
+        try:
+            return handler.request_deserializer(data)
+        except DecodeError:
+            return _UNREADABLE
+
+    async def answer(request: Any, context: grpc.aio.ServicerContext) -> Any:
+        if request is _UNREADABLE:
+            await context.abort(
+                grpc.StatusCode.INVALID_ARGUMENT, "the request is not a message of this method"
+            )
+        return await handler.unary_unary(request, context)
+
+    return grpc.unary_unary_rpc_method_handler(answer, read, handler.response_serializer)
+
+
+_UNREADABLE = object()
 
 
 @asynccontextmanager

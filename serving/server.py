@@ -33,7 +33,7 @@ from serving.batching_config import read_batching_options
 from serving.core import Core
 from serving.draining import Gate
 from serving.errors import LoadError
-from serving.grpc_services import ModelService, PredictionService
+from serving.grpc_services import ModelService, PredictionService, UnreadableRequests
 from serving.loading import Servable, load
 from serving.model_config import ModelConfig, read_models_config
 from serving.predict import Limits
@@ -48,8 +48,9 @@ from tfrs_twotower.schema import UsageError, UserError
 _LOG = logging.getLogger(__name__)
 
 HEALTH_SERVICES = ("", "tensorflow.serving.PredictionService", "tensorflow.serving.ModelService")
-# For health, status and metadata, and for refusals that say why.
-SPARE_RPCS = 16
+# For health, status and metadata, and for refusals that say why. A client of several servers
+# watches the health of each as long as it is there.
+SPARE_RPCS = 1024
 
 
 @dataclass(frozen=True)
@@ -241,6 +242,7 @@ async def _grpc_server(
         RuntimeError: If the address cannot be bound.
     """
     server = grpc.aio.server(
+        interceptors=[UnreadableRequests()],
         maximum_concurrent_rpcs=max_requests + SPARE_RPCS,
         options=[
             ("grpc.so_reuseport", 0),

@@ -60,6 +60,35 @@ def test_the_flags_of_the_files_are_the_embedded_servers_too(services):
     assert {flag.partition("=")[0] for flag in server._understood(flags)} <= known
 
 
+@pytest.fixture(scope="module")
+def manifests():
+    found = yaml.safe_load_all((SERVING / "kubernetes.yaml").read_text())
+    return {manifest["kind"]: manifest for manifest in found}
+
+
+def test_the_replicas_fit_the_flags_of_the_server(manifests):
+    pod = manifests["Deployment"]["spec"]["template"]
+    [container] = pod["spec"]["containers"]
+    flags = dict(flag.split("=") for flag in container["args"])
+    known = {option for one in APP_OPTIONS for option in one.opts}
+
+    assert flags.keys() <= known
+    seconds = float(flags["--drain_seconds"]) + float(flags["--shutdown_grace_seconds"])
+    assert pod["spec"]["terminationGracePeriodSeconds"] > seconds
+    assert float(flags["--drain_seconds"]) > 2 * container["readinessProbe"]["periodSeconds"]
+    assert container["readinessProbe"]["grpc"]["port"] == 8500
+    ports = [port["containerPort"] for port in container["ports"]]
+    assert [port["port"] for port in manifests["Service"]["spec"]["ports"]] == ports == [8500, 8501]
+
+
+def test_what_selects_the_replicas_finds_them(manifests):
+    labels = manifests["Deployment"]["spec"]["template"]["metadata"]["labels"]
+
+    assert manifests["Deployment"]["spec"]["selector"]["matchLabels"] == labels
+    assert manifests["Service"]["spec"]["selector"] == labels
+    assert manifests["PodDisruptionBudget"]["spec"]["selector"]["matchLabels"] == labels
+
+
 def test_the_metrics_of_the_stock_image_are_where_the_embedded_server_has_them():
     assert f'path: "{METRICS_PATH}"' in (SERVING / "monitoring.config").read_text()
 

@@ -341,6 +341,25 @@ def test_health_checks_are_told_before_a_load_has_ended(tmp_path, monkeypatch):
     wait_until(lambda: not server.is_loading)
 
 
+def test_those_who_watch_the_health_take_no_place_of_a_request(models_dir):
+    models = [ModelConfig("retrieval", models_dir / "retrieval")]
+    options = ServerOptions(max_running=1, max_waiting=0)
+    with (
+        ModelServer(models, rest_port=None, options=options) as server,
+        grpc.insecure_channel(f"127.0.0.1:{server.port}") as channel,
+    ):
+        watch = health_pb2_grpc.HealthStub(channel).Watch
+        watching = [watch(health_pb2.HealthCheckRequest()) for _ in range(100)]
+        told = {next(one).status for one in watching}
+        stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
+        code = stub.Predict.future(predict_request(**toy_models.EAST), timeout=30).code()
+        for one in watching:
+            one.cancel()
+
+    assert told == {health_pb2.HealthCheckResponse.SERVING}
+    assert code == grpc.StatusCode.OK
+
+
 NUM_CLIENTS = 64
 
 

@@ -92,23 +92,23 @@ def read_labels(models: Path) -> dict[str, int]:
 
 
 def served_versions(models: Path) -> dict[str, list[int]]:
-    """By model of the config, the versions that it names.
+    """By model of either config, the versions that it names.
 
     Raises:
-        UserError: If the config is damaged.
+        UserError: If a config is damaged.
     """
-    return {
-        config.name: list(config.model_version_policy.specific.versions) for config in _read(models)
-    }
+    configs = [*_read(models, STOCK_CONFIG_FILE), *_read(models)]
+    return {config.name: list(config.model_version_policy.specific.versions) for config in configs}
 
 
 def labels_by_model(models: Path) -> dict[str, dict[str, int]]:
-    """By model of the config, its version by label.
+    """By model of either config, its version by label.
 
     Raises:
-        UserError: If the config is damaged.
+        UserError: If a config is damaged.
     """
-    return {config.name: dict(config.version_labels) for config in _read(models)}
+    configs = [*_read(models, STOCK_CONFIG_FILE), *_read(models)]
+    return {config.name: dict(config.version_labels) for config in configs}
 
 
 def _with(
@@ -133,8 +133,8 @@ def _written_base_path(models: Path) -> str | None:
     return paths[0].removesuffix(f"/{RETRIEVAL_EXACT}") if paths else None
 
 
-def _read(models: Path) -> list[model_server_config_pb2.ModelConfig]:
-    path = models / CONFIG_FILE
+def _read(models: Path, file_name: str = CONFIG_FILE) -> list[model_server_config_pb2.ModelConfig]:
+    path = models / file_name
     if not path.exists():
         return []
     proto = model_server_config_pb2.ModelServerConfig()

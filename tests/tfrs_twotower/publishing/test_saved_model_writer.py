@@ -178,6 +178,20 @@ def test_the_optional_inputs_of_recommend_have_defaults_in_the_written_proto(exp
     }
 
 
+def test_a_written_model_refuses_lists_that_a_server_may_have_filled_up(models):
+    loaded = tf.saved_model.load(str(models.retrieval_exact.folder))
+    specs = models.query_tower.inputs
+    inputs = {name: tf.constant(QUERIES[name], spec.dtype) for name, spec in specs.items()}
+    # ["i1"] beside ["i2", "i3", "i4"], as TF Serving merges them.
+    filled = [["i1", "i1", "i1"], ["", "", ""], ["i2", "i3", "i4"]]
+
+    answer = loaded.signatures["serving_default"](**inputs)
+    with pytest.raises(tf.errors.InvalidArgumentError, match=r"may have filled it up.*history"):
+        loaded.signatures["serving_default"](**{**inputs, "history": tf.constant(filled)})
+
+    assert answer["scores"].shape[0] == 3
+
+
 @pytest.mark.parametrize("signature", ["serving_default", "score"])
 def test_the_plain_signatures_want_every_input(exported, signature):
     assert not signature_def(exported.folder, signature).defaults

@@ -137,3 +137,24 @@ def test_a_damaged_config_is_named(tmp_path):
 
     with pytest.raises(UserError, match="models.config is damaged"):
         server_config.read_labels(tmp_path)
+
+
+def test_what_servers_are_waited_for_is_of_both_configs(tmp_path):
+    versions_of(
+        tmp_path,
+        query_tower=[1, 2],
+        candidate_tower=[1, 2],
+        retrieval=[1, 2],
+        retrieval_exact=[1, 2],
+        retrieval_stock=[2],
+    )
+    server_config.write(tmp_path, {"stable": 1}, kept=[1, 2])
+
+    server_config.write(tmp_path, {"stable": 2}, kept=[1, 2])
+
+    models = ("query_tower", "candidate_tower", "retrieval", "retrieval_exact")
+    both = dict.fromkeys(models, [1, 2])
+    assert server_config.served_versions(tmp_path) == {**both, "retrieval_stock": [2]}
+    assert server_config.labels_by_model(tmp_path) == dict.fromkeys(
+        (*models, "retrieval_stock"), {"stable": 2}
+    )
