@@ -1,4 +1,4 @@
-"""Non-learned baselines: chance, popularity, item-based neighbours, and lists from a file.
+"""Non-learned baselines: chance, popularity, neighbours, sequential rules, lists from a file.
 
 Each ranks under the rules of the evaluation set: the same queries, the same eligible candidates.
 """
@@ -21,6 +21,7 @@ RANDOM_DIM = 32
 RECENT_SHARE = 0.1
 NUM_NEIGHBOURS = 100
 NEIGHBOUR_ELEMENTS = 16_000_000
+RULE_SPAN = 10
 
 
 def popularity(evaluation_set: EvaluationSet, train_counts: Ints, k: int) -> Ranking:
@@ -101,6 +102,59 @@ def item_knn(
 
     def scores(start: int, end: int) -> npt.NDArray[np.float32]:
         return (of_queries[start:end] @ similarities).toarray()
+
+    return rank_scores(
+        scores,
+        len(evaluation_set.query_rows),
+        corpus_size,
+        evaluation_set.positives,
+        evaluation_set.excluded,
+        k=k,
+        listed=evaluation_set.listed,
+    )
+
+
+def sequential_rules(
+    evaluation_set: EvaluationSet, train: Arrays, num_queries: int, corpus_size: int, k: int
+) -> Ranking:
+    """What came after what, counted: for data with an order.
+
+    A rule from one candidate to another weighs the sum of 1 / distance over the places in the train
+    positives of all queries at which the second came at most ten after the first. A candidate's
+    score is the sum of the weights of the rules from the last ten train positives of the query,
+    each divided by how long ago it was, 1 to 10.
+
+    Args:
+        evaluation_set: The evaluation set.
+        train: The events of the train split, those of a query together and in their order.
+        num_queries: Queries of the data, not of the evaluation set.
+        corpus_size: Number of candidates.
+        k: Length of the lists of best candidates.
+
+    References:
+        Ludewig and Jannach, Evaluation of Session-based Recommendation Algorithms, UMUAI 2018 (SR);
+        there of the last event alone.
+    """
+    is_positive = train[layout.LABEL] == 1
+    queries, rows = train[layout.QUERY_ROW][is_positive], train[layout.CANDIDATE_ROW][is_positive]
+    rules = sp.csr_array((corpus_size, corpus_size), dtype=np.float32)
+    for distance in range(1, RULE_SPAN + 1):
+        is_rule = queries[distance:] == queries[:-distance]
+        pairs = rows[:-distance][is_rule], rows[distance:][is_rule]
+        weights = np.full(len(pairs[0]), 1.0 / distance, np.float32)
+        rules += sp.coo_array((weights, pairs), shape=rules.shape).tocsr()
+    # The last event of a query has the age 1.
+    is_last = np.append(queries[1:] != queries[:-1], True)[: len(queries)]
+    last = np.flatnonzero(is_last)
+    age = last[np.cumsum(is_last) - is_last] - np.arange(len(queries)) + 1
+    is_recent = age <= RULE_SPAN
+    past = sp.coo_array(
+        (1.0 / age[is_recent].astype(np.float32), (queries[is_recent], rows[is_recent])),
+        shape=(num_queries, corpus_size),
+    ).tocsr()[evaluation_set.query_rows]
+
+    def scores(start: int, end: int) -> npt.NDArray[np.float32]:
+        return (past[start:end] @ rules).toarray()
 
     return rank_scores(
         scores,

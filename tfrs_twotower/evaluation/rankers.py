@@ -52,6 +52,17 @@ def item_knn(inputs: EvaluationInputs) -> Ranking:
     )
 
 
+def sequential_rules(inputs: EvaluationInputs) -> Ranking:
+    """What came after what in train; for data with an order."""
+    return baselines.sequential_rules(
+        inputs.evaluation_set,
+        inputs.data.events("train"),
+        int(inputs.data.manifest["num_queries"]),
+        len(inputs.corpus),
+        LIST_LENGTH,
+    )
+
+
 def ranked_lists(path: str | Path) -> Ranker:
     """The lists of a Parquet file; see `baselines.ranked_lists`."""
     return lambda inputs: baselines.ranked_lists(
@@ -76,7 +87,10 @@ BASIC: dict[str, Ranker] = {MODEL: model, POPULARITY: popularity, "random": chan
 
 
 def further_baselines(config: Config) -> dict[str, Ranker]:
-    """The baselines that cost more: recent popularity, where the data has times, and item-kNN."""
-    has_times = config.columns.timestamp is not None
-    recent: dict[str, Ranker] = {"recent popularity": recent_popularity} if has_times else {}
-    return {**recent, "item-kNN": item_knn}
+    """The baselines that cost more: item-kNN, and those that need times or an order."""
+    found: dict[str, Ranker] = {}
+    if config.columns.timestamp is not None:
+        found["recent popularity"] = recent_popularity
+    if config.has_order:
+        found["sequential rules"] = sequential_rules
+    return {**found, "item-kNN": item_knn}

@@ -30,6 +30,66 @@ def evaluation_set_of(
     )
 
 
+# --- sequential rules -----------------------------------------------------------------------
+
+
+def events_of(*pasts: list[int], label: int = 1) -> dict[str, np.ndarray]:
+    """Events of queries 0, 1, ... in their order."""
+    return {
+        "query_row": np.repeat(np.arange(len(pasts)), [len(past) for past in pasts]),
+        "candidate_row": np.array([row for past in pasts for row in past], np.int64),
+        "label": np.full(sum(map(len, pasts)), label),
+    }
+
+
+def test_sequential_rules_weigh_what_came_after_by_distance():
+    # Rules from a: b 1, c 1/2, d 1; from b: c 1. Query 2 had a last.
+    train = events_of([0, 1, 2], [0, 3], [4, 0])
+    # From e: a 1.
+    found = baselines.sequential_rules(
+        evaluation_set_of(3, pairs((2, 1), (2, 2), (2, 3)), pairs((2, 0), (2, 4))), train, 3, 5, k=3
+    )
+
+    # b and d score 1, c 1/2: equal ones by id.
+    assert found.ranks.tolist() == [1, 3, 2]
+    assert found.top_rows[2].tolist() == [1, 3, 2]
+
+
+def test_sequential_rules_count_the_last_event_of_a_query_most():
+    # From a: c 1; from b: d 1. Query 2 had a and then b: d scores 1, c 1/2.
+    train = events_of([0, 2], [1, 3], [0, 1])
+
+    found = baselines.sequential_rules(
+        evaluation_set_of(3, pairs((2, 2), (2, 3)), pairs((2, 0), (2, 1))), train, 3, 5, k=2
+    )
+
+    assert found.ranks.tolist() == [2, 1]
+
+
+def test_sequential_rules_do_not_reach_from_query_to_query_nor_from_negatives():
+    train = events_of([0], [1], [0])
+
+    found = baselines.sequential_rules(evaluation_set_of(3, pairs((2, 1))), train, 3, 5, k=5)
+    negative = baselines.sequential_rules(
+        evaluation_set_of(1, pairs((0, 1))), events_of([0, 1], label=0), 1, 5, k=5
+    )
+
+    # Without a rule all score 0, and come by id.
+    assert found.top_rows[2].tolist() == [0, 1, 2, 3, 4]
+    assert negative.top_rows[0].tolist() == [0, 1, 2, 3, 4]
+
+
+def test_sequential_rules_reach_ten_events_far():
+    train = events_of(list(range(12)), [0])
+
+    found = baselines.sequential_rules(
+        evaluation_set_of(2, pairs((1, 10), (1, 11)), pairs((1, 0))), train, 2, 13, k=11
+    )
+
+    # Candidate 10 scores 1/10; candidates 11 and 12 score 0.
+    assert found.ranks.tolist() == [10, 11]
+
+
 # --- popularity -----------------------------------------------------------------------------
 
 

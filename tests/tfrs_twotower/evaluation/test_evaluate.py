@@ -292,7 +292,7 @@ def detailed(run, data):
 
 def test_dearer_baselines_stand_beside_the_model(detailed):
     assert set(detailed.systems) == {
-        *("model", "popularity", "recent popularity", "item-kNN", "random")
+        *("model", "popularity", "recent popularity", "sequential rules", "item-kNN", "random")
     }
 
 
