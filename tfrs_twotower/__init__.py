@@ -21,7 +21,27 @@ steps meet in folders, see `docs/glossary.md`. Names load when they are first us
 package imports neither TensorFlow nor Beam nor pandas.
 """
 
+import os
+import sys
 from typing import TYPE_CHECKING
+
+
+def _pick_keras_2() -> None:
+    """TensorFlow Recommenders needs it; TensorFlow decides when its Keras is first used."""
+    os.environ["TF_USE_LEGACY_KERAS"] = "1"
+    tensorflow = sys.modules.get("tensorflow")
+    if tensorflow is None or tensorflow.keras.layers.Layer.__module__.startswith("tf_keras"):
+        return
+    import warnings
+
+    warnings.warn(
+        "TensorFlow was used with Keras 3 before `import tfrs_twotower`, and TensorFlow "
+        "Recommenders needs Keras 2: restart the runtime and import tfrs_twotower first",
+        stacklevel=3,
+    )
+
+
+_pick_keras_2()
 
 __all__ = [
     "Comparison",

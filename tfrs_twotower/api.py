@@ -4,7 +4,6 @@ A composition root like the command line. `import tfrs_twotower as tt` offers th
 those that one package holds alone; `api.NAME` finds both.
 """
 
-import importlib
 import json
 import subprocess
 import sys
@@ -556,7 +555,6 @@ def titles(models: StrPath) -> dict[str, str]:
 
 def quiet_native_log() -> None:
     """Keeps the notes of TensorFlow's and ScaNN's C++ code off the terminal; errors stay."""
-    importlib.import_module("tfrs_twotower.keras")  # First: it picks Keras 2.
     from serving import native_log
 
     native_log.keep_errors_only()

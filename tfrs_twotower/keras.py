@@ -1,15 +1,11 @@
-"""The one place that picks Keras 2, which TensorFlow Recommenders needs.
+"""TensorFlow with Keras 2, which TensorFlow Recommenders needs: see `tfrs_twotower/__init__.py`.
 
 Import TensorFlow, Keras and TFRS from here wherever layers or models are made.
 """
 
-import os
+import tensorflow as tf
 
-os.environ["TF_USE_LEGACY_KERAS"] = "1"
-
-import tensorflow as tf  # noqa: E402
-
-from tfrs_twotower.schema import UserError  # noqa: E402
+from tfrs_twotower.schema import UserError
 
 if not tf.keras.layers.Layer.__module__.startswith("tf_keras"):
     raise UserError(

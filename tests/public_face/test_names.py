@@ -53,6 +53,24 @@ def test_importing_the_package_imports_hardly_anything():
     assert len(imported) < 10
 
 
+@pytest.mark.slow
+def test_keras_3_that_was_used_before_is_told_at_import():
+    # This process, whose environment the other one has, has picked Keras 2.
+    first = "import os; os.environ.pop('TF_USE_LEGACY_KERAS', None); import tensorflow as tf\n"
+    told = (
+        "import warnings; warnings.simplefilter('error', UserWarning)\n"
+        "try: import tfrs_twotower\n"
+        "except UserWarning as warning: print(warning)\n"
+        "else: print('fine')"
+    )
+
+    used = run_python(f"{first}tf.keras.layers.Dense(1)\n{told}")
+
+    assert "needs Keras 2: restart the runtime" in used
+    # TensorFlow decides when its Keras is first used, not when it is imported.
+    assert run_python(first + told) == "fine\n"
+
+
 def test_the_config_is_read_without_heavy_libraries():
     heavy = ["tensorflow", "apache_beam", "pandas", "pyarrow", "grpc"]
     script = (

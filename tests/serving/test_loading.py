@@ -7,7 +7,7 @@ import textwrap
 import numpy as np
 import pytest
 import tensorflow as tf
-from tensorflow.core.protobuf import saved_model_pb2
+from tensorflow.core.protobuf import config_pb2, saved_model_pb2
 
 from serving import loading
 from serving.errors import InvalidRequestError, LoadError
@@ -55,6 +55,32 @@ def test_the_written_defaults_are_read(retrieval):
         "exclude_ids": [[b""]],
         "allow_ids": [[b""]],
     }
+
+
+@pytest.mark.parametrize("optimize", [True, False])
+def test_answers_do_not_depend_on_which_rewrites_are_made(models_dir, optimize):
+    path = models_dir / "retrieval" / "3"
+    servable = loading.load(path, "retrieval", 3, optimize=optimize)
+
+    outputs = servable.run("recommend", inputs(k=2))
+
+    servable.close()
+    assert outputs["candidate_ids"].tolist() == [[b"c", b"b"]]
+    np.testing.assert_allclose(outputs["scores"], [[1.0, 0.6]], atol=1e-6)
+
+
+def test_functions_that_are_not_to_be_rewritten_say_so_themselves():
+    graph = tf.Graph()
+    with graph.as_default():
+        tf.function(lambda x: x + 1)(tf.constant(1))
+    graph_def = graph.as_graph_def()
+    calls = [node for node in graph_def.node if "PartitionedCall" in node.op]
+    assert len(calls) == 1
+
+    loading._leave_functions(graph_def)
+
+    config = config_pb2.ConfigProto.FromString(calls[0].attr["config_proto"].s)
+    assert config.graph_options.rewrite_options.disable_meta_optimizer
 
 
 def test_what_the_graph_refuses_is_told_in_its_words(retrieval):
