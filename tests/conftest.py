@@ -32,11 +32,16 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Turns TensorFlow's rewriting of graphs off in this process.
+    """Turns TensorFlow's rewriting of graphs off in this process, where tests need TensorFlow.
 
     It takes seconds for each function that a test runs once. Servers, and processes that tests
     start, rewrite as always.
     """
+    do_not_rewrite_graphs()
+
+
+def do_not_rewrite_graphs() -> None:
+    """For processes whose results are to be those of the tests' own, to the last bit."""
     if tensorflow := sys.modules.get("tensorflow"):
         tensorflow.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
 

@@ -303,10 +303,12 @@ def test_a_train_split_without_enough_positives_is_told(tmp_path, labels, expect
 KILLED = """
 import os, signal, sys
 from tests import every_kind
+from tests.conftest import do_not_rewrite_graphs
 from tfrs_twotower.training import callbacks
 from tfrs_twotower.keras import keras, tf
 from tfrs_twotower.training.train import train
 
+do_not_rewrite_graphs()
 data, run, moment = sys.argv[1:]
 
 def die(*_, **__):
@@ -332,9 +334,11 @@ train(every_kind.config(), data, run, callbacks=[Die()])
 KILLED_SOMETIME = """
 import os, random, signal, sys, threading
 from tests import every_kind
+from tests.conftest import do_not_rewrite_graphs
 from tfrs_twotower.keras import keras
 from tfrs_twotower.training.train import train
 
+do_not_rewrite_graphs()
 data, run, seed = sys.argv[1:]
 draw = random.Random(int(seed))
 # Within the first three of four epochs, and then at any moment: also while files are written.
