@@ -1,9 +1,9 @@
-"""The end of a gRPC server under load: everybody gets an answer, or UNAVAILABLE.
+"""The end of a gRPC server under load: every call is answered, or refused with UNAVAILABLE.
 
 gRPC cancels the calls that reach a server while it shuts down, and a caller cannot tell that from
-a call that was begun. So new calls are held first, until no more come: whoever asks one question
-after the other has his next one held. Then the server shuts down, which sends callers elsewhere,
-and what is held is refused.
+a call that was begun. So new calls are held first, until no more arrive: a caller that sends one
+call after the other has its next one held. Then the server shuts down, which sends callers
+elsewhere, and what is held is refused.
 """
 
 import asyncio
@@ -15,7 +15,7 @@ import grpc
 
 from serving.errors import UnavailableError
 
-# No call for so long: whoever is connected has his call held, or does not ask. But not for ever.
+# No call has arrived for so long: every caller has one held, or sends none. But not for ever.
 _QUIET_S, _LONGEST_S = 0.1, 1.0
 _LOOK_S = 0.01
 _LAST_ANSWERS_S = 0.5
@@ -67,5 +67,5 @@ class Gate:
         while self._num_inside and not stopped.done():
             await asyncio.sleep(_LOOK_S)
         await asyncio.wait({stopped}, timeout=_LAST_ANSWERS_S)
-        await server.stop(None)  # Whoever watches the health would be waited for until the end.
+        await server.stop(None)  # Watches of the health would be waited for until the end.
         await stopped

@@ -32,7 +32,7 @@ def test_a_sound_export_is_sound(exported_once, target):
 
 def test_the_few_threads_of_a_stock_server_are_told():
     def told(target):
-        return [finding.cure for finding in examine(None, target) if "4 gRPC" in finding.what]
+        return [finding.what for finding in examine(None, target) if "4 gRPC" in finding.what]
 
     assert told("embedded") == []
     assert "--grpc_max_threads=200" in told(STOCK)[0]
