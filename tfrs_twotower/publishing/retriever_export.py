@@ -26,6 +26,8 @@ class KerasQueryTower(tf.Module):
             model: Of the Keras that `tfrs_twotower.keras` gives; features by name ->
                 `[batch, embedding_dim]` float32. Look-ups of ids are layers of it.
             inputs: The features by name, `[None]` for one value a query, `[None, None]` for lists.
+                A list of text holds "" beside its values, our clients start each with it: the model
+                must ignore "" wherever it stands.
         """
         super().__init__()
         # Tracked, unlike our own towers: its look-up layers hold tables, which are no variables.
