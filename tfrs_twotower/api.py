@@ -228,6 +228,11 @@ def train(
 
     checked = _config(config)
     if progress:
+        if not resume and _is_unfinished(Path(output)):
+            _tell(
+                f"{output} holds an unfinished training, which this one replaces; to go on with "
+                "it, stop and pass resume=True (--resume)"
+            )
         _show_hints(checked, data)
     return training.train(
         checked,
@@ -611,10 +616,22 @@ def _show_hints(config: Config, data: StrPath) -> None:
     """Says before a training what will keep it from being a good one."""
     from tfrs_twotower.data.prepared import PreparedData
     from tfrs_twotower.schema.hints import config_hints, data_hints
+
+    _tell(*config_hints(config))
+    _tell(*data_hints(config, PreparedData(data, config).manifest))
+
+
+def _is_unfinished(run: Path) -> bool:
+    from tfrs_twotower.models.run_folder import CHECKPOINTS
+    from tfrs_twotower.schema.folders import MANIFEST
+
+    return (run / CHECKPOINTS).is_dir() and not (run / MANIFEST).exists()
+
+
+def _tell(*hints: str) -> None:
     from tfrs_twotower.training.progress import show_hints
 
-    show_hints(config_hints(config))
-    show_hints(data_hints(config, PreparedData(data, config).manifest))
+    show_hints(hints)
 
 
 def _candidate_tables(config: Config, files: Sequence[StrPath]) -> "Iterator[pa.Table]":

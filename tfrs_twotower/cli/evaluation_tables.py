@@ -24,7 +24,10 @@ def print_metrics(report: dict[str, Any], cut_offs: Sequence[int] = CUT_OFFS) ->
         [system, *_with_interval(parts["all"], intervals.get(system, {}).get("all", {}), names)]
         for system, parts in systems.items()
     ]
-    print_table(report["title"], ["", *_headings(names)], rows)
+    lines = [["", *_headings(names)], *rows]
+    if not any(map(any, intervals.values())):  # Of a training run, whose table has none.
+        lines = [[*line[:2], *line[3:]] for line in lines]
+    print_table(report["title"], lines[0], lines[1:])
     for caution in report["cautions"]:
         console().print(f"not a figure to quote: {caution}", soft_wrap=True)
 

@@ -110,6 +110,18 @@ def test_a_finished_run_is_refused_without_overwrite(tiny, capsys):
     assert_said(capsys, f"{tiny}/run", "--overwrite")
 
 
+def test_a_training_that_replaces_an_unfinished_one_says_how_to_go_on(tiny, tmp_path, capsys):
+    (tmp_path / "run" / "checkpoints").mkdir(parents=True)
+
+    # Another's folder is refused all the same.
+    main(
+        ["train", "--config", f"{tiny}/twotower.yaml", "--data", f"{tiny}/prepared"]
+        + ["--output", f"{tmp_path}/run"]
+    )
+
+    assert "unfinished training, which this one replaces; to go on" in capsys.readouterr().err
+
+
 def test_a_run_that_is_not_there_is_told_with_the_command_that_makes_one(tiny, capsys):
     code = main(["evaluate", "--run", f"{tiny}/nothing", "--data", f"{tiny}/prepared"])
 
