@@ -1,5 +1,6 @@
 """The command lines of the jobs."""
 
+import logging
 import re
 
 import pytest
@@ -40,3 +41,16 @@ def test_a_missing_option_is_told_with_where_to_look(capsys):
     assert "--output is missing; see `python -m pipelines.prepare --help`" in (
         capsys.readouterr().err
     )
+
+
+@pytest.mark.parametrize(
+    ("message", "is_shown"),
+    [
+        ("Resource module is not available for current platform, memory usage ...", False),
+        ("the disk is full", True),
+    ],
+)
+def test_notes_of_beam_that_nobody_can_act_on_are_left_out(message, is_shown):
+    record = logging.LogRecord("root", logging.WARNING, "base.py", 1, message, None, None)
+
+    assert bool(logging.getLogger().filter(record)) == is_shown
