@@ -3,6 +3,8 @@
 import importlib.util
 
 import pytest
+from apache_beam.io.filesystems import FileSystems
+from apache_beam.options.pipeline_options import PipelineOptions
 
 from tests.pipelines.stores import servers
 from tests.pipelines.stores.memory import PREFIX, STORE
@@ -35,7 +37,7 @@ def s3():
 def _need(*modules):
     missing = [name for name in modules if not _is_installed(name)]
     if missing:
-        pytest.skip(f"no {', '.join(missing)}: install the extra `dev`")
+        pytest.skip(f"no {', '.join(missing)}: install the extra `stores`")
 
 
 def _is_installed(name):
@@ -48,6 +50,9 @@ def _is_installed(name):
 @pytest.fixture
 def on_server(monkeypatch):
     """Points this process at a server; gives the URL of its bucket."""
+
+    # Beam's S3 file system refuses to work without options.
+    monkeypatch.setattr(FileSystems, "_pipeline_options", PipelineOptions([]))
 
     def point(server):
         for name, value in server.environment.items():
@@ -63,7 +68,7 @@ def on_server(monkeypatch):
     return point
 
 
-@pytest.fixture(params=["mem", "gs", "s3"])
+@pytest.fixture(params=["mem", "gs", pytest.param("s3", marks=pytest.mark.slow)])
 def root(request, on_server):
     """An empty folder of each store."""
     if request.param == "mem":

@@ -19,7 +19,7 @@ from tests.pipelines.stores.published import MANIFEST, fetch, is_published
 from tfrs_twotower.schema import parse_config
 
 OUTPUT = "mem://bucket/prepared"
-NUM_FAILURES = 500
+NUM_FAILURES = 100
 CONFIG = """
 columns: {timestamp: t}
 filters: {min_per_query: 2}
@@ -76,6 +76,7 @@ def expected(datasets, tmp_path_factory):
     return said
 
 
+@pytest.mark.slow
 def test_nothing_goes_wrong(run, datasets, expected, tmp_path):
     run(datasets[0])
 
@@ -102,7 +103,9 @@ def changes_of_a_run(run, store, dataset):
     return count
 
 
-@pytest.mark.parametrize("part", [0.1, 0.3, 0.5, 0.7])
+@pytest.mark.parametrize(
+    "part", [0.5, *(pytest.param(part, marks=pytest.mark.slow) for part in (0.1, 0.3, 0.7))]
+)
 def test_a_rerun_passes_a_job_whose_launcher_was_killed(
     run, store, datasets, expected, tmp_path, part
 ):
@@ -132,6 +135,7 @@ def test_a_rerun_passes_a_job_whose_launcher_was_killed(
     assert fetch(OUTPUT, tmp_path) == expected[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 def test_two_launchers_at_once(store, datasets, expected, tmp_path, monkeypatch, seed):
     monkeypatch.setattr(pipeline, "MIN_PARTITIONS", 3)
@@ -214,7 +218,9 @@ def outcome_of_single_failure(seed, datasets, replaced, expected, folder):
     return None if "503" in told else f"seed {seed}: {failed}: not told: {told}"
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize(
+    "seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 5))]
+)
 def test_a_single_failure(seed, datasets, replaced, expected, tmp_path):
     assert outcome_of_single_failure(seed, datasets, replaced, expected, tmp_path) is None
 
@@ -233,6 +239,7 @@ def test_many_single_failures(datasets, replaced, expected, tmp_path):
     assert wrong == []
 
 
+@pytest.mark.slow
 def test_every_bundle_is_attempted_twice_at_once(run, store, datasets, expected, tmp_path):
     with attempts.bundles(twice=True, retried=False) as happened:
         run(datasets[0], beam_args=attempts.BEAM_ARGS)

@@ -8,6 +8,8 @@ from tests.pipelines.stores.published import fetch
 from tfrs_twotower import api
 from tfrs_twotower.schema import load_config
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def shop(tmp_path_factory):
@@ -22,8 +24,8 @@ def shop(tmp_path_factory):
 @pytest.fixture(
     params=[
         "gs",
-        # Each operation makes a client: minutes.
-        pytest.param("s3", marks=[pytest.mark.slow, pytest.mark.timeout(1800)]),
+        # Beam's S3 file system makes a client for each operation: minutes.
+        pytest.param("s3", marks=pytest.mark.timeout(1800)),
     ]
 )
 def server_root(request, on_server):
@@ -43,7 +45,6 @@ def test_the_folder_says_the_same_and_an_overwritten_one_too(server_root, shop, 
     assert fetch(server_root, tmp_path / "second") == expected
 
 
-@pytest.mark.slow
 def test_workers_in_processes_of_their_own_find_the_store(server_root, shop, tmp_path):
     dataset, config, local = shop
 
@@ -57,7 +58,6 @@ def test_workers_in_processes_of_their_own_find_the_store(server_root, shop, tmp
     assert fetch(server_root, tmp_path / "a") == fetch(str(local), tmp_path / "b")
 
 
-@pytest.mark.slow
 def test_training_from_the_store_gives_the_same_model(server_root, shop, tmp_path):
     dataset, config, local = shop
     prepare(config, str(dataset), server_root)
