@@ -11,6 +11,7 @@ fixed-size lists of float32, null for missing; integers are int64, null for miss
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -26,6 +27,7 @@ from tfrs_twotower.schema.features import (
 TOKEN_SEPARATOR = "\x1f"
 INTEGER = r"^-?[0-9]{1,18}(?:\.0*)?$"
 FLOAT = r"^[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]{1,2})?$"
+ISO_DATE = r"^[0-9]{4}[-/][0-9]{2}[-/][0-9]{2}"
 NOT_A_NUMBER = r"^(?i:nan|null|none)$"
 TRUE, FALSE = ("1", "true", "t", "yes", "y", "1.0"), ("0", "false", "f", "no", "n", "0.0")
 VECTOR_SEPARATORS = r"[\s,;|]+"
@@ -85,6 +87,35 @@ def to_integers(array: pa.Array) -> Converted:
     readable = pc.match_substring_regex(text, INTEGER)
     digits = pc.replace_substring_regex(_only(text, readable), r"\.0*$", "")
     return Converted(pc.cast(digits, pa.int64()), _unread(text, readable))
+
+
+def to_seconds(array: pa.Array) -> Converted:
+    """Moments as whole Unix seconds: numbers, Arrow timestamps and dates, or ISO 8601 as text.
+
+    A moment without a time zone is UTC. Fractions of seconds are cut off, downwards.
+    """
+    if pa.types.is_timestamp(array.type) or pa.types.is_date(array.type):
+        return Converted(unix_seconds(array), _none(array))
+    seconds, is_bad = to_integers(array)
+    if not is_bad.any() or _is_number(array.type):
+        return Converted(seconds, is_bad)
+    # Only what is no number is read as a date: 20240501 is a number of seconds.
+    rest = pc.utf8_trim_whitespace(_plain_text(array).filter(pa.array(is_bad)))
+    rest = _only(rest, pc.match_substring_regex(rest, ISO_DATE))
+    moments = pd.to_datetime(rest.to_pandas(), format="ISO8601", utc=True, errors="coerce")
+    read = unix_seconds(pa.array(moments.dt.tz_localize(None)))
+    seconds = pc.replace_with_mask(seconds, pa.array(is_bad), read)
+    is_bad[is_bad] = _mask(pc.is_null(read))
+    return Converted(seconds, is_bad)
+
+
+def unix_seconds(array: pa.Array) -> pa.Array:
+    """Arrow timestamps or dates as whole seconds since 1970, UTC."""
+    if pa.types.is_date(array.type):
+        array = pc.cast(array, pa.timestamp("s"))
+    # Arrow's own cast to seconds cuts towards 1970, not down.
+    whole = pc.floor_temporal(array, unit="second")
+    return pc.cast(pc.cast(whole, pa.timestamp("s"), safe=False), pa.int64())
 
 
 def to_floats(array: pa.Array, dtype: pa.DataType) -> Converted:
@@ -172,7 +203,7 @@ def to_feature(feature: Feature, array: pa.Array) -> Converted:
         case Vector():
             return to_vectors(array, feature.dimension)
         case Timestamp():
-            return to_integers(array)
+            return to_seconds(array)
         case MultiCategorical():
             text = to_tokens(array, feature.separator)
         case _:

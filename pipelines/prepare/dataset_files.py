@@ -6,6 +6,7 @@ import io
 import itertools
 import json
 import re
+import zlib
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import repeat
@@ -190,13 +191,20 @@ def check_columns(file: Chunk, config: Config, *, as_of_now: bool = False) -> tu
         UserError: If the file cannot be read, lacks a column, or has one twice.
     """
     try:
-        present, header = _columns_of(file)
-    except (OSError, EOFError, ValueError, pa.ArrowException) as error:
+        present, header, nested = _columns_of(file)
+    except (OSError, EOFError, ValueError, zlib.error, pa.ArrowException) as error:
         raise UserError(f"cannot read {file.path}: {first_line(error)}") from error
     if not present:
         # An empty file has no row, so nothing is missing from it.
         return header
     check_names(file.path, file.kind, present, config, as_of_now=as_of_now)
+    needed = needed_columns(config, file.kind, as_of_now=as_of_now)
+    for column in (config.columns.query_id, config.columns.candidate_id):
+        if column in nested and column in needed:
+            raise UserError(
+                f"{file.path}: column `{column}`, named by {needed[column]}, holds objects, not "
+                "ids: write the id in a column of its own"
+            )
     return header
 
 
@@ -224,18 +232,24 @@ def check_names(
         raise UserError(f"{source} has two columns `{twice}`: rename one")
 
 
-def _columns_of(file: Chunk) -> tuple[Sequence[str], tuple[str, ...]]:
+def _columns_of(file: Chunk) -> tuple[Sequence[str], tuple[str, ...], frozenset[str]]:
+    """The columns, the header of a CSV file, and which of the columns hold objects."""
     with filesystem.open_raw(file.path) as raw:
         if file.format == PARQUET:
-            return pq.ParquetFile(raw).schema_arrow.names, ()
+            schema = pq.ParquetFile(raw).schema_arrow
+            nested = frozenset(field.name for field in schema if pa.types.is_struct(field.type))
+            return schema.names, (), nested
         head = head_of(raw, is_gzip=file.is_gzip)
     if file.format == CSV:
         first = head.removeprefix(BYTE_ORDER_MARK).split(b"\n", 1)[0]
         if not first.strip():
-            return (), ()
+            if head.strip():
+                raise UserError(f"{file.path} begins with a blank line: the header must be first")
+            return (), (), frozenset()
         table = pyarrow.csv.read_csv(io.BytesIO(first + b"\n"))
-        return table.column_names, tuple(table.column_names)
-    return list(_json_keys(head)), ()
+        return table.column_names, tuple(table.column_names), frozenset()
+    keys = _json_keys(head)
+    return list(keys), (), frozenset(key for key, is_object in keys.items() if is_object)
 
 
 def head_of(raw: BinaryIO, *, is_gzip: bool) -> bytes:
@@ -246,16 +260,20 @@ def head_of(raw: BinaryIO, *, is_gzip: bool) -> bytes:
         return unpacked.read(HEAD_BYTES)
 
 
-def _json_keys(head: bytes) -> Iterable[str]:
-    """Keys of the objects at the head of a JSON-lines file; lines that are none do not count."""
-    keys: dict[str, None] = {}
+def _json_keys(head: bytes) -> dict[str, bool]:
+    """Keys of the records at the head of a JSON-lines file: whether any value is an object.
+
+    Lines that are no record do not count.
+    """
+    keys: dict[str, bool] = {}
     for line in head.removeprefix(BYTE_ORDER_MARK).split(b"\n"):
         try:
             record = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
         if isinstance(record, dict):
-            keys.update(dict.fromkeys(record))
+            for key, value in record.items():
+                keys[key] = keys.get(key, False) or isinstance(value, dict)
     return keys
 
 

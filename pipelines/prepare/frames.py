@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pandas as pd
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from pipelines.prepare.columns import unix_seconds
 from pipelines.prepare.dataset_files import (
     CANDIDATES,
     INTERACTIONS,
@@ -73,7 +73,7 @@ def write_frame(
     for name in needed_columns(config, kind, as_of_now=as_of_now):
         array = _array(kind, name, frame.iloc[:, names.index(name)])
         if name in moments and _is_date(array.type):
-            array = _unix_seconds(array)
+            array = unix_seconds(array)
         columns[name] = array
     pq.write_table(pa.table(columns), path)
 
@@ -121,12 +121,3 @@ def _is_readable(kind: pa.DataType) -> bool:
 
 def _is_date(kind: pa.DataType) -> bool:
     return bool(pa.types.is_timestamp(kind) or pa.types.is_date(kind))
-
-
-def _unix_seconds(array: pa.Array) -> pa.Array:
-    """Whole seconds since 1970, UTC."""
-    if pa.types.is_date(array.type):
-        array = pc.cast(array, pa.timestamp("s"))
-    # Arrow's own cast to seconds cuts towards 1970, not down.
-    whole = pc.floor_temporal(array, unit="second")
-    return pc.cast(pc.cast(whole, pa.timestamp("s")), pa.int64())

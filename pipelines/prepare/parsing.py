@@ -273,7 +273,7 @@ def _json_schema(
     """What the first record lets expect; None where it is no object of plain values."""
     try:
         record = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     if not isinstance(record, dict):
         return None

@@ -19,6 +19,7 @@ from pipelines.prepare.columns import (
     to_feature,
     to_floats,
     to_integers,
+    to_seconds,
     to_text,
 )
 from pipelines.prepare.parsing import INVALID_UTF8, MALFORMED_LINE
@@ -49,8 +50,8 @@ REASONS = (
 )
 """Every reason for which a record is rejected; a counter's name each."""
 CURES = {
-    TIMESTAMP_NOT_SECONDS: "timestamps must be whole Unix seconds: divide milliseconds by 1000, "
-    "convert date texts",
+    TIMESTAMP_NOT_SECONDS: "timestamps must be Unix seconds or ISO 8601: divide milliseconds by "
+    "1000, write 31/12/2024 as 2024-12-31",
     MISSING_ID: "an id column is empty",
     MALFORMED_LINE: "the lines do not have the fields of the header, or are no JSON objects",
     UNKNOWN_CANDIDATE: "the candidates file does not list these ids",
@@ -182,7 +183,7 @@ def validate_entities(
         if config.columns.title is not None:
             columns[TITLE] = _decoded(to_text(column(raw, config.columns.title)))
         if config.columns.available_from is not None:
-            moments, is_bad = to_integers(column(raw, config.columns.available_from))
+            moments, is_bad = to_seconds(column(raw, config.columns.available_from))
             reasons.add(is_bad, BAD_TIMESTAMP)
             columns[AVAILABLE_FROM] = moments
         for name in config.export.attributes:
@@ -249,7 +250,7 @@ def _is_time(config: Config, source: str | None) -> bool:
 
 
 def _timestamps(raw: pa.Array, reasons: _Reasons) -> pa.Array:
-    seconds, is_bad = to_integers(raw)
+    seconds, is_bad = to_seconds(raw)
     values = pc.fill_null(seconds, 0).to_numpy()
     not_seconds = values >= FIRST_NOT_SECONDS
     if is_bad.any():

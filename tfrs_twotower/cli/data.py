@@ -51,7 +51,7 @@ def dataset(
         print_table(f"{name} in {output}", ["", "count"], list(counts.items()))
 
 
-@app.command(epilog=examples("twotower init shop/"))
+@app.command(epilog=examples("twotower init shop/", "twotower init shop/ --query-id customer"))
 def init(
     folder: Annotated[
         Path,
@@ -62,11 +62,24 @@ def init(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace the twotower.yaml that is there.")
     ] = False,
+    query_id: Annotated[str | None, typer.Option(help="Column of the users; guessed.")] = None,
+    candidate_id: Annotated[str | None, typer.Option(help="Column of the items; guessed.")] = None,
+    timestamp: Annotated[str | None, typer.Option(help="Column of the times; guessed.")] = None,
+    event: Annotated[str | None, typer.Option(help="Column of event types; guessed.")] = None,
+    value: Annotated[str | None, typer.Option(help="Column of ratings; guessed.")] = None,
 ) -> None:
     """Inspect a log, write a commented twotower.yaml, preview the labels and the split."""
     from tfrs_twotower.datasets.inspect import inspect_dataset, write_config
 
-    found = inspect_dataset(folder)
+    roles = {
+        "query_id": query_id,
+        "candidate_id": candidate_id,
+        "timestamp": timestamp,
+        "event": event,
+        "value": value,
+    }
+    named = {role: column for role, column in roles.items() if column is not None}
+    found = inspect_dataset(folder, roles=named)
     path = write_config(folder, found, overwrite=overwrite)
     _print_inspection(found)
     for warning in found.warnings:

@@ -98,7 +98,7 @@ _ROLE_COMMENTS = {
     "value": "see labels",
     "split": "train, validation or test",
     "title": "of the candidates file: the name shown to people",
-    "available_from": "Unix seconds; a candidate is not recommended before",
+    "available_from": "a time; a candidate is not recommended before",
 }
 
 
@@ -106,12 +106,9 @@ def _columns(roles: Roles, contents: Mapping[str, Contents]) -> Iterator[_Line]:
     comments = dict(_ROLE_COMMENTS)
     if roles.timestamp:
         unit = contents["interactions"][roles.timestamp].unit
-        held = "dates" if unit == "text" else unit
-        comments["timestamp"] = (
-            "Unix seconds, UTC"
-            if unit == "seconds"
-            else f"holds {held}: turn them into Unix seconds before `twotower prepare`"
-        )
+        known = {"seconds": "Unix seconds, UTC", "text": "ISO 8601, UTC where no zone is given"}
+        otherwise = f"holds {unit or 'no times'}: turn them into Unix seconds first"
+        comments["timestamp"] = known.get(unit or "", otherwise)
     for role, column in asdict(roles).items():
         if column is not None:
             yield _Line(role, column, comments.get(role, ""))
@@ -224,7 +221,7 @@ def _feature_lines(
 
 
 def _context_lines(roles: Roles, log: Contents) -> Iterator[_Line]:
-    if roles.timestamp and log[roles.timestamp].unit == "seconds":
+    if roles.timestamp and log[roles.timestamp].unit in ("seconds", "text"):
         clock = {"kind": "timestamp", "column": roles.timestamp, "time_zone": "UTC"}
         yield _Line(CLOCK, clock, "hour and weekday, there")
     for column, content in log.items():

@@ -120,7 +120,7 @@ def _read_json_lines(path: Path, max_rows: int) -> tuple[pd.DataFrame, int]:
                 break
             try:
                 record = json.loads(line)
-            except ValueError:
+            except (ValueError, RecursionError):
                 record = None
             if isinstance(record, dict):
                 records.append(record)

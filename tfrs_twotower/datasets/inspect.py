@@ -14,7 +14,7 @@ from tfrs_twotower.datasets.preview import (
     preview_labels,
     preview_split,
 )
-from tfrs_twotower.datasets.roles import Contents, Roles, guess_roles
+from tfrs_twotower.datasets.roles import Contents, Roles, guess_roles, runner_up
 from tfrs_twotower.schema import Config, Parameter, UsageError, UserError, parse_config
 
 MAX_ROWS = 50_000
@@ -48,13 +48,16 @@ class Inspection:
     first_rows: tuple[dict[str, str], ...]
 
 
-def inspect_dataset(folder: Path, *, max_rows: int = MAX_ROWS) -> Inspection:
+def inspect_dataset(
+    folder: Path, *, max_rows: int = MAX_ROWS, roles: Mapping[str, str] | None = None
+) -> Inspection:
     """Reads the first rows of a dataset folder and drafts a config.
 
     Args:
         folder: With interactions*.csv, .jsonl (or .gz of these) or .parquet, and perhaps
             candidates* and queries*.
         max_rows: How many rows of each kind to read.
+        roles: Columns that are known, by role (query_id, candidate_id, timestamp, event, value).
 
     Returns:
         The draft, with its labels and its split of the rows read.
@@ -78,17 +81,21 @@ def inspect_dataset(folder: Path, *, max_rows: int = MAX_ROWS) -> Inspection:
         kind: {str(column): look_at(head.rows[column]) for column in head.rows}
         for kind, head in heads.items()
     }
-    roles = guess_roles(heads, contents, folder=str(folder))
-    text = draft_config(roles, contents, log.rows)
+    named = roles or {}
+    found = guess_roles(heads, contents, folder=str(folder), named=named)
+    text = draft_config(found, contents, log.rows)
     config = parse_config(text, CONFIG_FILE)
-    unit = contents["interactions"][roles.timestamp].unit if roles.timestamp else None
+    unit = contents["interactions"][found.timestamp].unit if found.timestamp else None
     return Inspection(
         files={kind: head.file_names for kind, head in heads.items()},
         num_rows=len(log.rows),
         is_whole_log=log.is_whole,
         num_unreadable=log.num_unreadable,
-        columns=tuple(_column_guesses(roles, contents)),
-        warnings=tuple(_warnings(roles, heads, unit)),
+        columns=tuple(_column_guesses(found, contents)),
+        warnings=(
+            *_competitors(found, contents["interactions"], named),
+            *_warnings(found, heads, unit),
+        ),
         config_text=text,
         config=config,
         labels=tuple(preview_labels(log.rows, config)),
@@ -160,13 +167,22 @@ def _column_guesses(roles: Roles, contents: Mapping[str, Contents]) -> Iterator[
             yield ColumnGuess(file, column, meaning)
 
 
+def _competitors(roles: Roles, log: Contents, named: Mapping[str, str]) -> Iterator[str]:
+    """Tells which id columns were passed over."""
+    for role, chosen in (("query_id", roles.query_id), ("candidate_id", roles.candidate_id)):
+        other = runner_up(roles, log, role)
+        if role not in named and other is not None:
+            yield (
+                f"`columns.{role}` is `{chosen}` ({log[chosen].num_distinct:,} different values); "
+                f"`{other}` ({log[other].num_distinct:,}) may be meant: see `twotower init --help`"
+            )
+
+
 def _warnings(roles: Roles, heads: Mapping[str, Head], unit: Unit | None) -> Iterator[str]:
     log = heads["interactions"]
-    if unit == "text":
-        yield f"`{roles.timestamp}` holds dates: turn them into Unix seconds, UTC"
-    elif unit is not None and unit != "seconds":
+    if unit is not None and unit not in ("seconds", "text"):
         yield f"`{roles.timestamp}` holds {unit}: divide by {DIVISORS[unit]:,} to get Unix seconds"
-    elif unit is None and roles.order is None:
+    elif roles.timestamp is None and roles.order is None:
         yield "no column holds times: histories and the split know no order"
     if log.num_unreadable:
         yield f"{log.num_unreadable:,} of the lines read are no record: they would be rejected"

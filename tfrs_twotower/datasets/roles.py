@@ -6,17 +6,17 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from tfrs_twotower.datasets.guessing import Content
+from tfrs_twotower.datasets.guessing import MOSTLY, Content
 from tfrs_twotower.datasets.heads import Head
-from tfrs_twotower.schema import SPLITS, UserError
+from tfrs_twotower.schema import SPLITS, Parameter, UsageError, UserError
 
 Contents = Mapping[str, Content]
 
 # Names without case and punctuation, the likeliest first.
 QUERY_ID_NAMES = (
     "queryid userid user uid customerid customer clientid client visitorid visitor memberid member "
-    "accountid account profileid buyerid reviewerid readerid listenerid viewerid sessionid session "
-    "query"
+    "accountid account personid person profileid buyerid reviewerid readerid listenerid viewerid "
+    "query sessionid session"
 )
 CANDIDATE_ID_NAMES = (
     "candidateid itemid item iid productid product movieid movie filmid film articleid article "
@@ -41,6 +41,7 @@ AVAILABLE_FROM_NAMES = (
     "availablefrom availableat publishedat published releasedat releasedate createdat launchedat"
 )
 MAX_EVENTS, MAX_VALUES = 50, 100
+DATE = r"^\s*\d{1,4}[/.]\d{1,2}[/.]\d{1,4}\b"  # Which part is the month, nobody can tell.
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,11 @@ class Roles:
 
 
 def guess_roles(
-    heads: Mapping[str, Head], contents: Mapping[str, Contents], *, folder: str
+    heads: Mapping[str, Head],
+    contents: Mapping[str, Contents],
+    *,
+    folder: str,
+    named: Mapping[str, str] | None = None,
 ) -> Roles:
     """Guesses the roles.
 
@@ -73,41 +78,91 @@ def guess_roles(
         heads: By kind of file; interactions are there.
         contents: Of each column, by kind of file.
         folder: For messages.
+        named: Columns that are known, by role; the others are guessed.
 
     Returns:
         The roles.
 
     Raises:
-        UserError: If a column of ids cannot be told.
+        UsageError: If a named column is not there.
+        UserError: If a column of ids cannot be told, or the only dates are of no known format.
     """
+    named = named or {}
     log, rows = contents["interactions"], heads["interactions"].rows
-    query_id = _id_column(heads, "queries", QUERY_ID_NAMES)
-    candidate_id = _id_column(heads, "candidates", CANDIDATE_ID_NAMES)
-    for found, what, example in ((query_id, "user", "user_id"), (candidate_id, "item", "item_id")):
+    for role, column in named.items():
+        if column not in log:
+            there = ", ".join(log)
+            raise UsageError(
+                Parameter(role), f": no column `{column}` in the interactions: they have {there}"
+            )
+    query_id = named.get("query_id") or _id_column(heads, "queries", QUERY_ID_NAMES)
+    candidate_id = named.get("candidate_id") or _id_column(heads, "candidates", CANDIDATE_ID_NAMES)
+    for found, role, what in (
+        (query_id, "query_id", "user"),
+        (candidate_id, "candidate_id", "item"),
+    ):
         if found is None:
             raise UserError(
                 f"{folder}: cannot tell which column of {heads['interactions'].file_names[0]} is "
-                f"the {what} ({', '.join(log)}): name it {example}, in all files"
+                f"the {what} ({', '.join(log)}): pass ",
+                Parameter(role),
             )
+        _check_flat(rows[found], found, role)
     assert query_id is not None
     assert candidate_id is not None
     ids = {query_id, candidate_id}
     moments = [column for column, content in log.items() if content.kind == "moment"]
-    timestamp = _named([c for c in moments if c not in ids], TIMESTAMP_NAMES)
+    moments = [column for column in moments if column not in ids]
+    timestamp = named.get("timestamp") or _named(moments, TIMESTAMP_NAMES)
+    timestamp = timestamp or next(iter(moments), None)
+    if timestamp is None or log[timestamp].kind != "moment":
+        _check_dates(rows, [timestamp] if timestamp else [c for c in log if c not in ids])
     free = [column for column in log if column not in {*ids, timestamp}]
     candidates = contents.get("candidates", {})
-    starts = [column for column, content in candidates.items() if content.unit == "seconds"]
+    starts = [
+        column for column, content in candidates.items() if content.unit in ("seconds", "text")
+    ]
     return Roles(
         query_id=query_id,
         candidate_id=candidate_id,
-        timestamp=timestamp or next((c for c in moments if c not in ids), None),
+        timestamp=timestamp,
         order=_order_column(rows, log, free, query_id),
-        event=_named([c for c in free if _is_event(log[c])], EVENT_NAMES),
-        value=_named([c for c in free if _is_value(log[c])], VALUE_NAMES),
+        event=named.get("event") or _named([c for c in free if _is_event(log[c])], EVENT_NAMES),
+        value=named.get("value") or _named([c for c in free if _is_value(log[c])], VALUE_NAMES),
         split=_named([c for c in free if _is_split(rows[c])], SPLIT_NAMES),
         title=_named([c for c in candidates if c != candidate_id], TITLE_NAMES),
         available_from=_named(starts, AVAILABLE_FROM_NAMES),
     )
+
+
+def runner_up(roles: Roles, log: Contents, role: str) -> str | None:
+    """The column of the log that is the next likeliest to hold the ids of a role, or None."""
+    names = {"query_id": QUERY_ID_NAMES, "candidate_id": CANDIDATE_ID_NAMES}[role]
+    free = [column for column in log if column not in roles.of_interactions]
+    return _named([column for column in free if log[column].num_distinct > 1], names)
+
+
+def _check_flat(values: pd.Series, column: str, role: str) -> None:
+    objects = [value for value in values.dropna() if isinstance(value, dict)]
+    if objects:
+        keys = ", ".join(map(str, objects[0]))
+        raise UserError(
+            f"`{column}` holds objects ({keys}), not ids: write the id in a column of its own, "
+            "or pass ",
+            Parameter(role),
+        )
+
+
+def _check_dates(rows: pd.DataFrame, columns: list[str]) -> None:
+    """Refuses a log whose only times cannot be read, rather than splitting it at random."""
+    for column in columns:
+        text = rows[column].dropna().astype(str)
+        text = text[text != ""]
+        if len(text) and text.str.contains(DATE, regex=True).mean() >= MOSTLY:
+            raise UserError(
+                f"`{column}` holds dates such as {text.iloc[0]}, which are not ISO 8601: write "
+                "them as 2024-12-31 or 2024-12-31T23:59:59Z (UTC where no zone is given)"
+            )
 
 
 def _named(columns: list[str], names: str) -> str | None:

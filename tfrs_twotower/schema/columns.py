@@ -18,8 +18,8 @@ class Columns(Strict):
     timestamp: str | None = Field(
         None,
         examples=["timestamp"],
-        description="Unix seconds, UTC; default: null, data without times, which need another "
-        "`split.by`.",
+        description="Unix seconds, dates or ISO 8601, in UTC where no zone is given; default: "
+        "null, data without times, which need another `split.by`.",
     )
     order: str | None = Field(
         None, description="Integer; orders events of one query and equal time."
@@ -29,7 +29,7 @@ class Columns(Strict):
     split: str | None = Field(None, description="Holds train, validation or test (pre-split data).")
     title: str | None = Field(None, description="Of the candidates file: the name shown to people.")
     available_from: str | None = Field(
-        None, description="Of the candidates file: Unix seconds; not recommended before."
+        None, description="Of the candidates file: a time like `timestamp`; not recommended before."
     )
 
     def problems(self) -> Iterator[Problem]:

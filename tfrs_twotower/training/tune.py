@@ -270,7 +270,7 @@ def _optuna() -> Any:
         import optuna
     except ImportError as error:
         raise UsageError(
-            "`twotower tune` needs Optuna: pip install 'tfrs-twotower[tune]'"
+            "`twotower tune` needs Optuna: pip install -e '.[tune]' in the clone"
         ) from error
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     return optuna

@@ -1,6 +1,7 @@
 """Columns of any type become one canonical form; what cannot be read is bad, not missing."""
 
 import math
+from datetime import date, datetime
 
 import pyarrow as pa
 import pytest
@@ -10,6 +11,7 @@ from pipelines.prepare.columns import (
     to_booleans,
     to_floats,
     to_integers,
+    to_seconds,
     to_text,
     to_tokens,
     to_vectors,
@@ -123,3 +125,58 @@ def test_vectors_must_have_their_dimension(array):
 def test_attributes_stay_text_or_lists():
     assert to_attribute(pa.array([1, 2])).to_pylist() == ["1", "2"]
     assert to_attribute(pa.array([["a"], None])).to_pylist() == [["a"], []]
+
+
+NOON = 1_714_564_800  # 2024-05-01 12:00 UTC
+MIDNIGHT = NOON - 12 * 3600
+
+
+@pytest.mark.parametrize(
+    ("array", "seconds"),
+    [
+        pytest.param(pa.array([NOON, None]), [NOON, None], id="integers"),
+        pytest.param(pa.array([float(NOON)]), [NOON], id="floats"),
+        pytest.param(pa.array([str(NOON), ""]), [NOON, None], id="digits"),
+        pytest.param(pa.array(["20240501"]), [20_240_501], id="digits-are-no-date"),
+        pytest.param(pa.array(["2024-05-01"]), [MIDNIGHT], id="day"),
+        pytest.param(pa.array(["2024/05/01"]), [MIDNIGHT], id="slashes"),
+        pytest.param(pa.array(["2024-05-01 12:00"]), [NOON], id="minutes"),
+        pytest.param(pa.array(["2024-05-01T12:00:00"]), [NOON], id="no-zone"),
+        pytest.param(pa.array(["2024-05-01T12:00:00Z"]), [NOON], id="zulu"),
+        pytest.param(pa.array(["2024-05-01T14:00:00+02:00"]), [NOON], id="zone"),
+        pytest.param(pa.array(["2024-05-01T14:00:00+0200"]), [NOON], id="zone-without-colon"),
+        pytest.param(pa.array([" 2024-05-01 12:00:00.999 "]), [NOON], id="fraction"),
+        pytest.param(pa.array(["1969-12-31T23:59:59.5Z"]), [-1], id="fraction-before-1970"),
+        pytest.param(
+            pa.array(["2024-05-01", str(NOON), None, "2024-05-01T12:00:00+00:00"]),
+            [MIDNIGHT, NOON, None, NOON],
+            id="mixed",
+        ),
+        pytest.param(
+            pa.array(["2024-05-01", "2024-05-01"]).dictionary_encode(),
+            [MIDNIGHT, MIDNIGHT],
+            id="dictionary",
+        ),
+        pytest.param(pa.array([date(2024, 5, 1), None]), [MIDNIGHT, None], id="arrow-date"),
+        *(
+            pytest.param(
+                pa.array([datetime(2024, 5, 1, 12), None], pa.timestamp(unit)),
+                [NOON, None],
+                id=f"arrow-{unit}",
+            )
+            for unit in ("s", "ms", "us", "ns")
+        ),
+        pytest.param(
+            pa.array([NOON * 1000], pa.timestamp("ms", "Asia/Tokyo")), [NOON], id="arrow-zone"
+        ),
+    ],
+)
+def test_moments_of_any_form_are_whole_seconds(array, seconds):
+    assert listed(to_seconds(array)) == (seconds, [False] * len(seconds))
+
+
+@pytest.mark.parametrize(
+    "text", ["01/05/2024", "2024-02-30", "2024-13-01T10:00:00Z", "yesterday", "1714564800.5"]
+)
+def test_moments_that_cannot_be_read_are_bad(text):
+    assert listed(to_seconds(pa.array(["2024-05-01", text]))) == ([MIDNIGHT, None], [False, True])

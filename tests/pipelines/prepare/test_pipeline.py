@@ -556,9 +556,9 @@ def test_the_order_of_input_rows_and_files_does_not_matter(small_world, tmp_path
             id="milliseconds",
         ),
         pytest.param(
-            {"interactions.csv": "user_id,item_id,t\n" + "u,i,2024-01-01 10:00\n" * 5},
+            {"interactions.csv": "user_id,item_id,t\n" + "u,i,01/02/2024 10:00\n" * 5},
             "",
-            "timestamp_not_seconds.*convert date texts",
+            "timestamp_not_seconds.*write 31/12/2024 as",
             id="date-text",
         ),
         pytest.param(

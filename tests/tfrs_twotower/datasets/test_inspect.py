@@ -207,7 +207,6 @@ def test_ids_are_found_as_keys_of_the_other_files(tmp_path):
             "holds milliseconds: divide by 1,000",
             id="milliseconds",
         ),
-        pytest.param(["2024-01-01", "2024-01-02", "2024-01-03"], "holds dates", id="dates"),
     ],
 )
 def test_times_that_are_not_seconds_are_told(tmp_path, times, told):
@@ -218,7 +217,7 @@ def test_times_that_are_not_seconds_are_told(tmp_path, times, told):
     assert inspection.config.columns.timestamp == "time"
     assert inspection.splits[0].first_s == JANUARY
     assert any(told in warning for warning in inspection.warnings)
-    assert "before `twotower prepare`" in inspection.config_text
+    assert "turn them into Unix seconds first" in inspection.config_text
 
 
 def test_ratings_are_positives_and_the_way_to_the_liked_ones_is_shown(tmp_path):
@@ -358,3 +357,65 @@ def test_ids_that_cannot_be_told_are_asked_for(tmp_path):
         inspect_dataset(tmp_path)
 
     assert "\n" not in str(caught.value)
+
+
+def test_dates_are_times_as_they_are(tmp_path):
+    times = ["2024-01-01", "2024-01-02", "2024-01-03T10:00:00+02:00"]
+    write_csv(tmp_path, "interactions.csv", user_id=list("aba"), item_id=list("xyz"), time=times)
+
+    inspection = inspect_dataset(tmp_path)
+
+    assert inspection.config.columns.timestamp == "time"
+    assert inspection.config.split.by == "time"
+    assert "clock" in inspection.config.features.context
+    assert inspection.splits[0].first_s == JANUARY
+    assert not inspection.warnings
+
+
+@pytest.mark.parametrize("text", ["31/01/2024", "1.2.2024 10:00"])
+def test_dates_that_are_not_iso_8601_are_refused_not_split_at_random(tmp_path, text):
+    write_csv(tmp_path, "interactions.csv", user_id=["a"], item_id=["x"], when=[text])
+
+    with pytest.raises(UserError, match=rf"`when` holds dates such as {text}, .*2024-12-31"):
+        inspect_dataset(tmp_path)
+
+
+def two_ids(folder):
+    write_csv(
+        folder,
+        "interactions.csv",
+        sessionId=["s", "t", "u"],
+        personId=["a", "b", "a"],
+        contentId=["x", "y", "z"],
+        timestamp=[JANUARY, JANUARY + 1, JANUARY + 2],
+    )
+
+
+def test_a_person_goes_before_a_session_which_is_told(tmp_path):
+    two_ids(tmp_path)
+
+    inspection = inspect_dataset(tmp_path)
+
+    assert inspection.config.columns.query_id == "personId"
+    assert inspection.config.columns.candidate_id == "contentId"
+    assert inspection.warnings[0].startswith(
+        "`columns.query_id` is `personId` (2 different values); `sessionId` (3) may be meant"
+    )
+
+
+def test_named_columns_are_not_guessed(tmp_path):
+    two_ids(tmp_path)
+
+    inspection = inspect_dataset(tmp_path, roles={"query_id": "sessionId"})
+
+    assert inspection.config.columns.query_id == "sessionId"
+    assert not any("query_id" in warning for warning in inspection.warnings)
+    with pytest.raises(UsageError, match=r"`event`: no column `kind`.*sessionId, personId"):
+        inspect_dataset(tmp_path, roles={"event": "kind"})
+
+
+def test_ids_inside_objects_are_refused(tmp_path):
+    (tmp_path / "interactions.jsonl").write_text('{"user": {"id": 1, "age": 2}, "item": "x"}\n')
+
+    with pytest.raises(UserError, match=r"`user` holds objects \(id, age\), not ids"):
+        inspect_dataset(tmp_path)
