@@ -5,6 +5,7 @@ that lives as long as the data that are read from it.
 """
 
 import json
+import os
 import re
 import shutil
 import tempfile
@@ -24,11 +25,21 @@ from tfrs_twotower.schema.folders import MANIFEST, check_manifest
 # `pathlib` leaves one slash of a URL.
 URL = re.compile(r"^(gs|s3):/+")
 COPY_BYTES, COPIES_AT_ONCE = 1 << 20, 8
+GCS_RETRY_SECONDS = 60
 
 
 def url_of(folder: str | Path) -> str | None:
     """The URL of a folder on an object store; None for a local one."""
     return URL.sub(r"\1://", str(folder)) if URL.match(str(folder)) else None
+
+
+def _arrow_uri(url: str) -> str:
+    """What Arrow is told of a URL."""
+    if not url.startswith("gs://"):
+        return url
+    # By default Arrow asks for an account, of which an emulator knows none, for 15 minutes.
+    account = "anonymous@" if os.environ.get("CLOUD_STORAGE_EMULATOR_ENDPOINT") else ""
+    return f"gs://{account}{url.removeprefix('gs://')}?retry_limit_seconds={GCS_RETRY_SECONDS}"
 
 
 class RemoteFolder:
@@ -47,7 +58,7 @@ class RemoteFolder:
         """
         self.url = url.rstrip("/")
         try:
-            self._files, self._root = pyarrow.fs.FileSystem.from_uri(self.url)
+            self._files, self._root = pyarrow.fs.FileSystem.from_uri(_arrow_uri(self.url))
         except (OSError, ValueError, pa.ArrowException) as error:
             raise UserError(f"cannot open {self.url}: {first_line(error)}") from error
         self._empty: set[str] = set()
