@@ -15,6 +15,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from tfrs_twotower.schema.columns import UNITS_A_SECOND
 from tfrs_twotower.schema.features import (
     Boolean,
     Feature,
@@ -89,14 +90,24 @@ def to_integers(array: pa.Array) -> Converted:
     return Converted(pc.cast(digits, pa.int64()), _unread(text, readable))
 
 
-def to_seconds(array: pa.Array) -> Converted:
+def to_seconds(array: pa.Array, time_format: str | None = None) -> Converted:
     """Moments as whole Unix seconds: numbers, Arrow timestamps and dates, or ISO 8601 as text.
 
     A moment without a time zone is UTC. Fractions of seconds are cut off, downwards.
+
+    Args:
+        array: Of any type.
+        time_format: See `columns.time_format` of the config; of numbers and text.
     """
     if pa.types.is_timestamp(array.type) or pa.types.is_date(array.type):
         return Converted(unix_seconds(array), _none(array))
+    if time_format is not None and time_format not in UNITS_A_SECOND:
+        return _parsed(pc.utf8_trim_whitespace(_plain_text(array)), time_format)
     seconds, is_bad = to_integers(array)
+    if time_format is not None:
+        # Arrow's division cuts towards 0, not down.
+        whole = pc.fill_null(seconds, 0).to_numpy() // UNITS_A_SECOND[time_format]
+        return Converted(pa.array(whole, mask=_mask(pc.is_null(seconds))), is_bad)
     if not is_bad.any() or _is_number(array.type):
         return Converted(seconds, is_bad)
     # Only what is no number is read as a date: 20240501 is a number of seconds.
@@ -107,6 +118,13 @@ def to_seconds(array: pa.Array) -> Converted:
     seconds = pc.replace_with_mask(seconds, pa.array(is_bad), read)
     is_bad[is_bad] = _mask(pc.is_null(read))
     return Converted(seconds, is_bad)
+
+
+def _parsed(text: pa.Array, time_format: str) -> Converted:
+    # Arrow's strptime takes the 31st of February for a day of March.
+    moments = pd.to_datetime(text.to_pandas(), format=time_format, utc=True, errors="coerce")
+    seconds = unix_seconds(pa.array(moments.dt.tz_localize(None), from_pandas=True))
+    return Converted(seconds, _mask(pc.is_null(seconds)) & _mask(pc.not_equal(text, "")))
 
 
 def unix_seconds(array: pa.Array) -> pa.Array:
@@ -193,8 +211,8 @@ def to_vectors(array: pa.Array, dimension: int) -> Converted:
     )
 
 
-def to_feature(feature: Feature, array: pa.Array) -> Converted:
-    """A feature's column in the canonical form of its kind."""
+def to_feature(feature: Feature, array: pa.Array, time_format: str | None = None) -> Converted:
+    """A feature's column in the canonical form of its kind; see `to_seconds` for the format."""
     match feature:
         case Number():
             return to_floats(array, pa.float32())
@@ -203,7 +221,7 @@ def to_feature(feature: Feature, array: pa.Array) -> Converted:
         case Vector():
             return to_vectors(array, feature.dimension)
         case Timestamp():
-            return to_seconds(array)
+            return to_seconds(array, time_format)
         case MultiCategorical():
             text = to_tokens(array, feature.separator)
         case _:

@@ -50,8 +50,9 @@ REASONS = (
 )
 """Every reason for which a record is rejected; a counter's name each."""
 CURES = {
-    TIMESTAMP_NOT_SECONDS: "timestamps must be Unix seconds or ISO 8601: divide milliseconds by "
-    "1000, write 31/12/2024 as 2024-12-31",
+    TIMESTAMP_NOT_SECONDS: "times are neither Unix seconds nor ISO 8601: say how they are "
+    "written in `columns.time_format` (milliseconds, '%d/%m/%Y', ...)",
+    BAD_TIMESTAMP: "times are not as `columns.time_format` says, or out of range",
     MISSING_ID: "an id column is empty",
     MALFORMED_LINE: "the lines do not have the fields of the header, or are no JSON objects",
     UNKNOWN_CANDIDATE: "the candidates file does not list these ids",
@@ -138,7 +139,7 @@ def validate_events(raw: pa.Table, config: Config, catalogue: Catalogue | None) 
     columns: dict[str, pa.Array] = {QUERY_ID: query_ids}
     timestamps = pa.array(np.zeros(raw.num_rows, np.int64))
     if roles.timestamp is not None:
-        timestamps = _timestamps(column(raw, roles.timestamp), reasons)
+        timestamps = _timestamps(column(raw, roles.timestamp), roles.time_format, reasons)
     columns[TIMESTAMP_S] = timestamps
     if roles.order is not None:
         orders, is_bad = to_integers(column(raw, roles.order))
@@ -183,7 +184,8 @@ def validate_entities(
         if config.columns.title is not None:
             columns[TITLE] = _decoded(to_text(column(raw, config.columns.title)))
         if config.columns.available_from is not None:
-            moments, is_bad = to_seconds(column(raw, config.columns.available_from))
+            starts = column(raw, config.columns.available_from)
+            moments, is_bad = to_seconds(starts, config.columns.time_format)
             reasons.add(is_bad, BAD_TIMESTAMP)
             columns[AVAILABLE_FROM] = moments
         for name in config.export.attributes:
@@ -237,7 +239,8 @@ def _features(
         if timestamps is not None and feature.kind == "timestamp" and _is_time(config, source):
             # The event's own time, which every event carries already.
             continue
-        values, is_bad = to_feature(feature, column(raw, str(source)))
+        raw_values = column(raw, str(source))
+        values, is_bad = to_feature(feature, raw_values, config.columns.time_format)
         reasons.add(is_bad, BAD_FEATURE)
         if side == "context" and pa.types.is_string(values.type):
             values = dictionary(values)
@@ -249,11 +252,11 @@ def _is_time(config: Config, source: str | None) -> bool:
     return config.columns.timestamp is not None and source == config.columns.timestamp
 
 
-def _timestamps(raw: pa.Array, reasons: _Reasons) -> pa.Array:
-    seconds, is_bad = to_seconds(raw)
+def _timestamps(raw: pa.Array, time_format: str | None, reasons: _Reasons) -> pa.Array:
+    seconds, is_bad = to_seconds(raw, time_format)
     values = pc.fill_null(seconds, 0).to_numpy()
     not_seconds = values >= FIRST_NOT_SECONDS
-    if is_bad.any():
+    if is_bad.any() and time_format is None:
         text = _decoded(to_text(raw))
         looks_so = pc.or_(
             pc.match_substring_regex(text, DATE_TEXT), pc.match_substring_regex(text, FRACTION_TEXT)

@@ -104,14 +104,16 @@ _ROLE_COMMENTS = {
 
 def _columns(roles: Roles, contents: Mapping[str, Contents]) -> Iterator[_Line]:
     comments = dict(_ROLE_COMMENTS)
+    unit = contents["interactions"][roles.timestamp].unit if roles.timestamp else None
+    known = {"seconds": "Unix seconds, UTC", "text": "ISO 8601, UTC where no zone is given"}
     if roles.timestamp:
-        unit = contents["interactions"][roles.timestamp].unit
-        known = {"seconds": "Unix seconds, UTC", "text": "ISO 8601, UTC where no zone is given"}
-        otherwise = f"holds {unit or 'no times'}: turn them into Unix seconds first"
-        comments["timestamp"] = known.get(unit or "", otherwise)
+        comments["timestamp"] = known.get(unit or "", "" if unit else "holds no times")
     for role, column in asdict(roles).items():
         if column is not None:
             yield _Line(role, column, comments.get(role, ""))
+        if role == "timestamp" and unit and unit not in known:
+            comment = "check that day and month are told apart" if "%" in unit else ""
+            yield _Line("time_format", unit, comment)
 
 
 def _labels(roles: Roles, log: Contents, rows: pd.DataFrame) -> str:
@@ -221,7 +223,7 @@ def _feature_lines(
 
 
 def _context_lines(roles: Roles, log: Contents) -> Iterator[_Line]:
-    if roles.timestamp and log[roles.timestamp].unit in ("seconds", "text"):
+    if roles.timestamp and log[roles.timestamp].unit:
         clock = {"kind": "timestamp", "column": roles.timestamp, "time_zone": "UTC"}
         yield _Line(CLOCK, clock, "hour and weekday, there")
     for column, content in log.items():

@@ -6,6 +6,8 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
+from tfrs_twotower.schema.columns import UNITS_A_SECOND
+
 # A few malformed values must not change what a column is.
 MOSTLY = 0.95
 TRUTH_VALUES = frozenset(("1", "true", "t", "yes", "y", "0", "false", "f", "no", "n"))
@@ -16,8 +18,15 @@ FIRST_S, LAST_S = 315_532_800, 4_102_444_800  # 1980 to 2100
 Kind = Literal[
     "number", "boolean", "categorical", "multi_categorical", "text", "vector", "moment", "unclear"
 ]
-Unit = Literal["seconds", "milliseconds", "microseconds", "text"]
-DIVISORS: dict[Unit, int] = {"seconds": 1, "milliseconds": 1_000, "microseconds": 1_000_000}
+# What a moment may be written in: seconds, text (ISO 8601), or a `columns.time_format`.
+DIVISORS = {"seconds": 1, **UNITS_A_SECOND}
+DATE_LIKE = r"\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}\b"
+# The first that all values fit; where day and month cannot be told apart, the day comes first.
+DATE_FORMATS = tuple(
+    date + time
+    for date in ("%d/%m/%Y", "%m/%d/%Y", "%d.%m.%Y", "%d-%m-%Y")
+    for time in ("", " %H:%M", " %H:%M:%S")
+)
 
 
 @dataclass(frozen=True)
@@ -31,7 +40,7 @@ class Content:
 
     kind: Kind
     num_distinct: int
-    unit: Unit | None = None
+    unit: str | None = None
     separator: str | None = None
     dimension: int | None = None
     is_skewed: bool = False
@@ -57,15 +66,18 @@ def look_at(values: pd.Series) -> Content:
         return _look_at_numbers(numbers.dropna(), count)
     if set(map(str.lower, distinct)) <= TRUTH_VALUES:
         return Content("boolean", count)
-    if to_seconds(values, "text").notna().sum() >= MOSTLY * len(text):
-        return Content("moment", count, unit="text")
+    looks_so = text.str.match(DATE_LIKE).mean() >= MOSTLY
+    for unit in ("text", *DATE_FORMATS) if looks_so else ("text",):
+        if to_seconds(values, unit).notna().sum() >= MOSTLY * len(text):
+            return Content("moment", count, unit=unit)
     return _look_at_words(text, count)
 
 
-def to_seconds(values: pd.Series, unit: Unit) -> pd.Series:
+def to_seconds(values: pd.Series, unit: str) -> pd.Series:
     """Moments as Unix seconds in float64, NaN where there is no plausible one."""
-    if unit == "text":
-        moments = pd.to_datetime(values.astype(str), errors="coerce", utc=True, format="ISO8601")
+    if unit not in DIVISORS:
+        written = "ISO8601" if unit == "text" else unit
+        moments = pd.to_datetime(values.astype(str), errors="coerce", utc=True, format=written)
         return (moments - pd.Timestamp(0, tz="UTC")) / pd.Timedelta(seconds=1)
     seconds = pd.to_numeric(values, errors="coerce").astype("float64") / DIVISORS[unit]
     return seconds.where(seconds.between(FIRST_S, LAST_S))

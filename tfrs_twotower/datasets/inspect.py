@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tfrs_twotower.datasets.draft import draft_config, feature_of
 from tfrs_twotower.datasets.files import CONFIG_FILE
-from tfrs_twotower.datasets.guessing import DIVISORS, Unit, look_at
+from tfrs_twotower.datasets.guessing import look_at
 from tfrs_twotower.datasets.heads import Head, read_head
 from tfrs_twotower.datasets.preview import (
     LabelPreview,
@@ -94,7 +94,7 @@ def inspect_dataset(
         columns=tuple(_column_guesses(found, contents)),
         warnings=(
             *_competitors(found, contents["interactions"], named),
-            *_warnings(found, heads, unit),
+            *_warnings(found, heads),
         ),
         config_text=text,
         config=config,
@@ -178,11 +178,9 @@ def _competitors(roles: Roles, log: Contents, named: Mapping[str, str]) -> Itera
             )
 
 
-def _warnings(roles: Roles, heads: Mapping[str, Head], unit: Unit | None) -> Iterator[str]:
+def _warnings(roles: Roles, heads: Mapping[str, Head]) -> Iterator[str]:
     log = heads["interactions"]
-    if unit is not None and unit not in ("seconds", "text"):
-        yield f"`{roles.timestamp}` holds {unit}: divide by {DIVISORS[unit]:,} to get Unix seconds"
-    elif roles.timestamp is None and roles.order is None:
+    if roles.timestamp is None and roles.order is None:
         yield "no column holds times: histories and the split know no order"
     if log.num_unreadable:
         yield f"{log.num_unreadable:,} of the lines read are no record: they would be rejected"

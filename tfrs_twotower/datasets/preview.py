@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from tfrs_twotower.datasets.guessing import Unit, to_seconds
+from tfrs_twotower.datasets.guessing import to_seconds
 from tfrs_twotower.schema import SPLITS, Config
 from tfrs_twotower.schema.labels import Label
 
@@ -48,7 +48,7 @@ def preview_labels(rows: pd.DataFrame, config: Config) -> list[LabelPreview]:
     return previews or [_label_preview(None, "every row", len(rows), Label())]
 
 
-def preview_split(rows: pd.DataFrame, config: Config, unit: Unit | None) -> list[SplitPreview]:
+def preview_split(rows: pd.DataFrame, config: Config, unit: str | None) -> list[SplitPreview]:
     """How the split of a config cuts rows; `unit` is what the timestamp column holds, if any."""
     columns = config.columns
     seconds = pd.Series(np.nan, rows.index)

@@ -41,6 +41,8 @@ AVAILABLE_FROM_NAMES = (
     "availablefrom availableat publishedat published releasedat releasedate createdat launchedat"
 )
 MAX_EVENTS, MAX_VALUES = 50, 100
+# Units that `twotower prepare` reads without a `columns.time_format`.
+READ_AS_THEY_ARE = ("seconds", "text")
 DATE = r"^\s*\d{1,4}[/.]\d{1,2}[/.]\d{1,4}\b"  # Which part is the month, nobody can tell.
 
 
@@ -119,9 +121,10 @@ def guess_roles(
         _check_dates(rows, [timestamp] if timestamp else [c for c in log if c not in ids])
     free = [column for column in log if column not in {*ids, timestamp}]
     candidates = contents.get("candidates", {})
-    starts = [
-        column for column, content in candidates.items() if content.unit in ("seconds", "text")
-    ]
+    # One format for all times of the config, but seconds and ISO 8601 go together.
+    unit = log[timestamp].unit if timestamp else None
+    units = (unit,) if unit not in (None, *READ_AS_THEY_ARE) else READ_AS_THEY_ARE
+    starts = [column for column, content in candidates.items() if content.unit in units]
     return Roles(
         query_id=query_id,
         candidate_id=candidate_id,

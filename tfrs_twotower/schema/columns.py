@@ -6,6 +6,8 @@ from pydantic import Field
 
 from tfrs_twotower.schema.strict import Problem, Strict
 
+UNITS_A_SECOND = {"milliseconds": 1_000, "microseconds": 1_000_000}
+
 
 class Columns(Strict):
     """Which column of the data plays which role.
@@ -21,6 +23,11 @@ class Columns(Strict):
         description="Unix seconds, dates or ISO 8601, in UTC where no zone is given; default: "
         "null, data without times, which need another `split.by`.",
     )
+    time_format: str | None = Field(
+        None,
+        description="How files write times that are none of these: milliseconds, microseconds, or "
+        "a format of strptime such as '%d/%m/%Y %H:%M'. For all columns that hold times.",
+    )
     order: str | None = Field(
         None, description="Integer; orders events of one query and equal time."
     )
@@ -33,9 +40,13 @@ class Columns(Strict):
     )
 
     def problems(self) -> Iterator[Problem]:
-        """One column for both ids."""
+        """One column for both ids; a format of times that is none."""
         if self.query_id == self.candidate_id:
             yield "candidate_id", "is the same column as `query_id`"
+        written = self.time_format
+        if written is not None and written not in UNITS_A_SECOND and "%" not in written:
+            expected = f"{', '.join(UNITS_A_SECOND)} or a format of strptime such as '%d/%m/%Y'"
+            yield "time_format", f"{written!r} is no format: expected {expected}"
 
     @property
     def has_order(self) -> bool:

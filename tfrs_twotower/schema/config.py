@@ -182,6 +182,8 @@ class Config(Strict):
             for side, features in self.features.by_side.items()
         }
         schema["export"] = {"attributes": self.export.attributes}
+        if self.columns.time_format is None:  # As in folders of before there was another.
+            del schema["columns"]["time_format"]
         if self.split.corpus == "train":  # As in folders of before there was another.
             del schema["split"]["corpus"]
         return schema

@@ -180,3 +180,37 @@ def test_moments_of_any_form_are_whole_seconds(array, seconds):
 )
 def test_moments_that_cannot_be_read_are_bad(text):
     assert listed(to_seconds(pa.array(["2024-05-01", text]))) == ([MIDNIGHT, None], [False, True])
+
+
+NOON = 1_714_564_800  # 2024-05-01 12:00:00 UTC
+
+
+@pytest.mark.parametrize(
+    ("time_format", "values", "seconds"),
+    [
+        ("milliseconds", [str(1000 * NOON + 999), "soon", ""], [NOON, None, None]),
+        ("milliseconds", [1000 * NOON, -1500, None], [NOON, -2, None]),
+        ("microseconds", [1_000_000 * NOON + 1], [NOON]),
+        ("%d/%m/%Y %H:%M", ["01/05/2024 12:00", "31/02/2024 00:00", ""], [NOON, None, None]),
+        ("%m/%d/%Y %H:%M", ["05/01/2024 12:00", "2024-05-01", None], [NOON, None, None]),
+        ("%d.%m.%Y %H:%M:%S %z", ["01.05.2024 14:00:00 +0200"], [NOON]),
+    ],
+)
+def test_moments_are_read_by_the_format_of_the_config(time_format, values, seconds):
+    array = pa.array(values)
+
+    for one in (array, array.dictionary_encode()):
+        found = to_seconds(one, time_format)
+
+        assert found.values.to_pylist() == seconds
+        is_missing = [value in ("", None) for value in values]
+        wanted = [second is None for second in seconds]
+        assert found.is_bad.tolist() == [
+            w and not m for w, m in zip(wanted, is_missing, strict=True)
+        ]
+
+
+def test_moments_of_parquet_are_read_whatever_the_format_of_the_config():
+    array = pa.array([NOON], pa.timestamp("s"))
+
+    assert to_seconds(array, "milliseconds").values.to_pylist() == [NOON]

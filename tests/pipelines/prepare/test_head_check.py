@@ -32,8 +32,9 @@ def test_milliseconds_are_told_with_the_first_of_them(world, name):
 
     assert str(caught.value) == (
         "4 of the first 5 records of the interactions cannot be used, most as "
-        "`timestamp_not_seconds`: timestamps must be Unix seconds or ISO 8601: divide milliseconds "
-        f"by 1000, write 31/12/2024 as 2024-12-31\nThe first of them in {name}: u,i,1700000000123"
+        "`timestamp_not_seconds`: times are neither Unix seconds nor ISO 8601: say how they are "
+        "written in `columns.time_format` (milliseconds, '%d/%m/%Y', ...)\n"
+        f"The first of them in {name}: u,i,1700000000123"
     )
 
 

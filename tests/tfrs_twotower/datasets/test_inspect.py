@@ -200,24 +200,25 @@ def test_ids_are_found_as_keys_of_the_other_files(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("times", "told"),
+    ("times", "time_format"),
     [
-        pytest.param(
-            [JANUARY * 1000, JANUARY * 1000 + 5000, JANUARY * 1000 + 9000],
-            "holds milliseconds: divide by 1,000",
-            id="milliseconds",
-        ),
+        pytest.param([JANUARY + n for n in range(3)], None, id="seconds"),
+        pytest.param([1000 * (JANUARY + n) for n in range(3)], "milliseconds", id="milliseconds"),
+        pytest.param(["01/01/2024", "13/01/2024", "14/01/2024"], "%d/%m/%Y", id="day first"),
+        pytest.param(["01/01/2024", "01/13/2024", "01/14/2024"], "%m/%d/%Y", id="month first"),
     ],
 )
-def test_times_that_are_not_seconds_are_told(tmp_path, times, told):
+def test_the_draft_says_how_times_are_written(tmp_path, times, time_format):
     write_csv(tmp_path, "interactions.csv", user_id=list("aba"), item_id=list("xyz"), time=times)
 
     inspection = inspect_dataset(tmp_path)
 
     assert inspection.config.columns.timestamp == "time"
+    assert inspection.config.columns.time_format == time_format
+    assert inspection.config.split.by == "time"
+    assert "clock" in inspection.config.features.context
     assert inspection.splits[0].first_s == JANUARY
-    assert any(told in warning for warning in inspection.warnings)
-    assert "turn them into Unix seconds first" in inspection.config_text
+    assert not inspection.warnings
 
 
 def test_ratings_are_positives_and_the_way_to_the_liked_ones_is_shown(tmp_path):
@@ -372,8 +373,8 @@ def test_dates_are_times_as_they_are(tmp_path):
     assert not inspection.warnings
 
 
-@pytest.mark.parametrize("text", ["31/01/2024", "1.2.2024 10:00"])
-def test_dates_that_are_not_iso_8601_are_refused_not_split_at_random(tmp_path, text):
+@pytest.mark.parametrize("text", ["31/01/24", "1.2.2024 um 10"])
+def test_dates_of_an_unknown_format_are_refused_not_split_at_random(tmp_path, text):
     write_csv(tmp_path, "interactions.csv", user_id=["a"], item_id=["x"], when=[text])
 
     with pytest.raises(UserError, match=rf"`when` holds dates such as {text}, .*2024-12-31"):
