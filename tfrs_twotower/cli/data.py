@@ -51,7 +51,7 @@ def dataset(
         print_table(f"{name} in {output}", ["", "count"], list(counts.items()))
 
 
-@app.command(epilog=examples("twotower init shop/", "twotower init shop/ --query-id customer"))
+@app.command(epilog=examples("twotower init shop/", "twotower init shop/ --query_id customer"))
 def init(
     folder: Annotated[
         Path,
@@ -62,8 +62,12 @@ def init(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace the twotower.yaml that is there.")
     ] = False,
-    query_id: Annotated[str | None, typer.Option(help="Column of the users; guessed.")] = None,
-    candidate_id: Annotated[str | None, typer.Option(help="Column of the items; guessed.")] = None,
+    query_id: Annotated[
+        str | None, typer.Option("--query_id", help="Column of the users; guessed.")
+    ] = None,
+    candidate_id: Annotated[
+        str | None, typer.Option("--candidate_id", help="Column of the items; guessed.")
+    ] = None,
     timestamp: Annotated[str | None, typer.Option(help="Column of the times; guessed.")] = None,
     event: Annotated[str | None, typer.Option(help="Column of event types; guessed.")] = None,
     value: Annotated[str | None, typer.Option(help="Column of ratings; guessed.")] = None,

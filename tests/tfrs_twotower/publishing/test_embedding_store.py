@@ -12,11 +12,11 @@ from tfrs_twotower.publishing.embedding_store import write_embeddings
 from tfrs_twotower.schema import UsageError
 
 
-def test_the_store_is_read_by_the_three_lines_of_the_readme(tiny_run, tmp_path):
+def test_the_store_is_read_by_the_lines_of_the_documentation(tiny_run, tmp_path):
     store = write_embeddings(*tiny_run, tmp_path / "STORE")
 
-    readme = (Path(__file__).parents[3] / "README.md").read_text(encoding="utf-8")
-    [lines] = re.findall(r"```python\n(import numpy [^`]*)```", readme)
+    page = Path(__file__).parents[3] / "docs/howto/index-and-export.md"
+    [lines] = re.findall(r"```python\n(import numpy [^`]*)```", page.read_text(encoding="utf-8"))
     read = {}
     exec(lines.replace("STORE", str(store.folder)), read)
     candidates, vectors = read["candidates"], read["vectors"]

@@ -9,7 +9,7 @@ import pytest
 from tests.tiny_world import SIZE, candidate_id
 from tfrs_twotower import api
 from tfrs_twotower.publishing import release
-from tfrs_twotower.publishing.models_folder import MODELS, PUBLISHED_IN_ORDER
+from tfrs_twotower.publishing.models_folder import folders_of, models_of
 from tfrs_twotower.publishing.refresh import refresh
 from tfrs_twotower.publishing.release import Limits, release_gate
 from tfrs_twotower.publishing.versions import set_label
@@ -21,7 +21,7 @@ OLD = sorted(candidate_id(number) for number in range(SIZE))
 @pytest.fixture
 def two(models):
     """Version 1 is stable, version 2 is a copy of it."""
-    for name in PUBLISHED_IN_ORDER:
+    for name in folders_of(models, 1):
         shutil.copytree(models / name / "1", models / name / "2")
     set_label(models, 1)
     return models
@@ -104,7 +104,7 @@ def test_an_index_that_finds_less_is_stopped(two):
 
 
 def test_two_versions_that_do_not_fit_into_memory_are_stopped(two, monkeypatch):
-    for name in MODELS:
+    for name in models_of(two, 2):
         change_manifest(two, name, lambda manifest: manifest.update(memory_bytes=10**9))
     monkeypatch.setattr(release, "available_bytes", lambda: 3 * 10**9)
 
