@@ -174,6 +174,7 @@ def test_the_served_answer_is_the_ranking_of_the_trained_vectors(world, target, 
 
 
 @pytest.mark.parametrize("model", ["retrieval", "retrieval_exact"])
+@pytest.mark.slow
 def test_the_cpp_loader_answers_as_the_server(world, target, model):
     query = query_at_last_event(11)
     with RetrievalClient(target, model=model) as client:

@@ -125,6 +125,7 @@ def test_the_parts_of_the_output_change_nothing(answer, monkeypatch, whole):
 
 
 @pytest.mark.parametrize("name", ["queries.jsonl", "queries.csv"])
+@pytest.mark.slow
 def test_text_is_read_like_parquet(answer, name, whole):
     pd.testing.assert_frame_equal(answer(whole[0], name, k=4), whole[1])
 
@@ -207,6 +208,7 @@ def test_what_a_query_already_had_is_recommended_where_that_is_wanted(models, tm
     assert len(rows_of(tmp_path / "out")["candidate_ids"][0]) == 40
 
 
+@pytest.mark.slow
 def test_k_over_the_corpus_gives_the_corpus_and_says_so(models, tmp_path):
     queries_of(3).to_parquet(tmp_path / "queries.parquet")
     manifest = recommend(
@@ -277,6 +279,7 @@ def test_a_damaged_line_of_json_is_told(models, tmp_path):
         recommend(str(models), str(tmp_path / "queries.jsonl"), str(tmp_path / "out"))
 
 
+@pytest.mark.slow
 def test_a_finished_folder_is_not_replaced_unasked(models, tmp_path):
     queries_of(2).to_parquet(tmp_path / "queries.parquet")
     arguments = (str(models), str(tmp_path / "queries.parquet"), str(tmp_path / "out"))
@@ -309,6 +312,7 @@ def test_the_command_shows_named_users_with_titles_and_closes_with_counts(models
     assert "queries/s" in said
 
 
+@pytest.mark.slow
 def test_the_history_that_is_shown_is_the_one_that_was_asked_with(models, tmp_path, capsys):
     queries = pd.DataFrame({"user": ["u05", "u07"], "history": [["i11", "i22"], None]})
     queries.to_parquet(tmp_path / "queries.parquet")

@@ -103,9 +103,8 @@ def changes_of_a_run(run, store, dataset):
     return count
 
 
-@pytest.mark.parametrize(
-    "part", [0.5, *(pytest.param(part, marks=pytest.mark.slow) for part in (0.1, 0.3, 0.7))]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("part", [0.1, 0.3, 0.5, 0.7])
 def test_a_rerun_passes_a_job_whose_launcher_was_killed(
     run, store, datasets, expected, tmp_path, part
 ):
@@ -218,9 +217,8 @@ def outcome_of_single_failure(seed, datasets, replaced, expected, folder):
     return None if "503" in told else f"seed {seed}: {failed}: not told: {told}"
 
 
-@pytest.mark.parametrize(
-    "seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 5))]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(5))
 def test_a_single_failure(seed, datasets, replaced, expected, tmp_path):
     assert outcome_of_single_failure(seed, datasets, replaced, expected, tmp_path) is None
 

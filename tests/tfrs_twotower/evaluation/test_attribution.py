@@ -60,11 +60,13 @@ def test_what_the_rules_of_a_request_remove_is_counted(tiny_run, models):
         assert (row["found"], row["missed_by_model"]) == (0, before["missed_by_model"])
 
 
+@pytest.mark.slow
 def test_rules_without_models_are_refused(tiny_run):
     with pytest.raises(UsageError, match="rules are those of exported models"):
         evaluate(*tiny_run, split="validation", rules={"min_score": 0.1})
 
 
+@pytest.mark.slow
 def test_models_of_another_run_are_told(tiny_run, models):
     run = load_run(*tiny_run)
     embeddings = embed(run.model.candidate_tower, run.data.corpus().features)

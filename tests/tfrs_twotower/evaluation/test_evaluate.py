@@ -240,6 +240,7 @@ def test_the_corpus_is_read_and_embedded_once(run, data, monkeypatch):
     assert calls["query_tower"] == 2 + len(data.config.query_features) + 2
 
 
+@pytest.mark.slow
 def test_an_evaluation_that_cannot_be_written_leaves_the_one_before(run, data, monkeypatch):
     evaluate(run, data.folder)
     before = pd.read_parquet(run / "evaluation" / "test-full.parquet")

@@ -111,7 +111,7 @@ def test_what_the_leaves_are_short_of_is_completed_exactly():
     np.testing.assert_allclose(scores, expected, atol=1e-6)
 
 
-@pytest.mark.parametrize("elements", [1, 5_000])
+@pytest.mark.parametrize("elements", [pytest.param(1, marks=pytest.mark.slow), 5_000])
 def test_leaves_copied_for_a_few_queries_at_a_time_change_nothing(elements, monkeypatch):
     index = IvfIndex(CANDIDATES, IvfParameters.for_corpus(len(CANDIDATES)))
     whole = search(index, QUERIES[:9], k=30)
@@ -154,6 +154,7 @@ def test_tuning_searches_as_few_leaves_as_reach_the_target():
     assert leaves == sorted(set(leaves))
 
 
+@pytest.mark.slow
 def test_the_promise_is_kept_for_queries_that_nothing_has_seen():
     index, tuning = tune_ivf(CANDIDATES, QUERIES[:150], target_recall=0.9, at=AT)
 
@@ -163,6 +164,7 @@ def test_the_promise_is_kept_for_queries_that_nothing_has_seen():
     assert measure_recall(index, OTHER_QUERIES, AT).mean >= 0.9
 
 
+@pytest.mark.slow
 def test_a_target_that_is_not_reached_is_told():
     with pytest.raises(UserError, match="cannot be met"):
         tune_ivf(CANDIDATES, QUERIES[:10], target_recall=0.95, at=AT)

@@ -19,6 +19,9 @@ from tfrs_twotower.publishing.saved_model_reader import LoadedSignature
 from tfrs_twotower.schema import UserError, parse_config
 from tfrs_twotower.schema.index import Index
 
+# The fixture tunes and writes three indexes.
+pytestmark = pytest.mark.slow
+
 CONFIG = """\
 columns: {timestamp: ts}
 features:
@@ -102,7 +105,6 @@ def test_the_inverted_lists_have_a_promise_of_their_own_and_need_no_ops_of_other
     assert manifest["index"]["leaves_to_search"] >= chosen["leaves_to_search"]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("settings", "brute_force_below"), [(["export.retrieval_stock=false"], 0), ([], SIZE + 1)]
 )
@@ -121,7 +123,6 @@ def test_no_inverted_lists_where_they_are_not_wanted_or_not_worth_it(
     assert manifests.keys() == {"retrieval_exact"}
 
 
-@pytest.mark.slow
 def test_without_scann_the_inverted_lists_keep_the_queries_that_measure_recall(tmp_path):
     settings = ["export.retrieval=false", "index={brute_force_below: 0, at: 10}"]
     config = parse_config(CONFIG, "here", settings)
@@ -133,7 +134,6 @@ def test_without_scann_the_inverted_lists_keep_the_queries_that_measure_recall(t
     np.testing.assert_array_equal(matrix(kept, "query_embedding"), QUERIES)
 
 
-@pytest.mark.slow
 def test_all_models_are_asked_with_the_rules_of_the_config(written):
     folder, _ = written
 

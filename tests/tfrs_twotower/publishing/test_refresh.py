@@ -71,6 +71,7 @@ def test_new_candidates_are_found_and_removed_ones_are_not(refreshed, name):
     assert set(answer(models, 2, name)) == {*OLD[2:], "new"}
 
 
+@pytest.mark.slow
 def test_candidates_that_stay_keep_their_scores_to_the_last_bit(refreshed):
     models, _ = refreshed
     before, after = answer(models, 1), answer(models, 2)

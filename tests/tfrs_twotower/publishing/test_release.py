@@ -84,6 +84,7 @@ def test_a_model_below_popularity_is_stopped(two):
     assert release_gate(two, 2).reasons == ["recall_at_10 0.9800 is below popularity, 0.9900"]
 
 
+@pytest.mark.slow
 def test_what_a_refresh_did_not_measure_is_not_shown_as_its_own(two):
     change_manifest(
         two, "retrieval", lambda manifest: manifest.update(origin="refresh", base_version=1)
@@ -103,6 +104,7 @@ def test_an_index_that_finds_less_is_stopped(two):
     ]
 
 
+@pytest.mark.slow
 def test_two_versions_that_do_not_fit_into_memory_are_stopped(two, monkeypatch):
     for name in models_of(two, 2):
         change_manifest(two, name, lambda manifest: manifest.update(memory_bytes=10**9))

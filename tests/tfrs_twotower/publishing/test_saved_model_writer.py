@@ -292,6 +292,7 @@ def test_memory_is_at_least_the_embeddings_and_with_scann_twice_that(models):
     assert 2 * embeddings_bytes < models.retrieval.manifest["memory_bytes"]
 
 
+@pytest.mark.slow
 def test_warm_up_requests_are_answered_by_the_signatures_they_name(exported):
     path = exported.folder / "assets.extra/tf_serving_warmup_requests"
     signatures = tf.saved_model.load(str(exported.folder)).signatures

@@ -161,9 +161,9 @@ def outcomes(call: Call, alone: Call, signature: Signature, start: Sequence[str]
 @pytest.mark.parametrize(
     ("encoder", "names"),
     [
-        pytest.param("mean", ["user", "candidate_tower"], id="mean"),
+        pytest.param("mean", ["user", "candidate_tower"], marks=pytest.mark.slow, id="mean"),
         pytest.param("gru", ["user"], id="gru"),
-        pytest.param("attention", ["user", "join"], id="attention"),
+        pytest.param("attention", ["user", "join"], marks=pytest.mark.slow, id="attention"),
         pytest.param(
             "attention",
             ["serving_default", "recommend", "score", "recommend_joined"],

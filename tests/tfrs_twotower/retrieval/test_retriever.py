@@ -101,7 +101,9 @@ def requests(draw: st.DrawFn) -> dict[str, Any]:
     }
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize(
+    "backend", [pytest.param("exact", marks=pytest.mark.slow), pytest.param("scann")]
+)
 @settings(max_examples=30, deadline=None)
 @given(request=requests())
 def test_the_promise_holds(backend, request):

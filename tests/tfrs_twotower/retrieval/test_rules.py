@@ -33,7 +33,7 @@ BACKENDS = [
     pytest.param("exact", 300, id="exact-300"),
     pytest.param("scann", 1, id="scann-1", marks=pytest.mark.slow),
     pytest.param("scann", 30, id="scann-30", marks=pytest.mark.slow),
-    pytest.param("tree", 300, id="tree-300"),
+    pytest.param("tree", 300, id="tree-300", marks=pytest.mark.slow),
 ]
 
 Answer = dict[str, np.ndarray]
