@@ -197,6 +197,7 @@ def test_the_trainer_reads_them_with_the_examples_and_with_the_corpus(prepared):
     assert set(OF_CANDIDATE) <= data.corpus().features.keys()
 
 
+@pytest.mark.slow
 def test_without_a_candidates_file_the_corpus_has_aggregates_too(world):
     rows = [("u", "a", 10), ("v", "a", 20), ("u", "b", 30), ("w", "b", 40), ("w", "c", 99_999_999)]
     lines = "".join(f"{','.join(map(str, row))}\n" for row in rows)
@@ -213,6 +214,7 @@ def test_without_a_candidates_file_the_corpus_has_aggregates_too(world):
     assert counts == {"a": 2, "b": 2}
 
 
+@pytest.mark.slow
 def test_events_that_filters_leave_out_do_not_count(world):
     lines = "".join(f"u,a,{second}\n" for second in range(10)) + "v,a,20\nv,b,21\n"
     world.write("interactions.csv", "user_id,item_id,t\n" + lines)

@@ -8,7 +8,7 @@ from pathlib import Path
 import apache_beam as beam
 import pytest
 from apache_beam import Pipeline
-from apache_beam.options.pipeline_options import PipelineOptions, WorkerOptions
+from apache_beam.options.pipeline_options import GoogleCloudOptions, PipelineOptions, WorkerOptions
 from apache_beam.options.pipeline_options_validator import PipelineOptionsValidator
 from apache_beam.portability.api import beam_runner_api_pb2
 from apache_beam.runners.runner import PipelineRunner
@@ -62,6 +62,12 @@ def graph_of(world, num_features, environment=None, more=""):
     pipeline = beam.Pipeline(options=PipelineOptions(["--runner=FnApiRunner"]))
     build(pipeline, job, open_dataset(str(world.dataset), config))
     return pipeline.to_runner_api(default_environment=environment)
+
+
+@pytest.fixture(autouse=True)
+def without_asking_the_bucket(monkeypatch):
+    """Where Google's client is installed, Beam asks buckets for a policy, and waits for minutes."""
+    monkeypatch.setattr(GoogleCloudOptions, "_warn_if_soft_delete_policy_enabled", lambda *_: None)
 
 
 def test_the_graph_is_small_and_does_not_grow_with_the_features(world):

@@ -83,7 +83,8 @@ def contents(folder):
     }
 
 
-@pytest.mark.parametrize("num_partitions", [pytest.param(1, marks=pytest.mark.slow), 3])
+@pytest.mark.parametrize("num_partitions", [1, 3])
+@pytest.mark.slow
 def test_the_cut_into_chunks_and_partitions_does_not_show(small_world, monkeypatch, num_partitions):
     small_world.prepare(CONFIG)
     expected = contents(small_world.output)

@@ -118,6 +118,7 @@ def whole(models, tmp_path_factory):
     return queries, rows_of(folder / "out")
 
 
+@pytest.mark.slow
 def test_the_parts_of_the_output_change_nothing(answer, monkeypatch, whole):
     monkeypatch.setattr(queries_module, "ROWS_A_FILE", 2)
 

@@ -263,6 +263,7 @@ def test_aggregates_are_json_that_any_reader_accepts(run, data):
     assert json.loads(text)["num_queries"]["all"] > 0
 
 
+@pytest.mark.slow
 def test_the_same_evaluation_writes_the_same_bytes(run, data):
     path = run / "evaluation" / "test-full.json"
     evaluate(run, data.folder)

@@ -82,6 +82,7 @@ def test_an_own_model_is_exported_and_answers_over_grpc(prepared, tmp_path):
     np.testing.assert_allclose(answer.scores, query @ candidates[row], atol=1e-5)
 
 
+@pytest.mark.slow
 def test_an_own_model_begins_warm_by_the_names_of_its_tables(prepared, tmp_path):
     build = "tests.own_models:OwnModel"
     train(config(build), prepared, tmp_path / "run")

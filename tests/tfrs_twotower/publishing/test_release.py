@@ -51,6 +51,7 @@ def test_a_first_release_is_compared_with_nothing(models):
     assert all(check.served == "" for check in gate.checks)
 
 
+@pytest.mark.slow
 def test_a_metric_that_falls_in_one_slice_stops_it(two):
     def worse(manifest):
         part = manifest["metrics"]["metrics"]["model"]["warm"]
@@ -73,6 +74,7 @@ def test_a_metric_that_falls_in_one_slice_stops_it(two):
     ]
 
 
+@pytest.mark.slow
 def test_a_model_below_popularity_is_stopped(two):
     def below(manifest):
         metrics = manifest["metrics"]["metrics"]
@@ -138,6 +140,7 @@ def test_other_answers_from_the_same_towers_are_stopped(two):
     assert "of the answers are those of version 1" in gate.reasons[0]
 
 
+@pytest.mark.slow
 def test_a_slow_version_is_stopped(two):
     gate = release_gate(two, 2, Limits(max_latency_ratio=0.0, latency_floor_ms=0.0))
 

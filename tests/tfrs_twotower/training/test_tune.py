@@ -161,6 +161,7 @@ def test_a_space_that_cannot_be_is_refused_before_any_training(prepared, tmp_pat
     assert not (tmp_path / "search").exists()
 
 
+@pytest.mark.slow
 def test_the_command_prints_the_trials_and_how_to_train_the_best(prepared, tmp_path, capsys):
     path = tmp_path / "twotower.yaml"
     path.write_text(tiny_world.CONFIG_TEXT, encoding="utf-8")

@@ -325,6 +325,7 @@ def test_a_feature_named_like_a_setting_is_a_feature(earlier, name):
         earlier_run(earlier / "run", config(f"features.candidate.{name}={{kind: number}}"))
 
 
+@pytest.mark.slow
 def test_a_run_begun_from_other_weights_is_not_resumed(earlier, later, tmp_path):
     class Stop(tf.keras.callbacks.Callback):
         def on_epoch_end(self, epoch, logs):
