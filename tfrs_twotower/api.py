@@ -609,7 +609,7 @@ result.write_text(json.dumps(found), encoding="utf-8")
 def _progress(config: Config, progress: bool) -> "list[keras.callbacks.Callback]":
     from tfrs_twotower.training.progress import EpochProgress
 
-    return [EpochProgress(config.training)] if progress else []
+    return [EpochProgress()] if progress else []
 
 
 def _show_hints(config: Config, data: StrPath) -> None:

@@ -33,6 +33,7 @@ from tfrs_twotower.schema.runs import (
     EVALUATION,
     INPUTS_FILE,
     METRICS_FILE,
+    REFIT,
     VOCABULARIES,
 )
 from tfrs_twotower.schema.version import __version__
@@ -41,10 +42,9 @@ DATA_FILES = ("interactions*", "candidates*", "queries*")
 ORACLE_FILE = "oracle.parquet"  # The sample knows what the best possible ranker reaches.
 RUN_FILES = (
     *(MANIFEST, CONFIG_FILE, INPUTS_FILE, METRICS_FILE),
-    *(f"{BEST_WEIGHTS}*", f"{VOCABULARIES}/*"),
+    *(f"{BEST_WEIGHTS}*", f"{REFIT}/{BEST_WEIGHTS}*", f"{VOCABULARIES}/*"),
 )
 TEST = "test-full"
-OF_EXPORT = {"index", "rules", "export"}
 
 # Runs a command line of `twotower`; returns its exit code and what it took.
 Call = Callable[[Sequence[str]], tuple[int, Cost]]
@@ -266,7 +266,7 @@ def model_steps(folders: Folders) -> list[Step]:
         Step(
             "export",
             (*of_run, *of_config, "--output", folders.models),
-            lambda: {**trained(), "config": config.model_dump(mode="json", include=OF_EXPORT)},
+            lambda: {**trained(), "config": config.export_schema()},
             lambda: _version_digests(folders.models),
         ),
     ]

@@ -144,6 +144,7 @@ def _print_trials(found: "TuningResult") -> None:
 def _as_json(trained: "TrainingResult") -> dict[str, Any]:
     return {
         "best_epoch": trained.best_epoch + 1,
+        "refit_epochs": len(trained.refit_epochs),
         "moved": {name: counts._asdict() for name, counts in trained.vocabulary_changes.items()},
         "validation": trained.validation.as_dict() if trained.validation else None,
     }
@@ -160,6 +161,11 @@ def _print_training(trained: "TrainingResult", warm_start: Path | None) -> None:
         print_metrics(trained.validation.as_dict())
         epoch, num_epochs = trained.best_epoch + 1, len(trained.epochs)
         print(f"best epoch {epoch} of {num_epochs}; run in {trained.folder}")
+        if trained.refit_epochs:
+            print(
+                f"refit on train and validation for {epoch} epochs: the figures above are those of "
+                "the first training; evaluate on the test split"
+            )
 
 
 def _warn_of_result(config: Config, trained: "TrainingResult") -> None:

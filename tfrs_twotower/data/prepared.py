@@ -3,7 +3,7 @@
 import copy
 import itertools
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,7 +40,7 @@ class Corpus:
     """Every candidate, by row: encoded features, ids and train counts.
 
     `features`: arrays with one entry a candidate; `candidate_ids`: `[corpus_size]` str;
-    `train_counts`: `[corpus_size]` int64, train positives of each candidate.
+    `train_counts`: `[corpus_size]` int64, positives of each candidate that are trained on.
     """
 
     features: Arrays
@@ -84,6 +84,7 @@ class PreparedData:
         else:
             self._remote = RemoteFolder(url)
             self.manifest = self._remote.read_manifest(kind="prepared", made_by=MADE_BY)
+        self.training_splits: tuple[str, ...] = ("train",)
         self._check_schema()
         vocabularies = self.files(layout.VOCABULARIES)
         self.vocabulary_dir = vocabularies[0].parent if vocabularies else Path(self.folder)
@@ -110,6 +111,16 @@ class PreparedData:
         """The same data beside other vocabulary files, for a model that was built for those."""
         other = copy.copy(self)
         other.vocabulary_dir = folder
+        return other
+
+    def with_validation_in_training(self) -> "PreparedData":
+        """The same data, whose validation split counts among what is trained on.
+
+        Examples, counts and known positives follow; vocabularies and the statistics of numbers stay
+        those of the train split, and so does what an encoded feature means.
+        """
+        other = copy.copy(self)
+        other.training_splits = ("train", "validation")
         return other
 
     def num_rows(self) -> dict[str, int]:
@@ -150,11 +161,14 @@ class PreparedData:
         records = _read_records(self.files(layout.CANDIDATES), specs)
         order = np.argsort(records.pop(layout.CANDIDATE_ROW))
         ids = np.char.decode(records.pop(layout.CANDIDATE_ID).astype(bytes)[order], "utf-8")
-        counts = self._statistics["candidate_train_counts"]
+        of_train = self._statistics["candidate_train_counts"]
+        counts = np.array([of_train[candidate_id] for candidate_id in ids], np.int64)
+        for _, rows in self._later_positives():
+            counts += np.bincount(rows, minlength=len(ids))
         return Corpus(
             features={name: values[order] for name, values in records.items()},
             candidate_ids=ids,
-            train_counts=np.array([counts[candidate_id] for candidate_id in ids], np.int64),
+            train_counts=counts,
         )
 
     def candidate_table(self) -> pa.Table:
@@ -178,12 +192,21 @@ class PreparedData:
         """
         return self._examples(split, {**_KEYS, **_specs(self._example_features)})
 
+    def batches_of_examples(self, split: str) -> Iterator[Arrays]:
+        """Like `examples`, some at a time, where all do not fit into memory."""
+        specs = {**_KEYS, **_specs(self._example_features)}
+        return _record_batches(self.files(f"{layout.EXAMPLES}/{split}"), specs)
+
+    def batches_of_events(self, split: str) -> Iterator[Arrays]:
+        """Like `events`, some at a time."""
+        return _record_batches(self.files(f"{layout.EXAMPLES}/{split}"), _KEYS)
+
     def examples_to_train(self) -> Arrays:
-        """Reads the examples of the train split, without what training finds for itself.
+        """Reads the examples to train on, without what training finds for itself.
 
         Ordered histories are cut from the positives of all queries; only mining reads those stored.
         """
-        return self._examples("train", {**_KEYS, **_specs(self.features_to_train)})
+        return self._examples_of_training({**_KEYS, **_specs(self.features_to_train)})
 
     @property
     def features_to_train(self) -> dict[str, Feature]:
@@ -201,6 +224,10 @@ class PreparedData:
     def events(self, split: str) -> Arrays:
         """Reads the examples of a split without features: the keys of the layout alone."""
         return self._examples(split, _KEYS)
+
+    def events_to_train(self) -> Arrays:
+        """Reads the examples to train on without features."""
+        return self._examples_of_training(_KEYS)
 
     def sequences(self) -> tf.data.Dataset:
         """Reads the train positives of each query in their order, for models of your own.
@@ -239,7 +266,7 @@ class PreparedData:
         return parsed.unbatch()
 
     def known_positives(self) -> tuple[np.ndarray, np.ndarray]:
-        """Train positives as parallel arrays: query rows (ascending) and candidate rows."""
+        """What is trained on as positive: query rows (ascending) and candidate rows, distinct."""
         tables = [
             pq.read_table(path, columns=[layout.QUERY_ROW, layout.CANDIDATE_ROWS])
             for path in self.files(layout.KNOWN_POSITIVES)
@@ -250,9 +277,28 @@ class PreparedData:
             lengths = np.diff(lists.offsets.to_numpy())
             query_rows.append(np.repeat(table.column(layout.QUERY_ROW).to_numpy(), lengths))
             candidate_rows.append(lists.flatten().to_numpy())
+        for later_queries, later_candidates in self._later_positives():
+            query_rows.append(later_queries)
+            candidate_rows.append(later_candidates)
         queries, candidates = np.concatenate(query_rows), np.concatenate(candidate_rows)
         order = np.lexsort((candidates, queries))
-        return queries[order].astype(np.int64), candidates[order].astype(np.int64)
+        pairs = np.stack([queries[order], candidates[order]]).astype(np.int64)
+        is_new = np.append(True, (pairs[:, 1:] != pairs[:, :-1]).any(axis=0))
+        distinct = pairs[:, is_new[: pairs.shape[1]]]
+        return distinct[0], distinct[1]
+
+    def _later_positives(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Query and candidate rows of the positives of what is trained on beside train."""
+        for split in self.training_splits[1:]:
+            events = self.events(split)
+            is_positive = events[layout.LABEL] == 1
+            yield events[layout.QUERY_ROW][is_positive], events[layout.CANDIDATE_ROW][is_positive]
+
+    def _examples_of_training(self, specs: Mapping[str, tf.TensorSpec]) -> Arrays:
+        parts = [self._examples(split, specs) for split in self.training_splits]
+        if len(parts) == 1:
+            return parts[0]
+        return {name: np.concatenate([part[name] for part in parts]) for name in specs}
 
     def _examples(self, split: str, specs: Mapping[str, tf.TensorSpec]) -> Arrays:
         return _read_records(self.files(f"{layout.EXAMPLES}/{split}"), specs)
@@ -276,7 +322,18 @@ def _specs(features: Mapping[str, Feature]) -> dict[str, tf.TensorSpec]:
 
 
 def _read_records(files: list[Path], specs: Mapping[str, tf.TensorSpec]) -> Arrays:
-    """Parses all records; int64 values are kept as int32, which hold any row."""
+    """Parses all records."""
+    read = list(_record_batches(files, specs))
+    if not read:
+        return {
+            name: np.zeros([0, *spec.shape[1:]], spec.dtype.as_numpy_dtype)
+            for name, spec in specs.items()
+        }
+    return {name: np.concatenate([batch[name] for batch in read]) for name in specs}
+
+
+def _record_batches(files: list[Path], specs: Mapping[str, tf.TensorSpec]) -> Iterator[Arrays]:
+    """Parses records batch by batch; int64 values are kept as int32, which hold any row."""
     columns = {
         name: tf.io.FixedLenFeature(spec.shape[1:], spec.dtype) for name, spec in specs.items()
     }
@@ -297,10 +354,4 @@ def _read_records(files: list[Path], specs: Mapping[str, tf.TensorSpec]) -> Arra
         .map(parse, num_parallel_calls=tf.data.AUTOTUNE)
         .prefetch(2)
     )
-    read = list(batches.as_numpy_iterator())
-    if not read:
-        return {
-            name: np.zeros([0, *spec.shape[1:]], spec.dtype.as_numpy_dtype)
-            for name, spec in specs.items()
-        }
-    return {name: np.concatenate([batch[name] for batch in read]) for name in specs}
+    yield from batches.as_numpy_iterator()

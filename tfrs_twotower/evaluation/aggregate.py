@@ -68,6 +68,7 @@ def aggregate(
         corpus_size=len(corpus),
         excludes_known=evaluation_set.excludes_known,
         split_by=inputs.data.config.split.by,
+        is_refit="validation" in inputs.data.training_splits,
         cautions=cautions_of(inputs.data.config, inputs.data.manifest, evaluation_set),
         systems={
             name: {part: means[name] for part, (means, _) in found.items()} for name in rankings

@@ -131,9 +131,16 @@ def load_evaluation_set(
 
     Raises:
         UserError: If the split has no positive to find.
+        UsageError: If it is unknown, or the validation split of a refit run.
     """
     if split not in SPLITS:
         raise UsageError(f"unknown split {split!r}: expected one of {', '.join(SPLITS)}")
+    if split == "validation" and split in data.training_splits:
+        raise UsageError(
+            "the run was refit on train and validation, so the validation split judges nothing: "
+            "evaluate the test split; metrics.json of the run has the validation of the first "
+            "training"
+        )
     examples = data.examples(split)
     is_positive = (examples[layout.LABEL] == 1) & (examples[layout.WEIGHT] >= relevant_from)
     examples = {name: values[is_positive] for name, values in examples.items()}

@@ -37,7 +37,7 @@ def chance(inputs: EvaluationInputs) -> Ranking:
 
 def recent_popularity(inputs: EvaluationInputs) -> Ranking:
     """The last tenth of the train positives; for data with times."""
-    counts = baselines.recent_counts(inputs.data.events("train"), len(inputs.corpus))
+    counts = baselines.recent_counts(inputs.data.events_to_train(), len(inputs.corpus))
     return baselines.popularity(inputs.evaluation_set, counts, LIST_LENGTH)
 
 
@@ -56,7 +56,7 @@ def sequential_rules(inputs: EvaluationInputs) -> Ranking:
     """What came after what in train; for data with an order."""
     return baselines.sequential_rules(
         inputs.evaluation_set,
-        inputs.data.events("train"),
+        inputs.data.events_to_train(),
         int(inputs.data.manifest["num_queries"]),
         len(inputs.corpus),
         LIST_LENGTH,

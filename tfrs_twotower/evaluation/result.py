@@ -38,6 +38,7 @@ class Evaluation(Tabular):
         corpus_size: Number of candidates.
         excludes_known: Whether what a query had before is not eligible.
         split_by: How the log was split, `split.by` of the config.
+        is_refit: Whether model and baselines know the validation split too (`training.refit`).
         cautions: Where the figures leak or flatter; see `cautions`.
         systems: By system and slice the metrics by name, None where the slice is empty.
         intervals: Likewise 95 % bootstrap intervals of the headline metrics.
@@ -60,6 +61,7 @@ class Evaluation(Tabular):
     corpus_size: int
     excludes_known: bool
     split_by: str
+    is_refit: bool
     cautions: list[str]
     systems: dict[str, dict[str, Values]]
     intervals: dict[str, dict[str, Intervals]]
@@ -82,6 +84,8 @@ class Evaluation(Tabular):
             f"{self.split} split, {self.num_queries[ALL]:,} {self.unit}s, "
             f"{among_in_words(self.protocol, self.corpus_size)}"
         )
+        if self.is_refit:
+            words += ", refit on train and validation"
         if not self.excludes_known:
             words += ", known positives among them"
         if self.relevant_from:
@@ -127,6 +131,7 @@ class Evaluation(Tabular):
             "corpus_size": self.corpus_size,
             "excludes_known": self.excludes_known,
             "split_by": self.split_by,
+            "is_refit": self.is_refit,
             "cautions": self.cautions,
             "metrics": self.systems,
             "intervals": self.intervals,

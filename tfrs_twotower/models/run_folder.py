@@ -28,6 +28,7 @@ from tfrs_twotower.schema.runs import CONFIG_FILE as CONFIG_FILE
 from tfrs_twotower.schema.runs import EVALUATION as EVALUATION
 from tfrs_twotower.schema.runs import INPUTS_FILE as INPUTS_FILE
 from tfrs_twotower.schema.runs import METRICS_FILE as METRICS_FILE
+from tfrs_twotower.schema.runs import REFIT as REFIT
 from tfrs_twotower.schema.runs import TENSORBOARD as TENSORBOARD
 from tfrs_twotower.schema.runs import VOCABULARIES as VOCABULARIES
 
@@ -36,7 +37,10 @@ MADE_BY = "twotower train"
 
 @dataclass(frozen=True)
 class Run:
-    """A finished training beside the data it was trained on."""
+    """A finished training beside the data it was trained on.
+
+    `data` counts the validation split among what was trained on where the run is a refit.
+    """
 
     folder: Path
     config: Config
@@ -113,6 +117,11 @@ def check_inputs(folder: Path, data: PreparedData) -> None:
         )
 
 
+def weights_of(folder: Path, config: Config) -> Path:
+    """Where a run keeps its weights: those of its refit, if its config asks for one."""
+    return (folder / REFIT if config.training.refit else folder) / BEST_WEIGHTS
+
+
 def load_run(folder: str | Path, data_folder: str | Path) -> Run:
     """Reads a finished run.
 
@@ -128,10 +137,12 @@ def load_run(folder: str | Path, data_folder: str | Path) -> Run:
     config = load_config(folder / CONFIG_FILE)
     data = PreparedData(data_folder, config)
     check_inputs(folder, data)
+    if config.training.refit:
+        data = data.with_validation_in_training()
     model = build_model(data)
     checkpoint = tf.train.Checkpoint(model=model)
     # Partial: the state of the optimizer is not wanted.
-    status = checkpoint.read(str(folder / BEST_WEIGHTS)).expect_partial()
+    status = checkpoint.read(str(weights_of(folder, config))).expect_partial()
     status.assert_existing_objects_matched()
     return Run(folder, config, data, model)
 

@@ -197,6 +197,10 @@ class Config(Strict):
             exclude={"search": True, "index": True, "rules": of_rules, "export": of_export},
         )
 
+    def export_schema(self) -> dict[str, Any]:
+        """What an export depends on beside its run."""
+        return self.model_dump(mode="json", include={"index", "rules", "export"})
+
     def fingerprint(self) -> str:
         """16 hex digits of the SHA-256 of `record_schema`."""
         return fingerprint(self.record_schema())

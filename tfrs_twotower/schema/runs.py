@@ -4,6 +4,8 @@ config.yaml      the config as resolved
 inputs.json      which data it is trained on, and from which run it began
 vocabularies/    those of the data: what the rows of the weights mean
 best.weights.*   weights of the best epoch
+refit/           with `training.refit`: a training on train and validation, whose best.weights are
+                 the weights of the run
 checkpoints/     the state after the last whole epoch
 metrics.json     per epoch, and the closing comparison with popularity
 tensorboard/     event files, and the candidates for the embedding projector
@@ -16,4 +18,5 @@ INPUTS_FILE = "inputs.json"
 METRICS_FILE = "metrics.json"
 VOCABULARIES = "vocabularies"
 BEST_WEIGHTS = "best.weights"
+REFIT = "refit"
 CHECKPOINTS, TENSORBOARD, EVALUATION = "checkpoints", "tensorboard", "evaluation"

@@ -27,3 +27,8 @@ class Training(Strict):
         description="mirrored: all GPUs of the machine; multi_worker: the machines that the "
         "environment variable TF_CONFIG names. `batch_size` is that of all together.",
     )
+    refit: bool = Field(
+        False,
+        description="Train once more from the start, on train and validation, for as many epochs "
+        "as were best; validation figures are those of the first training.",
+    )

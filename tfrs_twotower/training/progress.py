@@ -7,7 +7,6 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from tfrs_twotower.keras import keras
-from tfrs_twotower.schema.training import Training
 
 
 def show_hints(hints: Iterable[str]) -> None:
@@ -20,13 +19,12 @@ def show_hints(hints: Iterable[str]) -> None:
 class EpochProgress(keras.callbacks.Callback):
     """A bar for the steps of an epoch, and a lasting line for each finished one."""
 
-    def __init__(self, training: Training) -> None:
-        """Shows the epochs that the config asks for."""
+    def __init__(self) -> None:
+        """Writes to stderr."""
         super().__init__()
-        self._epochs = training.epochs
         self._console = Console(stderr=True, highlight=False)
         self._progress = Progress(
-            TextColumn("epoch {task.description}"),
+            TextColumn("{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
             TextColumn("loss {task.fields[loss]:.4f}"),
@@ -50,7 +48,7 @@ class EpochProgress(keras.callbacks.Callback):
         self._progress.reset(
             self._task,
             total=self.params["steps"],
-            description=f"{epoch + 1}/{self._epochs}",
+            description=self._number(epoch),
             loss=float("nan"),
         )
 
@@ -62,7 +60,11 @@ class EpochProgress(keras.callbacks.Callback):
         """Prints the loss and metrics of the epoch."""
         shown = "  ".join(f"{name} {value:.4f}" for name, value in logs.items() if _is_shown(name))
         seconds = time.monotonic() - self._started_s
-        self._console.print(f"epoch {epoch + 1}/{self._epochs}  {shown}  {seconds:.1f} s")
+        self._console.print(f"{self._number(epoch)}  {shown}  {seconds:.1f} s")
+
+    def _number(self, epoch: int) -> str:
+        # Set by `training.train`: a refit has epochs of its own.
+        return f"{self.model.epoch_name} {epoch + 1}/{self.model.max_epochs}"
 
 
 def _is_shown(name: str) -> bool:

@@ -1,9 +1,11 @@
 """Training: a config and a prepared folder -> a run folder."""
 
+import dataclasses
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +25,7 @@ from tfrs_twotower.models.run_folder import (
     BEST_WEIGHTS,
     CONFIG_FILE,
     METRICS_FILE,
+    REFIT,
     TENSORBOARD,
     build_model,
     check_same,
@@ -54,6 +57,7 @@ from tfrs_twotower.training.warm_start import (
 
 # Keras' callback writes its events of training there.
 EVENTS = f"{TENSORBOARD}/train"
+REFIT_ON = "train and validation"
 # More points than this make TensorBoard's projector slow in a browser.
 MAX_PROJECTED = 10_000
 
@@ -67,6 +71,8 @@ class TrainingResult(Tabular):
         epochs: The logs of each epoch: its number from 0, `loss`, `val_<metric>`.
         best_epoch: The epoch whose weights are kept, from 0.
         validation: The best epoch beside the baselines; None where nothing could be validated on.
+        refit_epochs: The logs of the epochs of the refit on train and validation, whose weights
+            are those of the run; empty without one.
         vocabulary_changes: By vocabulary, what a warm start carried over; empty without one, and
             after a resume.
         hints: What the config and the data suggest to change, see `tfrs_twotower.schema.hints`.
@@ -76,6 +82,7 @@ class TrainingResult(Tabular):
     epochs: list[dict[str, float]]
     best_epoch: int
     validation: Evaluation | None
+    refit_epochs: list[dict[str, float]] = field(default_factory=list)
     vocabulary_changes: dict[str, VocabularyChanges] = field(default_factory=dict)
     hints: list[str] = field(default_factory=list)
 
@@ -90,7 +97,8 @@ class TrainingResult(Tabular):
         """The run folder and its best epoch."""
         of_all = f"best epoch {self.best_epoch + 1} of {len(self.epochs)}"
         improving = ", still improving: train longer" if self.is_still_improving else ""
-        return f"Training run in {self.folder}: {of_all}{improving}"
+        refit = f", refit on {REFIT_ON}" if self.refit_epochs else ""
+        return f"Training run in {self.folder}: {of_all}{improving}{refit}"
 
     def to_frame(self) -> pd.DataFrame:
         """The logs: a row an epoch, counted from 1."""
@@ -101,12 +109,17 @@ class TrainingResult(Tabular):
 
 @dataclass(frozen=True)
 class _Inputs:
-    """What a training run reads; `evaluation_set`: the validation split, None where it is empty."""
+    """What a training reads; `evaluation_set`: the validation split, None where it is empty."""
 
     data: PreparedData
     examples: Arrays
     corpus: Corpus
     evaluation_set: EvaluationSet | None
+
+    @property
+    def is_refit(self) -> bool:
+        """Whether validation is part of what is trained on."""
+        return "validation" in self.data.training_splits
 
     @property
     def num_examples(self) -> int:
@@ -130,6 +143,9 @@ def train(
     callbacks: Sequence[keras.callbacks.Callback] = (),
 ) -> TrainingResult:
     """Trains a two-tower model with Keras and keeps the best epoch.
+
+    With `training.refit` it then trains once more from the start, on train and validation, as many
+    epochs as were best, and keeps the last.
 
     Several workers (`training.distribution: multi_worker`) all call this, with folders that all of
     them see; the chief writes.
@@ -160,38 +176,72 @@ def train(
     ):
         with _chief_first(strategy):
             _begin(folder, inputs.data, earlier)
-        # For what draws without a seed of its own, such as layers of a user's own towers.
-        keras.utils.set_random_seed(config.training.seed)
-        with strategy.scope():
-            model = build_model(inputs.data)
-            model.compile(optimizer=make_optimizer(config.training, inputs.steps_per_epoch))
-        # Each replica reports the loss of the whole batch; Keras would sum the replicas'.
-        model.distribute_reduction_method = "first"
-        keep_best = KeepBest(
-            folder,
-            monitor=f"val_{config.training.metric}" if inputs.evaluation_set else None,
-            patience=config.training.patience,
-            writes=writes,
-        )
-        changes = carry_over(earlier, model, inputs.data) if earlier else {}
-        with strategy.scope():  # Makes the optimizer's variables.
-            keep_best.restore(model)
-        _fit(model, inputs, strategy, keep_best, folder, callbacks)
-        mean_across_workers(strategy, 0.0)  # Waits until the chief has written the best weights.
-        tf.train.Checkpoint(model=model).read(str(folder / BEST_WEIGHTS)).expect_partial()
-        embeddings = embed(model.candidate_tower, inputs.corpus.features)
+        trained = _train(inputs, config.training.epochs, strategy, folder, earlier, callbacks)
+        embeddings = embed(trained.model.candidate_tower, inputs.corpus.features)
         result = TrainingResult(
             folder=Path(output),
-            epochs=keep_best.epochs,
-            best_epoch=keep_best.best_epoch,
-            validation=_validate(model, inputs, embeddings),
-            vocabulary_changes=changes,
+            epochs=trained.epochs,
+            best_epoch=trained.best_epoch,
+            validation=_validate(trained.model, inputs, embeddings),
+            vocabulary_changes=trained.vocabulary_changes,
             hints=[*config_hints(config), *data_hints(config, inputs.data.manifest)],
         )
+        if config.training.refit:
+            inputs = _with_validation(inputs)
+            num_epochs = result.best_epoch + 1
+            if writes:
+                (folder / REFIT).mkdir(exist_ok=True)
+            trained = _train(inputs, num_epochs, strategy, folder / REFIT, earlier, callbacks)
+            embeddings = embed(trained.model.candidate_tower, inputs.corpus.features)
+            result = dataclasses.replace(result, refit_epochs=trained.epochs)
         if writes:
             _write_projector(folder / EVENTS, inputs, embeddings)
             _finish(folder, result, config)
     return result
+
+
+class _Trained(NamedTuple):
+    """A model with the weights of its best epoch, and how it came to them."""
+
+    model: TwoTowerModel
+    epochs: list[dict[str, float]]
+    best_epoch: int
+    vocabulary_changes: dict[str, VocabularyChanges]
+
+
+def _train(
+    inputs: _Inputs,
+    max_epochs: int,
+    strategy: tf.distribute.Strategy,
+    folder: Path,
+    earlier: EarlierRun | None,
+    callbacks: Sequence[keras.callbacks.Callback],
+) -> _Trained:
+    """Trains a fresh model, or one from its last checkpoint in the folder."""
+    training = inputs.data.config.training
+    # For what draws without a seed of its own, such as layers of a user's own towers.
+    keras.utils.set_random_seed(training.seed)
+    with strategy.scope():
+        model = build_model(inputs.data)
+        model.compile(optimizer=make_optimizer(training, inputs.steps_per_epoch))
+    # Each replica reports the loss of the whole batch; Keras would sum the replicas'.
+    model.distribute_reduction_method = "first"
+    # For callbacks that show progress.
+    model.epoch_name = "refit epoch" if inputs.is_refit else "epoch"
+    model.max_epochs = max_epochs
+    keep_best = KeepBest(
+        folder,
+        monitor=f"val_{training.metric}" if inputs.evaluation_set else None,
+        patience=training.patience,
+        writes=is_chief(strategy),
+    )
+    changes = carry_over(earlier, model, inputs.data) if earlier else {}
+    with strategy.scope():  # Makes the optimizer's variables.
+        keep_best.restore(model)
+    _fit(model, inputs, strategy, keep_best, folder, callbacks)
+    mean_across_workers(strategy, 0.0)  # Waits until the chief has written the best weights.
+    tf.train.Checkpoint(model=model).read(str(folder / BEST_WEIGHTS)).expect_partial()
+    return _Trained(model, keep_best.epochs, keep_best.best_epoch, changes)
 
 
 def _read(folder: str | Path, config: Config) -> _Inputs:
@@ -204,8 +254,19 @@ def _read(folder: str | Path, config: Config) -> _Inputs:
             "least 2: bring more data, or change `split` or `labels`"
         )
     validates = data.manifest["counts"]["examples"]["validation"]["positives"]
+    if config.training.refit and not validates:
+        raise UserError(
+            f"{folder}: `training.refit` trains on {REFIT_ON}, and the validation split has no "
+            "positive: give it a share in `split`, or leave `refit` out"
+        )
     evaluation_set = load_evaluation_set(data, "validation") if validates else None
     return _Inputs(data, examples, data.corpus(), evaluation_set)
+
+
+def _with_validation(inputs: _Inputs) -> _Inputs:
+    """The inputs of the refit, which has nothing left to validate on."""
+    data = inputs.data.with_validation_in_training()
+    return _Inputs(data, data.examples_to_train(), data.corpus(), None)
 
 
 def _begin(folder: Path, data: PreparedData, earlier: EarlierRun | None) -> None:
@@ -227,7 +288,7 @@ def _fit(
 ) -> None:
     """Trains the epochs that are left, and mines negatives between them where configured."""
     config = inputs.data.config
-    left = range(keep_best.finished_epochs, config.training.epochs)
+    left = range(keep_best.finished_epochs, model.max_epochs)
     metric = config.training.metric
     validation = (
         [RankingValidation(inputs.evaluation_set, inputs.corpus, metric, strategy)]
@@ -300,6 +361,7 @@ def _finish(folder: Path, result: TrainingResult, config: Config) -> None:
         {
             "epochs": result.epochs,
             "best_epoch": result.best_epoch,
+            "refit_epochs": result.refit_epochs,
             "moved": {name: one._asdict() for name, one in result.vocabulary_changes.items()},
             "validation": result.validation.as_dict() if result.validation else None,
             "hints": result.hints,

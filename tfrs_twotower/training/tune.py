@@ -198,7 +198,9 @@ def _run_trial(
     report = _Report(trial, metric)
     keras.backend.clear_session()
     try:
-        train(_with(config, proposed), data, run, overwrite=True, callbacks=[report, *callbacks])
+        # A refit has no validation of its own: the settings that are found are refit, not a trial.
+        trial_config = _with(config, {**proposed, "training.refit": False})
+        train(trial_config, data, run, overwrite=True, callbacks=[report, *callbacks])
     except optuna.TrialPruned:
         study.tell(trial, state=optuna.trial.TrialState.PRUNED)
     except TrainingDiverged:

@@ -17,11 +17,11 @@ from tfrs_twotower.data.prepared import PreparedData
 from tfrs_twotower.features.encoding import FIRST_OOV_ROW
 from tfrs_twotower.keras import keras, tf
 from tfrs_twotower.models.run_folder import (
-    BEST_WEIGHTS,
     CONFIG_FILE,
     MADE_BY,
     VOCABULARIES,
     build_model,
+    weights_of,
 )
 from tfrs_twotower.schema import Config, UsageError, UserError, differences, load_config
 from tfrs_twotower.schema.features import WITH_VOCABULARY
@@ -46,6 +46,7 @@ class EarlierRun(NamedTuple):
     """A finished run to start from; `digest` is that of its weights and vocabularies."""
 
     folder: Path
+    weights: Path
     digest: str
 
 
@@ -64,22 +65,24 @@ def earlier_run(folder: str | Path, config: Config) -> EarlierRun:
     read_manifest(folder, kind="run", made_by=MADE_BY)
     if not (folder / VOCABULARIES).is_dir():
         raise UserError(f"{folder} was trained by an earlier version: it keeps no vocabularies")
-    found = differences(_model_of(load_config(folder / CONFIG_FILE)), _model_of(config))
+    earlier_config = load_config(folder / CONFIG_FILE)
+    found = differences(_model_of(earlier_config), _model_of(config))
     if found:
         shown = "; ".join(f"{path}: {old!r} there, {new!r} here" for path, old, new in found[:4])
         raise UsageError(
             f"{folder}, the run to start from, has another model: {shown}\n"
             "Use its features and towers, or train without a warm start."
         )
+    weights = weights_of(folder, earlier_config)
     digest = hashlib.sha256()
     for path in [
-        *sorted(folder.glob(f"{BEST_WEIGHTS}.*")),
+        *sorted(weights.parent.glob(f"{weights.name}.*")),
         *sorted((folder / VOCABULARIES).iterdir()),
     ]:
         digest.update(path.name.encode())
         with path.open("rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())
-    return EarlierRun(folder, digest.hexdigest())
+    return EarlierRun(folder, weights, digest.hexdigest())
 
 
 def carry_over(
@@ -103,7 +106,7 @@ def carry_over(
     """
     earlier_data = data.with_vocabularies(run.folder / VOCABULARIES)
     earlier = build_model(earlier_data)
-    status = tf.train.Checkpoint(model=earlier).read(str(run.folder / BEST_WEIGHTS))
+    status = tf.train.Checkpoint(model=earlier).read(str(run.weights))
     try:
         status.expect_partial().assert_existing_objects_matched()
     except (AssertionError, ValueError, tf.errors.OpError) as error:

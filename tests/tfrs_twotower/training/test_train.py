@@ -241,6 +241,126 @@ def test_without_validation_the_last_epoch_is_kept(tmp_path):
     assert json.loads((tmp_path / "run" / "metrics.json").read_text())["validation"] is None
 
 
+# --- refit ----------------------------------------------------------------------------------
+
+
+def test_a_refit_trains_from_the_start_on_train_and_validation(tmp_path):
+    """As a training does whose train split holds the events of validation, after its own."""
+    config = tiny_world.config(refit="true", epochs=5, metric="mrr", patience=1)
+    queries = sorted(tiny_world.query_id(number) for number in range(tiny_world.SIZE))
+    candidates = sorted(tiny_world.candidate_id(number) for number in range(tiny_world.SIZE))
+    parts: dict[str, list[Example]] = {"train": [], "test": []}
+    for event in tiny_world.events():
+        encoded = {"user_id": 2 + queries.index(event.query_id)}
+        parts[event.split].append(Example(event.query_id, event.candidate_id, encoded))
+
+    def write(name: str, **examples: list[Example]) -> Path:
+        return write_prepared_folder(
+            tmp_path / name,
+            config,
+            vocabularies={"user_id": queries, "item_id": candidates},
+            candidates={name: {"item_id": 2 + row} for row, name in enumerate(candidates)},
+            examples=examples,
+            shards=1,
+        )
+
+    apart = write("apart", train=parts["train"], validation=parts["test"])
+    merged = write("merged", train=parts["train"] + parts["test"])
+
+    refitted = train(config, apart, tmp_path / "refit")
+    train(tiny_world.config(epochs=refitted.best_epoch + 1), merged, tmp_path / "run")
+
+    assert values(tmp_path / "refit" / "refit" / "best.weights") == values(
+        tmp_path / "run" / "best.weights"
+    )
+    assert len(refitted.refit_epochs) == refitted.best_epoch + 1
+    assert refitted.title.endswith(", refit on train and validation")
+    counts = load_run(tmp_path / "refit", apart).data.corpus().train_counts
+    assert counts.tolist() == [10] * tiny_world.SIZE
+    with pytest.raises(UsageError, match="evaluate the test split"):
+        evaluate(tmp_path / "refit", apart, split="validation")
+
+
+@pytest.fixture(scope="module")
+def refitted(prepared, tmp_path_factory):
+    """A run that was interrupted within its refit, and resumed."""
+    config = every_kind.config(refit="true", epochs=3, schedule="constant", metric="mrr")
+    folder = tmp_path_factory.mktemp("refit") / "run"
+    seen = []
+
+    def stop(epoch: int, logs: dict[str, float]) -> None:
+        seen.append(epoch)
+        if "val_mrr" not in logs and epoch == 0:
+            raise KeyboardInterrupt
+
+    stopper = keras.callbacks.LambdaCallback(on_epoch_end=stop)
+    with pytest.raises(KeyboardInterrupt):
+        train(config, prepared, folder, callbacks=[stopper])
+    assert seen == [0, 1, 2, 0]
+    return train(config, prepared, folder, resume=True)
+
+
+@pytest.mark.slow
+def test_an_interrupted_refit_is_a_training_on_a_folder_whose_validation_is_part_of_train(
+    refitted, prepared, tmp_path
+):
+    """The folder is merged by hand: records, train counts and known positives."""
+    merged = Path(shutil.copytree(prepared, tmp_path / "merged"))
+    validation = sorted((merged / "examples").glob("validation-*"))
+    manifest = json.loads((merged / MANIFEST).read_text())
+    manifest["files"]["examples/train"] += manifest["files"].pop("examples/validation")
+    examples = manifest["counts"]["examples"]
+    for kind in ("positives", "negatives"):
+        examples["train"][kind] += examples["validation"][kind]
+        examples["validation"][kind] = 0
+    (merged / MANIFEST).write_text(json.dumps(manifest))
+    statistics = json.loads((merged / "statistics.json").read_text())
+    ids = sorted(statistics["candidate_train_counts"])
+    for record in tf.data.TFRecordDataset(list(map(str, validation)), compression_type="GZIP"):
+        example = tf.train.Example.FromString(record.numpy()).features.feature
+        if example["label"].int64_list.value[0]:
+            liked = ids[example["candidate_row"].int64_list.value[0]]
+            statistics["candidate_train_counts"][liked] += 1
+    (merged / "statistics.json").write_text(json.dumps(statistics))
+
+    assert refitted.best_epoch >= 1  # Epochs were left when the refit was interrupted.
+    by_hand = every_kind.config(epochs=refitted.best_epoch + 1, schedule="constant")
+    train(by_hand, merged, tmp_path / "run")
+
+    assert values(refitted.folder / "refit" / "best.weights") == values(
+        tmp_path / "run" / "best.weights"
+    )
+    assert len(refitted.refit_epochs) == refitted.best_epoch + 1
+
+
+@pytest.mark.slow
+def test_a_refit_is_judged_on_test_beside_baselines_that_know_as_much(refitted, prepared):
+    evaluation = evaluate(refitted.folder, prepared)
+
+    loaded = load_run(refitted.folder, prepared)
+    assert values(refitted.folder / "refit" / "best.weights") != values(
+        refitted.folder / "best.weights"
+    )
+    liked = [
+        row
+        for split in ("train", "validation")
+        for row, label in zip(
+            *(loaded.data.events(split)[key] for key in ("candidate_row", "label")), strict=True
+        )
+        if label == 1
+    ]
+    assert loaded.data.corpus().train_counts.tolist() == np.bincount(liked).tolist()
+    assert "refit on train and validation" in evaluation.title
+
+
+def test_a_refit_needs_a_validation_split(tmp_path):
+    config = tiny_world.config(refit="true")
+    data = tiny_world.write_prepared(tmp_path / "prepared", config)
+
+    with pytest.raises(UserError, match="the validation split has no positive"):
+        train(config, data, tmp_path / "run")
+
+
 # --- refusals -------------------------------------------------------------------------------
 
 

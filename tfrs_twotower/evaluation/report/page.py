@@ -77,7 +77,7 @@ def write_report(
     folder, file = Path(run), Path(output)
     manifest = read_manifest(folder, kind="run", made_by=MADE_BY)
     found = _in_order(_evaluation(folder, evaluation))
-    training = _read(folder / METRICS_FILE)
+    training = {"refit_epochs": [], **_read(folder / METRICS_FILE)}
     serving_cost = folder / EVALUATION / SERVING_COST_FILE
     drawn: dict[str, Model] = {}
     if training["epochs"]:
