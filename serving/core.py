@@ -8,16 +8,21 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import grpc
-from tensorflow_serving.apis import get_model_metadata_pb2, get_model_status_pb2
+from tensorflow_serving.apis import (
+    get_model_metadata_pb2,
+    get_model_status_pb2,
+    predict_pb2,
+)
 
 from serving.batching import Outputs
 from serving.errors import DeadlineError, InvalidRequestError, ServingError
 from serving.loading import Servable
 from serving.metrics import Asked, Metrics
-from serving.predict import DEFAULT_SIGNATURE, Limits, checked_call, checked_inputs
+from serving.predict import DEFAULT_SIGNATURE, Call, Limits, checked_call, checked_inputs
+from serving.request_log import RequestLog
 from serving.runner import Runner
 from serving.servables import Servables
-from serving.tensors import Array
+from serving.tensors import Array, write
 
 SIGNATURE_DEF = "signature_def"
 
@@ -28,11 +33,14 @@ _LARGE_BYTES = 64 * 1024
 class Core:
     """Predict, GetModelMetadata and GetModelStatus on a set of servables."""
 
-    def __init__(self, servables: Servables, runner: Runner, limits: Limits) -> None:
-        """Answers from `servables`, run by `runner`, within `limits`."""
+    def __init__(
+        self, servables: Servables, runner: Runner, limits: Limits, request_log: RequestLog
+    ) -> None:
+        """Answers from `servables`, run by `runner`, within `limits`; `request_log` keeps them."""
         self._servables = servables
         self._runner = runner
         self._limits = limits
+        self._request_log = request_log
         self._metrics = Metrics()
 
     async def predict(self, request: Any, timeout_s: float | None) -> Any:
@@ -52,7 +60,10 @@ class Core:
             else:
                 call = checked_call(servable, request, self._limits)
             answer = self._submit(lease, servable, call.signature, call.inputs, call.response)
-            return await asyncio.wrap_future(answer)
+            response = await asyncio.wrap_future(answer)
+        if settings := self._servables.logging_of(servable.name):
+            self._request_log.add(settings, request, response)
+        return response
 
     def predict_arrays(
         self,
@@ -76,10 +87,15 @@ class Core:
             inputs = checked_inputs(servable, name, given, self._limits)
             answer = self._submit(lease, servable, name, inputs, lambda outputs: outputs)
             try:
-                return answer.result(timeout_s)
+                outputs = answer.result(timeout_s)
             except TimeoutError as error:
                 answer.cancel()
                 raise DeadlineError("the deadline passed before there was an answer") from error
+        if settings := self._servables.logging_of(servable.name):
+            request = _request(model_spec, name, given)
+            response = Call(servable, name, given, list(outputs)).response(outputs)
+            self._request_log.add(settings, request, response)
+        return outputs
 
     def _submit(
         self,
@@ -176,10 +192,22 @@ class Core:
 
     def metrics(self) -> str:
         """The page that Prometheus reads."""
-        return self._metrics.render(self._runner.num_requests, self._servables.available())
+        return self._metrics.render(
+            self._runner.num_requests, self._servables.available(), self._request_log.counts()
+        )
 
 
 _UNKNOWN = 2  # tensorflow.error.UNKNOWN, as TF Serving says of a version that failed to load.
+
+
+def _request(model_spec: Any, signature: str, inputs: dict[str, Array]) -> Any:
+    """The `PredictRequest` that asks the same."""
+    request = predict_pb2.PredictRequest()
+    request.model_spec.CopyFrom(model_spec)
+    request.model_spec.signature_name = signature
+    for name, array in inputs.items():
+        write(array, request.inputs[name])
+    return request
 
 
 def _spec(model_spec: Any) -> tuple[str, int | None, str | None]:

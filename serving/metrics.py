@@ -11,6 +11,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from serving.request_log import Counts
+
 METRICS_PATH = "/monitoring/prometheus/metrics"
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -20,6 +22,7 @@ VERSION_REQUEST_COUNT = ":twotower:serving:request_count"
 VERSION_REQUEST_LATENCY = ":twotower:serving:request_latency"
 IN_FLIGHT = ":twotower:serving:requests_in_flight"
 AVAILABLE = ":twotower:serving:available_version"
+LOGGED = ":twotower:serving:request_log_records"
 
 LATENCY_BOUNDS_US = tuple(10 * 1.8**step for step in range(33))
 """Upper bounds of the latency buckets in microseconds, TF Serving's own."""
@@ -69,12 +72,13 @@ class Metrics:
             times.buckets[bisect_left(LATENCY_BOUNDS_US, latency_us)] += 1
             times.sum_us += latency_us
 
-    def render(self, in_flight: int, available: Iterable[tuple[str, int]]) -> str:
+    def render(self, in_flight: int, available: Iterable[tuple[str, int]], logged: Counts) -> str:
         """The page that Prometheus reads.
 
         Args:
             in_flight: Requests running or waiting now.
             available: Model and version of what is being served.
+            logged: What has become of the records of the request log.
         """
         with self._lock:
             seen = {asked: _Times([*t.buckets], t.sum_us) for asked, t in self._times.items()}
@@ -89,6 +93,8 @@ class Metrics:
         lines.append(f"# TYPE {AVAILABLE} gauge")
         for model, version in sorted(available):
             lines.append(_line(AVAILABLE, {"model_name": model, "version": str(version)}, 1))
+        lines.append(f"# TYPE {LOGGED} counter")
+        lines += [_line(LOGGED, {"state": state}, n) for state, n in logged._asdict().items()]
         return "\n".join(lines) + "\n"
 
 

@@ -34,6 +34,19 @@ ALL_VERSIONS = VersionPolicy(latest=None)
 
 
 @dataclass(frozen=True)
+class RequestLogging:
+    """Which answers of a model are kept, and where.
+
+    Attributes:
+        filename_prefix: Absolute; the names of the files begin with it.
+        sampling_rate: Share of the requests, above 0 and at most 1.
+    """
+
+    filename_prefix: Path
+    sampling_rate: float = 1.0
+
+
+@dataclass(frozen=True)
 class ModelConfig:
     """One model of a server.
 
@@ -42,12 +55,14 @@ class ModelConfig:
         base_path: Absolute folder with one subfolder, named by its number, a version.
         policy: Which versions are served.
         labels: Version by label, for example `{"stable": 3, "canary": 4}`.
+        logging: Which answers are kept; None: none.
     """
 
     name: str
     base_path: Path
     policy: VersionPolicy = VersionPolicy()
     labels: Mapping[str, int] = field(default_factory=dict)
+    logging: RequestLogging | None = None
 
 
 def read_models_config(path: str | Path) -> list[ModelConfig]:
@@ -96,7 +111,8 @@ def _model(config: Any, source: str) -> ModelConfig:
     if platform not in ("", "tensorflow"):
         raise LoadError(f"{source}: {name} is of platform {platform}, expected tensorflow")
     policy = config.model_version_policy
-    return ModelConfig(name, Path(base_path), _policy(policy), dict(config.version_labels))
+    logging = _logging(config, source)
+    return ModelConfig(name, Path(base_path), _policy(policy), dict(config.version_labels), logging)
 
 
 def _policy(proto: Any) -> VersionPolicy:
@@ -108,3 +124,26 @@ def _policy(proto: Any) -> VersionPolicy:
         return VersionPolicy(latest=None, specific=versions)
     count = proto.latest.num_versions if choice == "latest" else 1
     return VersionPolicy(latest=count or 1)
+
+
+def _logging(config: Any, source: str) -> RequestLogging | None:
+    proto = config.logging_config
+    if not config.HasField("logging_config"):
+        return None
+    where = f"{source}: the logging_config of {config.name}"
+    collector, rate = proto.log_collector_config, proto.sampling_config.sampling_rate
+    if collector.type not in ("", _TFRECORD):
+        raise LoadError(f"{where} is of type {collector.type}, expected {_TFRECORD}")
+    if not Path(collector.filename_prefix).is_absolute():
+        raise LoadError(
+            f"{where} needs an absolute path, `log_collector_config {{ filename_prefix: ... }}`"
+        )
+    if not 0.0 < rate <= 1.0:
+        raise LoadError(
+            f"{where} needs a share above 0 and at most 1, `sampling_config {{ sampling_rate: ... "
+            "}`"
+        )
+    return RequestLogging(Path(collector.filename_prefix), rate)
+
+
+_TFRECORD = "tfrecord"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from serving.errors import InvalidRequestError, LoadError, ModelNotFoundError
 from serving.loading import SAVED_MODEL_FILE, Servable
-from serving.model_config import ModelConfig
+from serving.model_config import ModelConfig, RequestLogging
 
 _LOG = logging.getLogger(__name__)
 
@@ -153,6 +153,11 @@ class Servables:
     def names(self) -> Collection[str]:
         """The models of the config."""
         return self._models.keys()
+
+    def logging_of(self, name: str) -> RequestLogging | None:
+        """Which answers of a model are kept; None: none."""
+        model = self._models.get(name)
+        return model.logging if model else None
 
     def available(self) -> list[tuple[str, int]]:
         """Model and version of everything that is being served."""

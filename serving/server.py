@@ -37,6 +37,7 @@ from serving.grpc_services import ModelService, PredictionService, UnreadableReq
 from serving.loading import Servable, load
 from serving.model_config import ModelConfig, read_models_config
 from serving.predict import Limits
+from serving.request_log import RequestLog
 from serving.rest import RestServer
 from serving.runner import Runner
 from serving.servables import Servables
@@ -133,7 +134,8 @@ class ModelServer:
         batching = options.batching
         num_threads = batching.num_batch_threads if batching else options.max_running
         self._runner = Runner(num_threads, max_requests, batching)
-        core = Core(self._servables, self._runner, options.limits)
+        self._request_log = RequestLog()
+        core = Core(self._servables, self._runner, options.limits, self._request_log)
         try:
             self._grpc, self._gate, self._health, self.port = event_loop.submit(
                 _grpc_server(core, _address(host, port), options, max_requests)
@@ -200,6 +202,7 @@ class ModelServer:
         stopped.result()
         self._is_serving = False
         self._runner.close()
+        self._request_log.close()
         if self._watcher and not self._watcher.join(max(0.0, end_s - time.monotonic())):
             return  # It loads, which cannot be ended: the memory is freed with the process.
         self._servables.close()

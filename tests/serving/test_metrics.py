@@ -10,8 +10,11 @@ from serving.client import RetrievalClient
 from serving.errors import InvalidRequestError
 from serving.metrics import METRICS_PATH, Asked, Metrics
 from serving.model_config import ModelConfig
+from serving.request_log import Counts
 from serving.server import ModelServer
 from tests.serving.toy_models import EAST_QUERY, predict_request
+
+NOT_LOGGED = Counts(0, 0)
 
 
 def asked(model="m", version="3", signature="recommend", entrypoint="GRPC", status="OK"):
@@ -25,7 +28,7 @@ def test_versions_and_signatures_are_told_apart_and_make_the_counts_of_their_mod
             metrics.record(asked(version=version, status=status), 20e-6)
     metrics.record(asked(version="4", signature="score", entrypoint="REST"), 20e-6)
 
-    page = metrics.render(0, [])
+    page = metrics.render(0, [], NOT_LOGGED)
 
     count = ":tensorflow:serving:request_count"
     assert f'{count}{{model_name="m",status="OK"}} 7\n' in page
@@ -44,7 +47,7 @@ def test_latencies_fall_into_cumulative_buckets():
     for microseconds in (10, 11, 30):
         metrics.record(asked(), microseconds * 1e-6)
 
-    page = metrics.render(in_flight=0, available=[])
+    page = metrics.render(in_flight=0, available=[], logged=NOT_LOGGED)
 
     labels = 'model_name="m",API="predict",entrypoint="GRPC"'
     bucket = ":tensorflow:serving:request_latency_bucket"
@@ -60,7 +63,7 @@ def test_a_model_name_cannot_break_the_page():
     metrics = Metrics()
     metrics.record(asked(model='a"\n\\'), 0.0)
 
-    assert '{model_name="a\\"\\n\\\\",status="OK"} 1' in metrics.render(0, [])
+    assert '{model_name="a\\"\\n\\\\",status="OK"} 1' in metrics.render(0, [], NOT_LOGGED)
 
 
 def test_a_server_counts_what_it_answers(models_dir):

@@ -7,6 +7,7 @@ import pytest
 from serving.errors import LoadError
 from serving.model_config import (
     ModelConfig,
+    RequestLogging,
     VersionPolicy,
     parse_models_config,
     read_models_config,
@@ -30,6 +31,19 @@ model_config_list {
 
 def one(entry):
     return f"model_config_list {{ config {{ {entry} }} }}"
+
+
+def logged(collector, rate):
+    entry = f"log_collector_config {{ {collector} }} sampling_config {{ sampling_rate: {rate} }}"
+    return one(f'name: "m" base_path: "/m" logging_config {{ {entry} }}')
+
+
+def test_what_is_kept_of_the_answers_is_read():
+    text = logged('type: "tfrecord" filename_prefix: "/logs/m"', 0.25)
+
+    (model,) = parse_models_config(text, "text")
+
+    assert model.logging == RequestLogging(Path("/logs/m"), 0.25)
 
 
 def test_models_policies_and_labels_are_read(tmp_path):
@@ -73,6 +87,15 @@ def test_a_policy_selects_versions(policy, selected):
         pytest.param(one('name: "m"'), LoadError, "base_path", id="no path"),
         pytest.param(
             one('name: "m" base_path: "/m" model_platform: "caffe"'), LoadError, "caffe", id="other"
+        ),
+        pytest.param(
+            logged('filename_prefix: "logs/m"', 1), LoadError, "absolute path", id="relative log"
+        ),
+        pytest.param(
+            logged('filename_prefix: "/logs/m"', 0), LoadError, "share above 0", id="no sample"
+        ),
+        pytest.param(
+            logged('type: "kafka" filename_prefix: "/m"', 1), LoadError, "kafka", id="collector"
         ),
         pytest.param(
             FULL.replace("query_tower", "retrieval"), LoadError, "retrieval twice", id="twice"

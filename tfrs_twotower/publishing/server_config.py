@@ -14,6 +14,7 @@ from types import MappingProxyType
 
 from google.protobuf import text_format
 from tensorflow_serving.config import model_server_config_pb2
+from tensorflow_serving.config.logging_config_pb2 import LoggingConfig
 
 from tfrs_twotower.publishing.models_folder import CONFIG_FILE, MODELS, STOCK_CONFIG_FILE, versions
 from tfrs_twotower.schema import UserError
@@ -27,6 +28,7 @@ def render(
     base_path: str,
     served: Mapping[str, Mapping[str, int]],
     kept: Mapping[str, Collection[int]] = MappingProxyType({}),
+    logging: Mapping[str, LoggingConfig] = MappingProxyType({}),
 ) -> str:
     """TF Serving's `models.config`, a `ModelServerConfig` in text format.
 
@@ -34,6 +36,7 @@ def render(
         base_path: The models folder as the server sees it.
         served: The labels of each model to serve, version by label; empty: serve the newest.
         kept: Versions of a model to serve beside those that have a label.
+        logging: Which answers of a model are kept.
     """
     proto = model_server_config_pb2.ModelServerConfig()
     for name, labels in served.items():
@@ -46,6 +49,8 @@ def render(
             config.model_version_policy.specific.versions.extend(numbers)
         for label, version in sorted(labels.items()):
             config.version_labels[label] = version
+        if name in logging:
+            config.logging_config.CopyFrom(logging[name])
     return text_format.MessageToString(proto)
 
 
@@ -56,7 +61,7 @@ def write(
     *,
     kept: Collection[int] = (),
 ) -> None:
-    """Writes both configs, each whole or not at all.
+    """Writes both configs, each whole or not at all; a `logging_config` that is there stays.
 
     Args:
         models: The models folder.
@@ -74,7 +79,13 @@ def write(
     beside_labels = {name: sorted({*kept} & {*versions(models / name)}) for name in MODELS}
     for file_name, rendered in ((STOCK_CONFIG_FILE, stock), (CONFIG_FILE, served)):
         beside = models / f"{file_name}.tmp"
-        beside.write_text(render(base_path, rendered, beside_labels), encoding="utf-8")
+        logging = {
+            config.name: config.logging_config
+            for config in _read(models, file_name)
+            if config.HasField("logging_config")
+        }
+        text = render(base_path, rendered, beside_labels, logging)
+        beside.write_text(text, encoding="utf-8")
         beside.replace(models / file_name)
 
 

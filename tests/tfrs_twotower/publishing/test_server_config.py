@@ -4,7 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from serving.model_config import ALL_VERSIONS, VersionPolicy, read_models_config
+from serving.model_config import (
+    ALL_VERSIONS,
+    RequestLogging,
+    VersionPolicy,
+    read_models_config,
+)
 from tfrs_twotower.publishing import server_config
 from tfrs_twotower.schema import UserError
 
@@ -115,6 +120,24 @@ def test_the_place_where_the_server_sees_the_folder_stays(tmp_path):
     server_config.write(tmp_path, {"stable": 1})
 
     assert read(tmp_path)["retrieval"].base_path == Path("/models/retrieval")
+
+
+def test_what_is_kept_of_the_answers_stays(tmp_path):
+    versions_of(tmp_path, retrieval=[1, 2], retrieval_exact=[1, 2])
+    server_config.write(tmp_path, {})
+    config = tmp_path / "models.config"
+    logging = (
+        'logging_config { log_collector_config { filename_prefix: "/logs/r" } '
+        "sampling_config { sampling_rate: 0.5 } }"
+    )
+    config.write_text(config.read_text().replace('"retrieval"', f'"retrieval"\n{logging}'))
+
+    server_config.write(tmp_path, {"stable": 2})
+
+    found = read(tmp_path)
+    assert found["retrieval"].logging == RequestLogging(Path("/logs/r"), 0.5)
+    assert found["retrieval"].labels == {"stable": 2}
+    assert found["retrieval_exact"].logging is None
 
 
 def test_names_with_quotes_survive(tmp_path):

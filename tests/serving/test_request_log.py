@@ -1,0 +1,148 @@
+"""The request log: what a server keeps of its answers, and what becomes of it."""
+
+import threading
+
+import pytest
+import tensorflow as tf
+from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
+
+from serving.client import RetrievalClient
+from serving.model_config import ModelConfig, RequestLogging
+from serving.request_log import SUFFIX, UNFINISHED, Counts, RequestLog, is_sampled
+from serving.server import ModelServer
+from tests.serving.conftest import RunningServer, rest, wait_until
+from tests.serving.toy_models import EAST_QUERY, predict_request
+
+
+def whole_files(prefix):
+    return sorted(prefix.parent.glob(f"{prefix.name}*{SUFFIX}"))
+
+
+def unfinished_files(prefix):
+    return [*prefix.parent.glob(f"{prefix.name}*{UNFINISHED}")]
+
+
+def read(prefix):
+    files = [str(path) for path in whole_files(prefix)]
+    records = tf.data.TFRecordDataset(files, compression_type="GZIP").as_numpy_iterator()
+    return [prediction_log_pb2.PredictionLog.FromString(record) for record in records]
+
+
+def answer(*ids):
+    response = predict_pb2.PredictResponse()
+    response.outputs["candidate_ids"].CopyFrom(tf.make_tensor_proto([ids]))
+    return response
+
+
+def asked(number):
+    return predict_request(user_id=[f"user {number}"])
+
+
+def user_of(log):
+    return log.predict_log.request.inputs["user_id"].string_val[0].decode()
+
+
+def test_a_server_keeps_requests_answers_versions_and_labels(models_dir, tmp_path):
+    prefix = tmp_path / "logs" / "retrieval"
+    folder = models_dir / "retrieval"
+    model = ModelConfig("retrieval", folder, labels={"stable": 3}, logging=RequestLogging(prefix))
+    silent = ModelConfig("query_tower", models_dir / "query_tower")
+    with ModelServer([model, silent]) as server:
+        target = f"127.0.0.1:{server.port}"
+        with RetrievalClient(target, version_label="stable") as client:
+            client.recommend(EAST_QUERY, k=2)
+        with RetrievalClient(target) as client:
+            client.embed(EAST_QUERY)
+            with pytest.raises(Exception, match="k"):
+                client.recommend(EAST_QUERY, k=101)
+        rows = {"instances": [{"user_id": "north", "history": [""], "age": 1.0}]}
+        running = RunningServer(server.port, server.rest_port)
+        assert rest(running, "/v1/models/retrieval:predict", rows)[0] == 200
+        assert whole_files(prefix) == []
+
+    by_grpc, by_rest = read(prefix)
+    assert len(whole_files(prefix)) == 1
+    assert unfinished_files(prefix) == []
+    assert by_grpc.log_metadata.model_spec.version.value == 3
+    assert by_grpc.log_metadata.sampling_config.sampling_rate == 1.0
+    assert by_grpc.log_metadata.timestamp_secs > 0
+    assert by_grpc.predict_log.request.model_spec.version_label == "stable"
+    assert user_of(by_grpc) == "east"
+    outputs = by_grpc.predict_log.response.outputs
+    assert [*outputs["candidate_ids"].string_val] == [b"a", b"b"]
+    assert [*outputs["valid_count"].int_val] == [2]
+    assert by_rest.log_metadata.model_spec.signature_name == "serving_default"
+    assert user_of(by_rest) == "north"
+    assert [*by_rest.predict_log.response.outputs["candidate_ids"].string_val] == [b"c", b"b"]
+
+
+def test_a_file_is_finished_once_it_is_large(tmp_path):
+    log = RequestLog(max_file_bytes=1)
+    for number in range(3):
+        log.add(RequestLogging(tmp_path / "m"), asked(number), answer("a"))
+        wait_until(lambda expected=number + 1: log.counts() == Counts(expected, 0))
+    log.close()
+
+    assert len(whole_files(tmp_path / "m")) == 3
+    assert sorted(user_of(record) for record in read(tmp_path / "m")) == [
+        "user 0",
+        "user 1",
+        "user 2",
+    ]
+
+
+def test_a_file_is_finished_once_it_is_old(tmp_path):
+    log = RequestLog(max_file_s=0.01)
+    log.add(RequestLogging(tmp_path / "m"), asked(1), answer("a"))
+
+    wait_until(lambda: len(whole_files(tmp_path / "m")) == 1)
+
+    assert len(read(tmp_path / "m")) == 1
+    log.close()
+
+
+def test_what_finds_no_room_is_lost_and_counted(tmp_path, monkeypatch):
+    """The writer is held up; whoever answers is not."""
+    goes_on = threading.Event()
+    write = RequestLog._write
+
+    def held_up(self, records):
+        goes_on.wait(10)
+        write(self, records)
+
+    monkeypatch.setattr(RequestLog, "_write", held_up)
+    size = asked(1).ByteSize() + answer("a").ByteSize()
+    log = RequestLog(max_waiting_bytes=2 * size)
+    for number in range(5):
+        log.add(RequestLogging(tmp_path / "m"), asked(number), answer("a"))
+
+    assert log.counts() == Counts(written=0, lost=3)
+    goes_on.set()
+    log.close()
+    assert log.counts() == Counts(written=2, lost=3)
+    assert [user_of(record) for record in read(tmp_path / "m")] == ["user 0", "user 1"]
+    log.add(RequestLogging(tmp_path / "m"), asked(9), answer("a"))
+    assert log.counts() == Counts(written=2, lost=4)
+
+
+def test_a_disk_that_fails_costs_records_and_not_the_thread(tmp_path):
+    (tmp_path / "file").write_text("in the way of a folder")
+    log = RequestLog()
+    log.add(RequestLogging(tmp_path / "file" / "m"), asked(1), answer("a"))
+    wait_until(lambda: log.counts().lost == 1)
+    log.add(RequestLogging(tmp_path / "m"), asked(2), answer("a"))
+    log.close()
+
+    assert log.counts() == Counts(written=1, lost=1)
+
+
+def test_a_sample_is_the_same_everywhere_and_nested():
+    requests = [asked(number) for number in range(2000)]
+    small = {number for number, request in enumerate(requests) if is_sampled(request, 0.1)}
+    large = {number for number, request in enumerate(requests) if is_sampled(request, 0.3)}
+
+    # Five standard deviations around the share.
+    assert 133 <= len(small) <= 267
+    assert small < large
+    assert all(is_sampled(request, 1.0) for request in requests)
+    assert min(small) == 2
