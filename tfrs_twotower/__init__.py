@@ -8,10 +8,11 @@
     export = tt.export("run", "prepared", "models")
     answer = tt.recommend("models", {"user_id": "42"}, k=10)
 
-Data          `prepare` a log (files or pandas frames), `write_dataset`, `load_config`
+Data          `prepare` a log (files or pandas frames), `impressions`, `write_dataset`,
+              `load_config`
 Training      `train`, `tune`; for models of your own `RetrievalTask`, `losses`, `TwoTowerModel`
-Evaluation    `evaluate`, `compare`, `report`, `explain`, `sensitivity`; for embeddings of your own
-              `rank_corpus`
+Evaluation    `evaluate`, `compare`, `report`, `explain`, `sensitivity`, `click_through`; for
+              embeddings of your own `rank_corpus`
 Publishing    `export`, `refresh`, `versions`, `promote`, `rollback`, `doctor`, `signatures`,
               `embeddings`, `user_embeddings`; for towers of your own `export_retriever`, `index`
 Answers       `serve`, `recommend`, `complete_query`, `titles`, `RetrievalClient`
@@ -44,6 +45,7 @@ def _pick_keras_2() -> None:
 _pick_keras_2()
 
 __all__ = [
+    "ClickThrough",
     "Comparison",
     "Config",
     "ContextSensitivity",
@@ -69,6 +71,7 @@ __all__ = [
     "UserError",
     "Version",
     "Versions",
+    "click_through",
     "compare",
     "complete_query",
     "doctor",
@@ -78,6 +81,7 @@ __all__ = [
     "explain",
     "export",
     "export_retriever",
+    "impressions",
     "index",
     "load_config",
     "losses",
@@ -106,7 +110,9 @@ if TYPE_CHECKING:
     from tfrs_twotower import index, losses
     from tfrs_twotower.api import (
         Prepared,
+        click_through,
         complete_query,
+        impressions,
         prepare,
         promote,
         recommend,
@@ -120,6 +126,7 @@ if TYPE_CHECKING:
     from tfrs_twotower.evaluation import CorpusRanking, rank_corpus
     from tfrs_twotower.evaluation.ablation import ContextSensitivity
     from tfrs_twotower.evaluation.ablation import context_sensitivity as sensitivity
+    from tfrs_twotower.evaluation.click_through import ClickThrough
     from tfrs_twotower.evaluation.compare import Comparison, compare
     from tfrs_twotower.evaluation.evaluate import evaluate
     from tfrs_twotower.evaluation.explain import Explanation, explain
@@ -154,6 +161,7 @@ if TYPE_CHECKING:
 else:
     _HOMES = {
         "__version__": "tfrs_twotower.schema.version:__version__",
+        "ClickThrough": "tfrs_twotower.evaluation.click_through:ClickThrough",
         "Comparison": "tfrs_twotower.evaluation.compare:Comparison",
         "Config": "tfrs_twotower.schema:Config",
         "ContextSensitivity": "tfrs_twotower.evaluation.ablation:ContextSensitivity",
@@ -179,6 +187,7 @@ else:
         "UserError": "tfrs_twotower.schema:UserError",
         "Version": "tfrs_twotower.publishing.versions:Version",
         "Versions": "tfrs_twotower.publishing.versions:Versions",
+        "click_through": "tfrs_twotower.api:click_through",
         "compare": "tfrs_twotower.evaluation.compare:compare",
         "complete_query": "tfrs_twotower.api:complete_query",
         "doctor": "tfrs_twotower.publishing.doctor:examine",
@@ -188,6 +197,7 @@ else:
         "explain": "tfrs_twotower.evaluation.explain:explain",
         "export": "tfrs_twotower.publishing.export:export",
         "export_retriever": "tfrs_twotower.publishing.retriever_export:export_retriever",
+        "impressions": "tfrs_twotower.api:impressions",
         "index": "tfrs_twotower.index",
         "load_config": "tfrs_twotower.schema:load_config",
         "losses": "tfrs_twotower.losses",

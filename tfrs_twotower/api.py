@@ -41,6 +41,8 @@ if TYPE_CHECKING:
     from tfrs_twotower import report as report
     from tfrs_twotower import sensitivity as sensitivity
     from tfrs_twotower import user_embeddings as user_embeddings
+    from tfrs_twotower.datasets.impressions import Written as Impressions
+    from tfrs_twotower.evaluation.click_through import ClickThrough
     from tfrs_twotower.keras import keras
     from tfrs_twotower.publishing.refresh import Refresh
     from tfrs_twotower.publishing.release import Gate
@@ -626,6 +628,89 @@ def _is_unfinished(run: Path) -> bool:
     from tfrs_twotower.schema.folders import MANIFEST
 
     return (run / CHECKPOINTS).is_dir() and not (run / MANIFEST).exists()
+
+
+def impressions(
+    logs: StrPath,
+    config: Config | StrPath,
+    output: StrPath,
+    *,
+    event: str = "impression",
+    max_rank: int | None = None,
+    overwrite: bool = False,
+) -> "Impressions":
+    """Turns a server's request log into interactions, which `prepare` reads beside the clicks.
+
+    Args:
+        logs: The folder of the log.
+        config: Of the dataset folder; its `labels.events` gives `event` label 0.
+        output: The file to write, `interactions*.parquet` in the dataset folder.
+        event: What `columns.event` holds in it.
+        max_rank: How many of an answer's candidates were shown; None: all.
+        overwrite: Whether to replace the file.
+
+    Raises:
+        UserError: If there is no log or it is damaged, the config lacks the event, or the output
+            cannot be taken.
+    """
+    from tfrs_twotower.datasets.impressions import write_impressions
+
+    settings = _config(config)
+    return write_impressions(
+        logs, settings, output, event=event, max_rank=max_rank, overwrite=overwrite
+    )
+
+
+def click_through(
+    logs: StrPath,
+    config: Config | StrPath,
+    dataset: StrPath,
+    *,
+    within_s: int = 86_400,
+    max_rank: int | None = None,
+) -> "ClickThrough":
+    """Compares the versions that served by how much of what they showed was clicked.
+
+    Args:
+        logs: The folder of a server's request log.
+        config: Of the dataset folder; says which events are positives, the clicks.
+        dataset: The dataset folder; its interactions hold the clicks.
+        within_s: How long after an impression a click is due to it.
+        max_rank: How many of an answer's candidates were shown; None: all.
+
+    Raises:
+        UserError: If there is no log or it is damaged, or the interactions cannot be read.
+    """
+    from collections import Counter
+
+    import pandas as pd
+
+    from tfrs_twotower.datasets.impressions import log_files, read_impressions
+    from tfrs_twotower.evaluation.click_through import click_through as joined
+
+    settings = _config(config)
+    if settings.columns.timestamp is None:
+        raise UsageError("clicks follow impressions in time: the config needs `columns.timestamp`")
+    skipped: Counter[str] = Counter()
+    tables = [
+        read_impressions(path, settings, skipped, max_rank=max_rank) for path in log_files(logs)
+    ]
+    shown = pd.concat([table.to_pandas() for table in tables], ignore_index=True)
+    clicks = pd.concat([*_positives(settings, dataset)], ignore_index=True)
+    return joined(shown, clicks, within_s=within_s, num_skipped=skipped.total())
+
+
+def _positives(config: Config, dataset: StrPath) -> "Iterator[pd.DataFrame]":
+    """Query, candidate and time of the positives of a dataset folder, checked as by `prepare`."""
+    from pipelines.prepare import dataset_files, parsing, validate
+
+    columns = [*dataset_files.needed_columns(config, dataset_files.INTERACTIONS)]
+    for chunk in dataset_files.open_dataset(str(dataset), config).of(dataset_files.INTERACTIONS):
+        for batch in parsing.read_chunk(chunk, columns, validate.numeric_columns(config)):
+            events = validate.validate_events(batch.table, config, None).table.to_pandas()
+            positives = events[events[validate.LABEL] == 1]
+            ids = positives[[validate.QUERY_ID, validate.CANDIDATE_ID]]
+            yield ids.assign(time_s=positives[validate.TIMESTAMP_S])
 
 
 def _tell(*hints: str) -> None:

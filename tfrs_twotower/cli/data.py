@@ -1,5 +1,6 @@
 """Commands about data and the config: sample data sets, a first config, the prepared folder."""
 
+import dataclasses
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -8,7 +9,10 @@ import typer
 
 from tfrs_twotower.cli.options import (
     PASSED_ON,
+    ConfigOption,
     JsonFlag,
+    LogsOption,
+    MaxRankOption,
     OutputOption,
     OverwriteOption,
     examples,
@@ -97,6 +101,39 @@ def prepare(context: typer.Context) -> None:
     from pipelines import prepare as job
 
     raise typer.Exit(job.main(context.args, "twotower prepare"))
+
+
+@app.command(
+    epilog=examples(
+        "twotower impressions --logs logs --config shop/twotower.yaml --output "
+        "shop/interactions-shown.parquet --max_rank 10"
+    )
+)
+def impressions(
+    logs: LogsOption,
+    config: ConfigOption,
+    output: Annotated[
+        Path,
+        typer.Option(help="The file to write: interactions*.parquet in the dataset folder."),
+    ],
+    event: Annotated[
+        str, typer.Option(help="The event type of the rows; label 0 by `labels.events`.")
+    ] = "impression",
+    max_rank: MaxRankOption = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file.")] = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Turn a server's request log into impressions, which `prepare` reads beside the clicks."""
+    from tfrs_twotower import api
+
+    written = api.impressions(
+        logs, config, output, event=event, max_rank=max_rank, overwrite=overwrite
+    )
+    if as_json:
+        print_json(dataclasses.asdict(written))
+        return
+    skipped = "".join(f", {count:,} {reason}" for reason, count in written.skipped.items())
+    print(f"{written.num_impressions:,} impressions of {written.num_files} files{skipped}")
 
 
 @app.command()

@@ -10,6 +10,7 @@ import typer
 from tfrs_twotower.cli.evaluation_tables import (
     CUT_OFFS,
     print_attribution,
+    print_click_through,
     print_comparison,
     print_metrics,
     print_moments,
@@ -22,6 +23,8 @@ from tfrs_twotower.cli.options import (
     DataOption,
     EvaluationOption,
     JsonFlag,
+    LogsOption,
+    MaxRankOption,
     ModelsOption,
     OutputOption,
     OverwriteOption,
@@ -120,6 +123,45 @@ def evaluate(
     for hint in report["hints"]:
         warn(hint)
     warn_if_below_popularity(evaluation.is_below_popularity, report["hints"])
+
+
+@app.command(
+    "click-through",
+    epilog=examples("twotower click-through --logs logs --dataset shop --within_s 3600"),
+)
+def click_through(
+    logs: LogsOption,
+    dataset: Annotated[Path, typer.Option(help="The dataset folder, with the clicks.")],
+    config: Annotated[
+        Path | None, typer.Option(help="The config; default: twotower.yaml of the dataset folder.")
+    ] = None,
+    within_s: Annotated[
+        int,
+        typer.Option("--within_s", min=0, help="Seconds in which a click is due to an impression."),
+    ] = 86_400,
+    max_rank: MaxRankOption = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Compare served versions by the clicks on what they showed: by version, label and rank."""
+    from tfrs_twotower import api
+    from tfrs_twotower.datasets.files import CONFIG_FILE
+
+    found = api.click_through(
+        logs, config or dataset / CONFIG_FILE, dataset, within_s=within_s, max_rank=max_rank
+    )
+    if as_json:
+        print_json(
+            {
+                "by_arm": found.by_arm.to_dict("records"),
+                "by_rank": found.by_rank.to_dict("records"),
+                "within_s": found.within_s,
+                "num_clicks": found.num_clicks,
+                "num_unshown": found.num_unshown,
+                "num_skipped": found.num_skipped,
+            }
+        )
+    else:
+        print_click_through(found)
 
 
 @app.command(epilog=examples("twotower report --run demo/run --output report.html"))

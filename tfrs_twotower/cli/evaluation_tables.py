@@ -2,9 +2,12 @@
 
 import itertools
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tfrs_twotower.cli.output import console, print_table, warn
+
+if TYPE_CHECKING:
+    from tfrs_twotower.evaluation.click_through import ClickThrough
 
 CUT_OFFS = (10, 100)
 ATTRIBUTED = ("found", "missed_by_model", "missed_by_index", "missed_by_rule")
@@ -138,6 +141,20 @@ def print_users(users: Sequence[dict[str, Any]]) -> None:
             shown, columns = shown[:2], ["recommended", columns[1]]
         rows = itertools.zip_longest(*shown, fillvalue="")
         print_table(f"user {user['query_id']}", columns, rows, left=len(columns))
+
+
+def print_click_through(found: "ClickThrough") -> None:
+    """Prints click-through by version and label, then by rank."""
+    for title, table in ((found.title, found.by_arm), ("By rank", found.by_rank)):
+        rows = [
+            [*row[:-3], f"{row[-3]:.4f}", f"{row[-2]:.4f} - {row[-1]:.4f}"]
+            for row in table.itertuples(index=False, name=None)
+        ]
+        print_table(title, [*table.columns[:-2], "95 %"], rows, left=3)
+    print(
+        f"{found.num_unshown:,} of {found.num_clicks:,} clicks follow no impression within "
+        f"{found.within_s:,} s"
+    )
 
 
 def warn_if_below_popularity(is_below_popularity: bool, causes: Sequence[str]) -> None:

@@ -26,6 +26,13 @@ EvaluationOption = Annotated[
 QueryOption = Annotated[
     str, typer.Option("--query", help="""JSON, for example '{"user_id": "42"}'.""")
 ]
+LogsOption = Annotated[Path, typer.Option("--logs", help="The folder of a server's request log.")]
+MaxRankOption = Annotated[
+    int | None,
+    typer.Option(
+        "--max_rank", min=1, help="How many of an answer's candidates were shown; default: all."
+    ),
+]
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")]
 
 # Of commands that hand their whole command line, `--help` included, to a module of their own.
