@@ -47,7 +47,7 @@ RULES = {
     "exclude_ids": 'candidates never to answer with; "" and unknown ids are ignored',
     "allow_ids": 'the only candidates to answer with; all "": no restriction',
     "half_life_s": "seconds in which a candidate's distance to the lowest score halves; 0: never",
-    "now_s": "the time for `half_life_s`, Unix seconds",
+    "now_s": "the moment, for `half_life_s` and availability, Unix seconds; 0: not known",
     "max_per_category": "most candidates of one category; 0: no limit",
     "mmr_lambda": "weight of the score against variety, 0 to 1; 1: the score alone",
     "min_score": "candidates that score less are left out",
@@ -58,6 +58,8 @@ FILTER_PREFIX = "filter_"
 FILTERS = {
     "_any": 'candidates that have one of these values of {attribute}; all "": no restriction',
     "_none": "candidates that have none of these values of {attribute}",
+    "_min": "candidates whose {attribute} is at least this",
+    "_max": "candidates whose {attribute} is at most this",
 }
 ANSWERS = {
     "candidate_ids": 'best first; "" from `valid_count` on',

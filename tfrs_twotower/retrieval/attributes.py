@@ -1,4 +1,6 @@
-"""What the rules of a request read of each candidate: filter values, category, time."""
+"""What the rules of a request read of each candidate: filter values, numbers, category, time."""
+
+import math
 
 import numpy as np
 import numpy.typing as npt
@@ -6,6 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import tensorflow as tf
 
+from tfrs_twotower.retrieval.ranges import RangeAttribute
 from tfrs_twotower.retrieval.string_table import NO_ROW, StringTable
 from tfrs_twotower.schema import UserError
 from tfrs_twotower.schema.rules import Rules as RulesConfig
@@ -147,6 +150,15 @@ class CandidateAttributes(tf.Module):
             return table.column(name).combine_chunks()
 
         self.filters = {name: FilterAttribute(name, column(name)) for name in config.filters}
+        self.ranges = {name: RangeAttribute(name, column(name)) for name in config.ranges}
+        self.available_from: RangeAttribute | None = None
+        self.available_until: RangeAttribute | None = None
+        if config.available_from is not None:
+            moments = column(config.available_from)
+            self.available_from = RangeAttribute("available_from", moments, missing=-math.inf)
+        if config.available_until is not None:
+            moments = column(config.available_until)
+            self.available_until = RangeAttribute("available_until", moments, missing=math.inf)
         self.categories: tf.Variable | None = None
         self.timestamps_s: tf.Variable | None = None
         if config.category is not None:

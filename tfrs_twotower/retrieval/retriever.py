@@ -208,7 +208,8 @@ class Retriever(tf.Module):
             inputs: The query features, and the inputs of the rules: `k` `[batch]` int32;
                 `exclude_ids` `[batch, n]`, unknown ids are ignored; `allow_ids` `[batch, n]`, all
                 "" = no restriction; and as the corpus allows `filter_<attribute>_any` and
-                `filter_<attribute>_none` `[batch, n]`, `half_life_s` and `now_s` `[batch]`,
+                `filter_<attribute>_none` `[batch, n]`, `filter_<attribute>_min` and
+                `filter_<attribute>_max` `[batch]` float64, `half_life_s` and `now_s` `[batch]`,
                 `max_per_category` `[batch]`, `mmr_lambda` `[batch]`, `min_score` `[batch]`. Each of
                 these may have one row for the whole batch.
 

@@ -2,8 +2,9 @@
 
 They apply one after the other:
 
-1. a candidate is eligible if it is not excluded, is on the allow-list (where there is one), and
-   has one of the wanted and none of the unwanted values of each filtered attribute;
+1. a candidate is eligible if it is not excluded, is on the allow-list (where there is one), has
+   one of the wanted and none of the unwanted values of each filtered attribute, has each bounded
+   number within its bounds, and is available at the moment of the request (where both are known);
 2. with a half-life h, the score s of a candidate of age a becomes (1 + s) * 2 ** (-a / h) - 1: its
    distance to the lowest cosine halves every h seconds;
 3. candidates below the minimum score are dropped;
@@ -18,7 +19,7 @@ pools.
 """
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import tensorflow as tf
@@ -26,6 +27,7 @@ import tensorflow as tf
 from tfrs_twotower.index.base import CandidateIndex
 from tfrs_twotower.index.control_flow import in_chunks, rarely
 from tfrs_twotower.retrieval.attributes import CandidateAttributes, FilterAttribute, is_among
+from tfrs_twotower.retrieval.ranges import HIGHEST, LOWEST, Range, RangeAttribute
 from tfrs_twotower.retrieval.string_table import NO_ROW, StringTable
 
 # Stands where there is no score; REST cannot print an infinity.
@@ -62,8 +64,9 @@ class Request(NamedTuple):
     allowed: tf.Tensor  # [batch, m]
     has_allow_list: tf.Tensor  # [batch] bool
     filters: Mapping[str, Filter]  # By attribute.
+    ranges: tuple[Range, ...]  # Those of numbers, then of availability.
     half_life_s: tf.Tensor  # [batch] float32; 0: time does not matter.
-    now_s: tf.Tensor  # [batch] int64
+    now_s: tf.Tensor  # [batch] int64; 0: not known.
     max_per_category: tf.Tensor  # [batch] int32; 0: no limit.
     mmr_lambda: tf.Tensor  # [batch] float32, 0 to 1; 1: relevance alone.
     min_score: tf.Tensor  # [batch] float32
@@ -104,6 +107,11 @@ class Rules(tf.Module):
         self._ids = candidate_ids
         self._attributes = attributes
         self._filters = attributes.filters if attributes else {}
+        self._numbers = attributes.ranges if attributes else {}
+        self._available_from = attributes.available_from if attributes else None
+        self._available_until = attributes.available_until if attributes else None
+        availability = (self._available_from, self._available_until)
+        self._has_availability = any(known is not None for known in availability)
         self._timestamps_s = attributes.timestamps_s if attributes else None
         self._categories = attributes.categories if attributes else None
         self._max_k = max_k
@@ -114,7 +122,12 @@ class Rules(tf.Module):
         lists += [f"filter_{name}_{kind}" for name in self._filters for kind in ("any", "none")]
         scalars = {"k": tf.int32, "mmr_lambda": tf.float32, "min_score": tf.float32}
         if self._timestamps_s is not None:
-            scalars |= {"half_life_s": tf.float32, "now_s": tf.int64}
+            scalars |= {"half_life_s": tf.float32}
+        if self._timestamps_s is not None or self._has_availability:
+            scalars |= {"now_s": tf.int64}
+        # Wide enough for Unix seconds.
+        bounds = [f"filter_{name}_{kind}" for name in self._numbers for kind in ("min", "max")]
+        scalars |= dict.fromkeys(bounds, tf.float64)
         if self._categories is not None:
             scalars |= {"max_per_category": tf.int32}
         return {
@@ -125,6 +138,8 @@ class Rules(tf.Module):
     def defaults(self, default_k: int) -> dict[str, tf.Tensor]:
         """The value of each input that means "no rule"; one row."""
         neutral: dict[str, Any] = {"k": default_k, "mmr_lambda": 1.0, "min_score": NO_SCORE}
+        for name in self._numbers:
+            neutral |= {f"filter_{name}_min": LOWEST, f"filter_{name}_max": HIGHEST}
         return {
             name: tf.constant([[NO_ID]])
             if spec.shape.rank == 2
@@ -151,7 +166,9 @@ class Rules(tf.Module):
             bool scalar; false also where `read` would fail for another reason than `k`.
         """
         neutral = self.defaults(default_k=1)
-        of_rules = [name for name in neutral if name not in ("k", "now_s")]
+        # A moment alone rules nothing out where candidates are always available.
+        no_rules = ("k",) if self._has_availability else ("k", "now_s")
+        of_rules = [name for name in neutral if name not in no_rules]
         num_rows = tf.stack([tf.shape(inputs[name])[0] for name in neutral if name != "k"])
         fits = (num_rows == 1) | (num_rows == num_queries)
         is_off = [tf.reduce_all(inputs[name] == neutral[name]) for name in of_rules]
@@ -180,6 +197,7 @@ class Rules(tf.Module):
                 name: _read_filter(read, name, attribute)
                 for name, attribute in self._filters.items()
             },
+            ranges=self._read_ranges(read, now_s),
             half_life_s=half_life_s,
             now_s=now_s,
             max_per_category=read.constant(0, tf.int32)
@@ -193,8 +211,10 @@ class Rules(tf.Module):
 
     def _read_times(self, read: "_Reader") -> tuple[tf.Tensor, tf.Tensor]:
         """`half_life_s` and `now_s` of a request; zeros where the corpus has no times."""
-        if self._timestamps_s is None:
+        if "now_s" not in self.inputs():
             return read.constant(0, tf.float32), read.constant(0, tf.int64)
+        if self._timestamps_s is None:
+            return read.constant(0, tf.float32), read.each("now_s")
         half_life_s = read.checked(
             "half_life_s", lambda s: (s >= 0) & tf.math.is_finite(s), "0 (off) or seconds"
         )
@@ -203,6 +223,31 @@ class Rules(tf.Module):
         message = "`now_s` (Unix seconds) must be given with `half_life_s`"
         with tf.control_dependencies([assert_all(is_timed, [message])]):
             return half_life_s, tf.identity(now_s)
+
+    def _read_ranges(self, read: "_Reader", now_s: tf.Tensor) -> tuple[Range, ...]:
+        """The bounds of numbers, and those that the moment of the request sets."""
+        ranges = []
+        for name, attribute in self._numbers.items():
+            bounds = (
+                read.checked(f"filter_{name}_{kind}", lambda x: ~tf.math.is_nan(x), "a number")
+                for kind in ("min", "max")
+            )
+            ranges.append(attribute.range(*bounds))
+        now = tf.cast(now_s, tf.float64)
+        lowest, highest = tf.fill(tf.shape(now), LOWEST), tf.fill(tf.shape(now), HIGHEST)
+        if self._available_from is not None:
+            most = tf.where(now_s > 0, now, highest)
+            ranges.append(self._available_from.range(lowest, most))
+        if self._available_until is not None:
+            least = tf.where(now_s > 0, now, lowest)
+            ranges.append(self._available_until.range(least, highest))
+        return tuple(ranges)
+
+    def _bounded(self, request: Request) -> Iterator[tuple[RangeAttribute, Range]]:
+        """The numbers that a request may bound, with their bounds."""
+        availability = (self._available_from, self._available_until)
+        attributes = [*self._numbers.values(), *(x for x in availability if x is not None)]
+        return zip(attributes, request.ranges, strict=True)
 
     def num_needed(self, request: Request) -> tf.Tensor:
         """How many ranked candidates the answer to each query is chosen from, `[batch]` int32."""
@@ -226,6 +271,8 @@ class Rules(tf.Module):
             with_any = attribute.share(wanted.any_of)
             share *= tf.where(wanted.is_restricted, with_any, 1.0)
             share *= 1.0 - attribute.share(wanted.none_of)
+        for numbers, bounds in self._bounded(request):
+            share *= numbers.share(bounds)
         reorders = (request.half_life_s > 0) | (request.max_per_category > 0)
         factor = tf.where(reorders, float(OVERFETCH), 1.0)
         factor *= tf.where(share < 1.0, 1.5 / tf.maximum(share, 1e-9), 1.0)
@@ -236,8 +283,8 @@ class Rules(tf.Module):
     def eligible_rows(self, request: Request, corpus_size: int) -> tf.Tensor:
         """Every candidate that passes exclusions and filters.
 
-        The rarest attribute that is filtered by names them; without a filter they are sought in
-        the whole corpus.
+        They are sought among those that pass the filter or the bounds that fewest pass; without
+        any, in the whole corpus.
 
         Args:
             request: Of one query.
@@ -253,6 +300,9 @@ class Rules(tf.Module):
             searched.append(functools.partial(attribute.owners, wanted.any_of[0]))
             num_owners = attribute.num_owners(wanted.any_of)[0]
             sizes.append(tf.where(wanted.is_restricted[0], num_owners, tf.int32.max))
+        for numbers, bounds in self._bounded(request):
+            searched.append(functools.partial(numbers.rows_within, bounds))
+            sizes.append(numbers.num_within(bounds)[0])
         rows = tf.switch_case(tf.argmin(tf.stack(sizes), output_type=tf.int32), searched)
         return tf.boolean_mask(rows, self.is_eligible(request, rows[tf.newaxis])[0])
 
@@ -270,6 +320,8 @@ class Rules(tf.Module):
         for wanted in request.filters.values():
             is_filtered |= tf.reduce_any(wanted.is_restricted)
             is_filtered |= tf.reduce_any(wanted.none_of != NO_ROW)
+        for bounds in request.ranges:
+            is_filtered |= tf.reduce_any(bounds.is_restricted)
         passes = tf.cond(
             is_filtered,
             rarely(lambda: self._passes_filters(request, candidate_rows)),
@@ -284,6 +336,8 @@ class Rules(tf.Module):
             has_any = attribute.has_one_of(candidate_rows, wanted.any_of)
             passes &= has_any | ~wanted.is_restricted[:, tf.newaxis]
             passes &= ~attribute.has_one_of(candidate_rows, wanted.none_of)
+        for numbers, bounds in self._bounded(request):
+            passes &= numbers.is_within(candidate_rows, bounds)
         return passes
 
     def rank(

@@ -22,6 +22,9 @@ _TIME_OR_ORDER = "`columns.timestamp` or `columns.order`"
 
 _KINDS_OF_RULES = {
     "filters": ("categorical", "multi_categorical", "boolean"),
+    "ranges": ("number", "timestamp"),
+    "available_from": ("timestamp",),
+    "available_until": ("timestamp",),
     "category": ("categorical", "boolean"),
     "timestamp": ("timestamp",),
 }
@@ -140,14 +143,14 @@ def rule_columns(
                     f"{name} is a feature of kind {feature.kind}; expected one of "
                     f"{', '.join(kinds)}",
                 )
-            elif role == "filters" and not name.isidentifier():
+            elif isinstance(named, list) and not name.isidentifier():
                 yield (
-                    "rules.filters",
+                    f"rules.{role}",
                     f"{name}: the name becomes a part of an input of the served model: letters, "
                     "digits and _",
                 )
-    if len(set(rules.filters)) < len(rules.filters):
-        yield "rules.filters", "names an attribute twice"
+        if isinstance(named, list) and len(set(named)) < len(named):
+            yield f"rules.{role}", "names an attribute twice"
 
 
 def aggregates(features: Features, columns: Columns, loss: Loss) -> Iterator[Problem]:

@@ -21,6 +21,19 @@ class Rules(Strict):
         default_factory=list,
         description="Give the inputs `filter_<name>_any` and `filter_<name>_none`.",
     )
+    ranges: list[str] = Field(
+        default_factory=list,
+        description="Numbers and times; give the inputs `filter_<name>_min` and "
+        "`filter_<name>_max`.",
+    )
+    available_from: str | None = Field(
+        None,
+        description="Unix seconds before which a candidate is left out, by the input `now_s`.",
+    )
+    available_until: str | None = Field(
+        None,
+        description="Unix seconds after which a candidate is left out, by the input `now_s`.",
+    )
     category: str | None = Field(None, description="One value a candidate; of `max_per_category`.")
     timestamp: str | None = Field(
         None,
@@ -30,5 +43,6 @@ class Rules(Strict):
     @property
     def columns(self) -> list[str]:
         """Every column that is named."""
-        named = [*self.filters, self.category, self.timestamp]
+        availability = (self.available_from, self.available_until)
+        named = [*self.filters, *self.ranges, *availability, self.category, self.timestamp]
         return [name for name in named if name is not None]

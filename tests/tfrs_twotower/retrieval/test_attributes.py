@@ -6,6 +6,7 @@ import pytest
 
 from tfrs_twotower.keras import tf
 from tfrs_twotower.retrieval.attributes import CandidateAttributes, FilterAttribute
+from tfrs_twotower.retrieval.ranges import RangeAttribute
 from tfrs_twotower.schema import UsageError, UserError, parse_config
 from tfrs_twotower.schema.rules import Rules
 
@@ -76,6 +77,26 @@ def test_no_candidate_has_a_value_of_an_attribute_that_is_always_missing():
     assert attribute.owners(attribute.rows(tf.constant(["-"]))).numpy().tolist() == []
 
 
+@pytest.mark.parametrize(
+    ("column", "least", "most", "expected"),
+    [
+        pytest.param(pa.array([3, 1, None, 2, 2]), 2, 2, [3, 4], id="whole"),
+        pytest.param(pa.array([0.5, 0.1, float("nan")], pa.float32()), 0.1, 0.4, [1], id="single"),
+        pytest.param(pa.array(["7.5", "", "-1"]), -1, 7, [2], id="text"),
+        pytest.param(pa.array([1.0, 2.0]), 3, 1, [], id="crossed"),
+        pytest.param(pa.array([None, None], pa.int64()), 0, 1, [], id="missing"),
+    ],
+)
+def test_numbers_are_found_by_their_bounds(column, least, most, expected):
+    attribute = RangeAttribute("price", column)
+    wanted = attribute.range(tf.constant([least], tf.float64), tf.constant([most], tf.float64))
+    rows = tf.range(len(column), dtype=tf.int64)[tf.newaxis]
+
+    assert attribute.rows_within(wanted).numpy().tolist() == expected
+    assert attribute.num_within(wanted).numpy().tolist() == [len(expected)]
+    assert np.flatnonzero(attribute.is_within(rows, wanted).numpy()[0]).tolist() == expected
+
+
 def test_a_candidate_without_time_is_as_old_as_the_oldest():
     table = pa.table({"at": [500, None, 300, 0]})
 
@@ -110,6 +131,8 @@ def test_candidates_without_category_are_counted_apart():
         pytest.param({"filters": ["x"]}, [0.5], "numbers with fractions", id="fractions"),
         pytest.param({"filters": ["x"]}, [{"a": 1}], "expected text", id="structs"),
         pytest.param({"category": "x"}, [["a", "b"]], "several values", id="several"),
+        pytest.param({"ranges": ["x"]}, ["May"], "holds no numbers", id="no-number"),
+        pytest.param({"ranges": ["x"]}, [True], "holds no numbers", id="no-order"),
         pytest.param({"timestamp": "x"}, ["May"], "no time in Unix seconds", id="no-time"),
     ],
 )
@@ -161,6 +184,9 @@ def test_the_moment_a_candidate_appears_is_its_time_unless_another_is_named():
         pytest.param("{filters: [price]}", "kind number; expected one of categorical", id="number"),
         pytest.param("{filters: [genres, genres]}", "twice", id="twice"),
         pytest.param('{filters: ["shop name"]}', "letters, digits and _", id="name"),
+        pytest.param("{ranges: [language]}", "expected one of number, timestamp", id="range"),
+        pytest.param("{ranges: [price, price]}", "twice", id="range-twice"),
+        pytest.param("{available_until: price}", "kind number", id="until"),
         pytest.param("{category: genres}", "kind multi_categorical", id="category"),
         pytest.param("{timestamp: available_from}", "is no candidate feature", id="no-time"),
         pytest.param("{timestamp: language}", "kind categorical", id="time-kind"),

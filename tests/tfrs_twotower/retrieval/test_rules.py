@@ -22,10 +22,18 @@ from tfrs_twotower.schema.rules import Rules
 DIMENSION = 4
 MAX_K = 40
 LOWEST = np.finfo(np.float32).min
+LEAST, MOST = np.finfo(np.float64).min, np.finfo(np.float64).max
 NOW_S = 1000
 GENRES = ("crime", "drama", "comedy", "war", "music")
 LANGUAGES = ("en", "fr", "de", "")
-RULES = Rules(filters=["genres", "language"], category="language", timestamp="born")
+RULES = Rules(
+    filters=["genres", "language"],
+    ranges=["price", "year"],
+    available_from="starts",
+    available_until="ends",
+    category="language",
+    timestamp="born",
+)
 
 BACKENDS = [
     pytest.param("exact", 1, id="exact-1", marks=pytest.mark.slow),
@@ -61,6 +69,11 @@ class Corpus:
         ]
         self.language = draw.choice(LANGUAGES, size, p=[0.6, 0.2, 0.1, 0.1]).tolist()
         self.born = draw.choice([600, 700, 800, 900, 1100], size).tolist()
+        self.price = draw.choice([0.1, 0.2, 0.3, np.nan], size).tolist()
+        self.year = [None if row % 5 == 4 else 1990 + row % 20 for row in range(size)]
+        # At both ends of the moment that requests are of, and missing.
+        self.starts = [(None, NOW_S, NOW_S + 1, 0)[row % 4] for row in range(size)]
+        self.ends = [(None, NOW_S - 1, NOW_S)[row % 3] for row in range(size)]
         # Without a time: as old as the oldest.
         self.known_born = [None if row % 7 == 6 else born for row, born in enumerate(self.born)]
         oldest = min(born for born in self.known_born if born is not None)
@@ -68,7 +81,17 @@ class Corpus:
 
     @property
     def table(self) -> pa.Table:
-        return pa.table({"genres": self.genres, "language": self.language, "born": self.known_born})
+        return pa.table(
+            {
+                "genres": self.genres,
+                "language": self.language,
+                "price": pa.array(self.price, pa.float32()),
+                "year": self.year,
+                "starts": self.starts,
+                "ends": self.ends,
+                "born": self.known_born,
+            }
+        )
 
 
 @functools.cache
@@ -120,6 +143,15 @@ def best_by_definition(
             any_of = set(rules[f"filter_{attribute}_any"]) - {""}
             none_of = set(rules[f"filter_{attribute}_none"]) - {""}
             is_passed &= (not any_of or bool(any_of & values)) and not none_of & values
+        for attribute, number in {"price": corpus.price[row], "year": corpus.year[row]}.items():
+            least, most = rules[f"filter_{attribute}_min"], rules[f"filter_{attribute}_max"]
+            is_bounded = least > LEAST or most < MOST
+            number = np.nan if number is None else number
+            is_passed &= not is_bounded or least <= number <= most
+        if rules["now_s"]:
+            starts, ends = corpus.starts[row], corpus.ends[row]
+            is_passed &= starts is None or starts <= rules["now_s"]
+            is_passed &= ends is None or ends >= rules["now_s"]
         if not is_passed:
             continue
         score = float(scores[row])
@@ -167,6 +199,11 @@ NEUTRAL = {
     "filter_genres_none": [],
     "filter_language_any": [],
     "filter_language_none": [],
+    "filter_price_min": LEAST,
+    "filter_price_max": MOST,
+    "filter_year_min": LEAST,
+    "filter_year_max": MOST,
+    "now_s": 0,
     "half_life_s": 0.0,
     "max_per_category": 0,
     "mmr_lambda": 1.0,
@@ -185,18 +222,25 @@ def queries(draw: st.DrawFn, size: int) -> dict[str, Any]:
         "filter_genres_none": st.lists(st.sampled_from([*GENRES, "", "?"]), max_size=3),
         "filter_language_any": st.lists(st.sampled_from([*LANGUAGES, "?"]), max_size=2),
         "filter_language_none": st.lists(st.sampled_from([*LANGUAGES, "?"]), max_size=2),
+        "filter_price_min": st.sampled_from([0.1, 0.15, 0.3, 1.0]),
+        "filter_price_max": st.sampled_from([0.0, 0.1, 0.25, 1.0]),
+        "filter_year_min": st.sampled_from([1990, 1995.5, 2009, 2010]),
+        "filter_year_max": st.sampled_from([1989, 1990, 2000.5, 2009]),
+        "now_s": st.just(NOW_S),
         "half_life_s": st.sampled_from([50.0, 100.0]),
         "max_per_category": st.integers(1, 4),
         "mmr_lambda": st.sampled_from([0.0, 0.25, 0.5, 0.75]),
         "min_score": st.sampled_from([-1.0, -0.5, 0.0, 0.5, 2.0]),
     }
+    rules = {
+        name: draw(value) if draw(st.booleans()) else NEUTRAL[name]
+        for name, value in values.items()
+    }
     return {
         "taste": draw(st.lists(st.sampled_from([-0.5, 0.5]), min_size=4, max_size=4)),
         "k": draw(st.integers(1, 35)),
-        **{
-            name: draw(value) if draw(st.booleans()) else NEUTRAL[name]
-            for name, value in values.items()
-        },
+        **rules,
+        "now_s": NOW_S if rules["half_life_s"] else rules["now_s"],
     }
 
 
@@ -206,7 +250,7 @@ def ask(backend: str, size: int, rows: list[dict[str, Any]]) -> Answer:
         name: padded(value) if isinstance(value[0], list) and name != "taste" else value
         for name, value in inputs.items()
     }
-    return recommend(backend, size)(**inputs, now_s=[NOW_S] * len(rows))
+    return recommend(backend, size)(**inputs)
 
 
 @pytest.mark.parametrize(("backend", "size"), BACKENDS)
@@ -272,6 +316,29 @@ def test_a_value_that_no_candidate_has_leaves_nobody():
     assert one(filter_genres_any=["?", ""]) == []
 
 
+def test_bounds_are_rounded_as_the_numbers_are():
+    corpus = corpus_of(300)
+
+    found = one(k=40, filter_price_min=0.1, filter_price_max=0.1, filter_year_max=1991)
+
+    passing = {
+        name
+        for name, price, year in zip(corpus.ids, corpus.price, corpus.year, strict=True)
+        if price == 0.1 and year in (1990, 1991)
+    }
+    assert 0 < len(passing) < 40
+    assert set(found) == passing
+
+
+def test_a_candidate_appears_and_disappears_by_the_moment_of_the_request():
+    corpus = corpus_of(300)
+    is_late = {"allow_ids": [corpus.ids[2], corpus.ids[14]]}  # From NOW_S + 1 on, to NOW_S.
+
+    assert corpus.ids[2] not in one(**is_late, now_s=NOW_S)
+    assert set(one(**is_late, now_s=NOW_S + 1)) == set()
+    assert set(one(**is_late)) == set(is_late["allow_ids"])
+
+
 def test_no_answer_scores_below_the_minimum():
     corpus = corpus_of(300)
 
@@ -284,9 +351,13 @@ def test_no_answer_scores_below_the_minimum():
 def test_a_short_half_life_puts_the_newest_first():
     corpus = corpus_of(300)
 
-    found = one(k=40, half_life_s=1.0)
+    found = one(k=5, half_life_s=1.0, now_s=NOW_S)
 
-    newest = max(corpus.born)
+    newest = max(
+        born
+        for born, starts, ends in zip(corpus.born, corpus.starts, corpus.ends, strict=True)
+        if (starts is None or starts <= NOW_S) and (ends is None or ends >= NOW_S)
+    )
     assert {corpus.born[corpus.ids.index(name)] for name in found} == {newest}
 
 
@@ -332,7 +403,7 @@ def test_one_row_of_a_rule_stands_for_the_whole_batch():
 
 
 def test_what_a_query_gets_does_not_depend_on_the_rules_of_others():
-    row = {**NEUTRAL, "taste": [0.5, 0.5, -0.5, 0.5], "k": 5}
+    row = {**NEUTRAL, "taste": [0.5, 0.5, -0.5, 0.5], "k": 5, "now_s": NOW_S}
     others = [
         {**row, "k": 30, "mmr_lambda": 0.5},
         {**row, "filter_genres_any": ["war"], "max_per_category": 1},
