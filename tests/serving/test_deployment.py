@@ -1,7 +1,10 @@
 """The container files keep what the documentation promises."""
 
+import configparser
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,9 +14,60 @@ import yaml
 from serving import server
 from serving.metrics import METRICS_PATH
 
-SERVING = Path(__file__).parents[2] / "serving"
+ROOT = Path(__file__).parents[2]
+SERVING = ROOT / "serving"
 DOCKERFILE = (SERVING / "Dockerfile").read_text()
 APP_OPTIONS = typer.main.get_command(server._APP).params
+
+
+SETUP = configparser.ConfigParser()
+SETUP.read(ROOT / "setup.cfg")
+REQUIREMENTS = SETUP["options"]["install_requires"].split()
+OF_THE_SERVER = [
+    line for line in (SERVING / "requirements.txt").read_text().splitlines() if line[0] != "#"
+]
+
+# Of the package's requirements those that no image of the server has, as they are imported.
+NOT_IN_THE_IMAGE = (
+    *("apache_beam", "bokeh", "jinja2", "pandas", "pyarrow", "pydantic", "scipy", "tensorboard"),
+    *("tensorflow_recommenders", "yaml"),
+)
+
+
+def test_the_image_has_the_versions_of_the_package():
+    assert set(OF_THE_SERVER) < set(REQUIREMENTS)
+
+
+@pytest.mark.slow
+def test_the_server_needs_no_more_than_its_image_has():
+    script = (
+        f"import sys; sys.modules |= dict.fromkeys({NOT_IN_THE_IMAGE})\n"
+        "from serving import server; sys.exit(server.main(['--help']))"
+    )
+
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=200
+    )
+
+    assert done.returncode == 0, done.stderr
+    assert "--model_config_file" in done.stdout
+
+
+def test_docker_is_sent_what_the_images_copy_and_nothing_else():
+    sent = [
+        line.removeprefix("!")
+        for line in (ROOT / ".dockerignore").read_text().splitlines()
+        if line.startswith("!")
+    ]
+    copied = {
+        source
+        for dockerfile in (DOCKERFILE, (ROOT / "pipelines" / "Dockerfile").read_text())
+        for line in re.findall(r"^COPY (.*) \S+$", dockerfile, re.MULTILINE)
+        for source in line.split()
+    }
+
+    assert {source.partition("/")[0] for source in copied} == set(sent)
+    assert all((ROOT / source).exists() for source in copied)
 
 
 @pytest.fixture(scope="module")
