@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from tfrs_twotower.cli.dvc import FILE as DVC_FILE
+from tfrs_twotower.cli.dvc import write_parts, write_stages
 from tfrs_twotower.cli.options import (
     PASSED_ON,
     ConfigOption,
@@ -18,6 +20,7 @@ from tfrs_twotower.cli.options import (
     examples,
 )
 from tfrs_twotower.cli.output import print_json, print_table, warn
+from tfrs_twotower.schema import UsageError, load_config
 
 if TYPE_CHECKING:
     from tfrs_twotower.datasets.inspect import Inspection
@@ -75,6 +78,9 @@ def init(
     timestamp: Annotated[str | None, typer.Option(help="Column of the times; guessed.")] = None,
     event: Annotated[str | None, typer.Option(help="Column of event types; guessed.")] = None,
     value: Annotated[str | None, typer.Option(help="Column of ratings; guessed.")] = None,
+    dvc: Annotated[
+        bool, typer.Option("--dvc", help="Also write a dvc.yaml, whose stages DVC runs.")
+    ] = False,
 ) -> None:
     """Inspect a log, write a commented twotower.yaml, preview the labels and the split."""
     from tfrs_twotower.datasets.inspect import inspect_dataset, write_config
@@ -92,7 +98,12 @@ def init(
     _print_inspection(found)
     for warning in found.warnings:
         warn(warning)
-    print(f"{path} written: read it, correct it, then\n  twotower run {folder}")
+    if dvc:
+        log = [name for names in found.files.values() for name in names]
+        write_stages(folder, log, overwrite=overwrite)
+        print(f"{path} and {DVC_FILE} written: read them, correct them, then\n  dvc repro")
+    else:
+        print(f"{path} written: read it, correct it, then\n  twotower run {folder}")
 
 
 @app.command(**PASSED_ON)
@@ -137,8 +148,21 @@ def impressions(
 
 
 @app.command()
-def config() -> None:
+def config(
+    config: Annotated[
+        Path | None, typer.Option("--config", help="A config to check, for --output.")
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(help="Folder to write, a file for each step, what it reads of --config."),
+    ] = None,
+) -> None:
     """Print every key of twotower.yaml with its default and its meaning."""
+    if config is not None and output is not None:
+        write_parts(load_config(config), output)
+        return
+    if config is not None or output is not None:
+        raise UsageError("--config and --output go together")
     from tfrs_twotower.schema.reference import reference
 
     print(reference(), end="")
