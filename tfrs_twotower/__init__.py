@@ -11,8 +11,8 @@
 Data          `prepare` a log (files or pandas frames), `impressions`, `write_dataset`,
               `load_config`
 Training      `train`, `tune`; for models of your own `RetrievalTask`, `losses`, `TwoTowerModel`
-Evaluation    `evaluate`, `compare`, `report`, `explain`, `sensitivity`, `click_through`; for
-              embeddings of your own `rank_corpus`
+Evaluation    `evaluate`, `compare`, `report`, `explain`, `sensitivity`, `click_through`, `drift`;
+              for embeddings of your own `rank_corpus`
 Publishing    `export`, `refresh`, `versions`, `promote`, `rollback`, `doctor`, `signatures`,
               `embeddings`, `user_embeddings`; for towers of your own `export_retriever`, `index`
 Answers       `serve`, `recommend`, `complete_query`, `titles`, `RetrievalClient`
@@ -50,6 +50,7 @@ __all__ = [
     "Config",
     "ContextSensitivity",
     "CorpusRanking",
+    "Drift",
     "EmbeddingStore",
     "Evaluation",
     "ExactIndex",
@@ -75,6 +76,7 @@ __all__ = [
     "compare",
     "complete_query",
     "doctor",
+    "drift",
     "dump_config",
     "embeddings",
     "evaluate",
@@ -128,6 +130,7 @@ if TYPE_CHECKING:
     from tfrs_twotower.evaluation.ablation import context_sensitivity as sensitivity
     from tfrs_twotower.evaluation.click_through import ClickThrough
     from tfrs_twotower.evaluation.compare import Comparison, compare
+    from tfrs_twotower.evaluation.drift import Drift, drift
     from tfrs_twotower.evaluation.evaluate import evaluate
     from tfrs_twotower.evaluation.explain import Explanation, explain
     from tfrs_twotower.evaluation.report import write_report as report
@@ -166,6 +169,7 @@ else:
         "Config": "tfrs_twotower.schema:Config",
         "ContextSensitivity": "tfrs_twotower.evaluation.ablation:ContextSensitivity",
         "CorpusRanking": "tfrs_twotower.evaluation:CorpusRanking",
+        "Drift": "tfrs_twotower.evaluation.drift:Drift",
         "EmbeddingStore": "tfrs_twotower.publishing.embedding_store:EmbeddingStore",
         "Evaluation": "tfrs_twotower.evaluation.result:Evaluation",
         "ExactIndex": "tfrs_twotower.index:ExactIndex",
@@ -191,6 +195,7 @@ else:
         "compare": "tfrs_twotower.evaluation.compare:compare",
         "complete_query": "tfrs_twotower.api:complete_query",
         "doctor": "tfrs_twotower.publishing.doctor:examine",
+        "drift": "tfrs_twotower.evaluation.drift:drift",
         "dump_config": "tfrs_twotower.schema:dump_config",
         "embeddings": "tfrs_twotower.publishing.embedding_store:write_embeddings",
         "evaluate": "tfrs_twotower.evaluation.evaluate:evaluate",

@@ -12,6 +12,7 @@ from tfrs_twotower.cli.evaluation_tables import (
     print_attribution,
     print_click_through,
     print_comparison,
+    print_drift,
     print_metrics,
     print_moments,
     print_operations,
@@ -194,6 +195,44 @@ def compare(
         print_json(comparison.as_dict())
     else:
         print_comparison(comparison.as_dict())
+
+
+@app.command(
+    epilog=examples(
+        "twotower drift prepared-monday prepared-tuesday",
+        "twotower drift prepared-monday prepared-tuesday --fail_above 0.1 --json",
+    )
+)
+def drift(
+    a: Annotated[Path, typer.Argument(metavar="PREPARED_A", help="The earlier prepared folder.")],
+    b: Annotated[Path, typer.Argument(metavar="PREPARED_B", help="The later one.")],
+    split: Annotated[
+        str, typer.Option(help="Which examples: train, validation, test or all.")
+    ] = "train",
+    fail_above: Annotated[
+        float | None,
+        typer.Option(
+            "--fail_above",
+            metavar="X",
+            min=0.0,
+            max=1.0,
+            help="Exit with 1 if anything differs by more than X, and by more than chance.",
+        ),
+    ] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Compare two prepared folders: what differs by more than chance."""
+    import tfrs_twotower as tt
+
+    found = tt.drift(a, b, split=split)
+    if as_json:
+        print_json(found.as_dict())
+    else:
+        print_drift(found.as_dict(), found.title)
+    above = [] if fail_above is None else found.drifting(fail_above)
+    if above:
+        warn(f"drift above {fail_above:g}: " + ", ".join(f"{one.name} {one.what}" for one in above))
+        raise typer.Exit(1)
 
 
 @app.command(

@@ -63,6 +63,40 @@ def print_attribution(report: dict[str, Any]) -> None:
     )
 
 
+def print_drift(drift: dict[str, Any], title: str) -> None:
+    """Prints a comparison of prepared folders (`Drift.as_dict`), what drifts most first."""
+    print_table(
+        "vocabularies",
+        ["", "kept", "new", "gone"],
+        [[name, *churn.values()] for name, churn in drift["churn"].items()],
+    )
+    print_table(
+        title,
+        ["", "what", "drifts", "distance", "noise", "measured by", "from A to B"],
+        [
+            [
+                one["name"],
+                one["what"],
+                "yes" if one["is_drift"] else "",
+                one["distance"],
+                one["noise"],
+                one["kind"].replace("_", " "),
+                one["largest"] or _from_to(one["a"], one["b"]),
+            ]
+            for one in drift["differences"]
+        ],
+        left=3,
+    )
+    print(
+        f"noise: what samples of one population exceed anywhere in the table with probability "
+        f"{drift['level']:g}; -: cannot be told"
+    )
+
+
+def _from_to(a: float | None, b: float | None) -> str:
+    return "" if a is None or b is None else f"{a:.1%} to {b:.1%}"
+
+
 def print_moments(overlap: dict[str, Any] | None) -> None:
     """Prints how alike the lists of 08:00 and 20:00 are; nothing where no hour is read."""
     if overlap:
