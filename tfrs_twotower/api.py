@@ -745,10 +745,11 @@ def _candidate_tables(config: Config, files: Sequence[StrPath]) -> "Iterator[pa.
 
 def _candidate_chunks(config: Config, files: Sequence[StrPath]) -> "Iterator[Chunk]":
     from pipelines.prepare import dataset_files
+    from tfrs_twotower.schema.file_shapes import EXPECTED, is_data
 
     for path in map(Path, files):
-        if not dataset_files.FILE_NAME.search(path.name):
-            raise UserError(f"{path}: expected a .csv, .jsonl or .parquet file (text also as .gz)")
+        if not is_data(path.name):
+            raise UserError(f"{path}: expected a file {EXPECTED}")
         try:
             size = path.stat().st_size
         except OSError as error:
@@ -756,8 +757,8 @@ def _candidate_chunks(config: Config, files: Sequence[StrPath]) -> "Iterator[Chu
         whole = dataset_files.whole_file(
             str(path), str(path.parent), dataset_files.CANDIDATES, size
         )
-        header = dataset_files.check_columns(whole, config, as_of_now=True)
-        yield from dataset_files.cut(whole._replace(header=header), dataset_files.MAX_CHUNK_BYTES)
+        whole = dataset_files.looked_at(whole, config, as_of_now=True)
+        yield from dataset_files.cut(whole, dataset_files.MAX_CHUNK_BYTES)
 
 
 def _config(config: Config | StrPath) -> Config:

@@ -37,7 +37,7 @@ def check_reachable(path: str) -> None:
     except (ValueError, ImportError) as error:
         scheme = path.partition("://")[0]
         cure = (
-            f"install `tfrs-twotower[{EXTRAS[scheme]}]`"
+            f"pip install -e '.[{EXTRAS[scheme]}]' in the clone"
             if scheme in EXTRAS
             else "name a local folder, or one on gs:// or s3://"
         )

@@ -26,7 +26,7 @@ from tfrs_twotower.schema.features import (
 )
 
 TOKEN_SEPARATOR = "\x1f"
-INTEGER = r"^-?[0-9]{1,18}(?:\.0*)?$"
+INTEGER = r"^-?(?:[0-9]{1,18}|[0-8][0-9]{18})(?:\.0*)?$"  # Nanoseconds have 19 digits.
 FLOAT = r"^[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]{1,2})?$"
 ISO_DATE = r"^[0-9]{4}[-/][0-9]{2}[-/][0-9]{2}"
 NOT_A_NUMBER = r"^(?i:nan|null|none)$"

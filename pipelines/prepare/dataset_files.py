@@ -2,10 +2,8 @@
 
 import difflib
 import gzip
-import io
 import itertools
 import json
-import re
 import zlib
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,23 +11,40 @@ from itertools import repeat
 from typing import BinaryIO, NamedTuple
 
 import pyarrow as pa
-import pyarrow.csv
 import pyarrow.parquet as pq
 
 from pipelines.io import filesystem
 from tfrs_twotower.schema import Config, UserError
 from tfrs_twotower.schema.errors import first_line
 from tfrs_twotower.schema.features import History, Id, is_aggregate
+from tfrs_twotower.schema.file_shapes import (
+    BYTE_ORDER_MARK,
+    CSV,
+    EXPECTED,
+    JSON_ARRAY,
+    PARQUET,
+    UTF16_MARKS,
+    array_items,
+    fields_of,
+    flattened,
+    folder_columns,
+    holds_objects,
+    is_array,
+    is_data,
+    looks_like_data,
+    places,
+    separator_of,
+    shape_of,
+)
 
 INTERACTIONS, CANDIDATES, QUERIES = "interactions", "candidates", "queries"
-CSV, JSONL, PARQUET = "csv", "jsonl", "parquet"
-FILE_NAME = re.compile(r"\.(csv|jsonl|parquet)(\.gz)?$")
 
 HEAD_BYTES = 1 << 20
 MIN_CHUNK_BYTES, MAX_CHUNK_BYTES = 8 << 20, 64 << 20
 CHUNKS_WANTED = 256
+SHOWN_CHARACTERS = 200
 FILES_AT_ONCE = 16  # That are looked at before the job starts.
-BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+MAX_ARRAY_BYTES = 1 << 29  # A JSON array is read whole.
 
 
 class Chunk(NamedTuple):
@@ -38,12 +53,18 @@ class Chunk(NamedTuple):
     kind: str  # INTERACTIONS, CANDIDATES or QUERIES.
     path: str
     name: str  # Of the file in the dataset folder, for people.
-    format: str  # CSV, JSONL or PARQUET.
+    format: str  # CSV, JSONL, JSON_ARRAY or PARQUET.
     is_gzip: bool
     header: tuple[str, ...]  # Of a CSV file: its columns in order.
     number: int  # Chunks of a file count from 0.
     start: int  # First byte, or first row group of a Parquet file.
     end: int  # One past the last.
+    has_header: bool = True  # Whether the first line of a CSV file is its header.
+    separator: str = ","  # Of a CSV file.
+    encoding: str | None = None  # Of text that is not UTF-8.
+    comma_decimals: tuple[str, ...] = ()  # Columns whose numbers have a decimal comma.
+    nested: tuple[str, ...] = ()  # Columns that are paths into objects.
+    of_folder: tuple[tuple[str, str | None], ...] = ()  # Columns, and their one value.
 
 
 class Dataset(NamedTuple):
@@ -110,15 +131,14 @@ def open_dataset(folder: str, config: Config) -> Dataset:
     chunks: list[Chunk] = []
     num_bytes = dict.fromkeys((INTERACTIONS, CANDIDATES, QUERIES), 0)
     for kind in (INTERACTIONS, CANDIDATES, QUERIES):
-        files = _files(folder, kind)
+        files = _files(folder, config, kind)
         if not files:
             _check_absent(folder, config, kind)
         total = sum(size for _, size in files)
         chunk_bytes = min(max(total // CHUNKS_WANTED, MIN_CHUNK_BYTES), MAX_CHUNK_BYTES)
         wholes = [whole_file(path, folder, kind, size) for path, size in files]
         with ThreadPoolExecutor(FILES_AT_ONCE) as pool:
-            headers = pool.map(check_columns, wholes, repeat(config))
-            wholes = [w._replace(header=h) for w, h in zip(wholes, headers, strict=True)]
+            wholes = list(pool.map(looked_at, wholes, repeat(config)))
             for pieces in pool.map(cut, wholes, repeat(chunk_bytes)):
                 chunks += pieces
         for whole, (_, size) in zip(wholes, files, strict=True):
@@ -128,25 +148,45 @@ def open_dataset(folder: str, config: Config) -> Dataset:
     return Dataset(tuple(chunks), num_bytes[INTERACTIONS], num_bytes[CANDIDATES])
 
 
-def _files(folder: str, kind: str) -> list[tuple[str, int]]:
+def _files(folder: str, config: Config, kind: str) -> list[tuple[str, int]]:
+    """Path and size of each file of a kind."""
+    stated = config.files.path_of(kind)
+    for patterns in [(stated,)] if stated else places(kind):
+        found = dict[str, int]()
+        for pattern in patterns:
+            # A Beam filesystem takes `**/` for at least one folder, Python for any number.
+            for one in {pattern, pattern.replace("**/", "")}:
+                found |= _matches(folder, one)
+        if found := {p: size for p, size in found.items() if is_data(_name(p, folder))}:
+            return sorted(found.items())
+    return []
+
+
+def _matches(folder: str, pattern: str) -> dict[str, int]:
     try:
-        found = filesystem.match(filesystem.join(folder, f"{kind}*"))
+        return dict(filesystem.match(filesystem.join(folder, pattern)))
     except (OSError, ValueError) as error:
         raise UserError(f"cannot read the dataset folder {folder}: {error}") from error
-    return [(path, size) for path, size in found if FILE_NAME.search(path)]
+
+
+def _name(path: str, folder: str) -> str:
+    return path.removeprefix(folder + "/")
 
 
 def _check_absent(folder: str, config: Config, kind: str) -> None:
+    stated = config.files.path_of(kind)
+    where = f"{stated} (`files.paths.{kind}`)" if stated else f"{kind}*"
     if kind == INTERACTIONS:
-        raise UserError(
-            f"no interactions in {folder}: expected interactions*.csv, .jsonl or .parquet "
-            "(text also as .gz)"
-        )
+        others = [_name(path, folder) for path in _matches(folder, stated or f"{kind}*")]
+        there = f"; {others[0]} is none of these" if others else ""
+        raise UserError(f"no interactions in {folder}: expected {where} as {EXPECTED}{there}")
+    if stated:
+        raise UserError(f"no {kind} in {folder}: expected {where} as {EXPECTED}")
     if needed := first_needed(config, kind):
-        column, where = needed
+        column, named = needed
         raise UserError(
-            f"no {kind}*.csv, .jsonl or .parquet in {folder}, but {where} needs its column "
-            f"`{column}`: add the file, or take it out of the config"
+            f"no {kind}* in {folder}, but {named} needs its column `{column}`: add the file, as "
+            f"{EXPECTED}, or take it out of the config"
         )
 
 
@@ -172,40 +212,51 @@ def whole_file(path: str, folder: str, kind: str, size: int) -> Chunk:
     Raises:
         UserError: If it is a packed Parquet file.
     """
-    found = FILE_NAME.search(path)
-    assert found is not None
-    name = path.removeprefix(folder + "/")
-    file_format, is_gzip = found.group(1), found.group(2) is not None
-    if file_format == PARQUET and is_gzip:
+    shape = shape_of(path)
+    name = _name(path, folder)
+    if shape.format == PARQUET and shape.is_gzip:
         raise UserError(f"{path}: Parquet compresses by itself: unpack the .gz")
-    return Chunk(kind, path, name, file_format, is_gzip, (), 0, 0, size)
+    of_folder = tuple(folder_columns(name).items())
+    file = Chunk(kind, path, name, shape.format, shape.is_gzip, (), 0, 0, size)
+    return file._replace(separator=shape.separator or "", of_folder=of_folder)
 
 
-def check_columns(file: Chunk, config: Config, *, as_of_now: bool = False) -> tuple[str, ...]:
-    """Checks that a file has its columns, see `needed_columns`.
+def looked_at(file: Chunk, config: Config, *, as_of_now: bool = False) -> Chunk:
+    """Looks into a whole file: how it is written, and whether it has its columns.
+
+    Args:
+        file: Of `whole_file`.
+        config: Names the columns, and says how files are written.
+        as_of_now: See `needed_columns`.
 
     Returns:
-        The header of a CSV file, else nothing.
+        The file with all that a reader must know.
 
     Raises:
         UserError: If the file cannot be read, lacks a column, or has one twice.
     """
     try:
-        present, header, nested = _columns_of(file)
+        file, present, objects = _columns_of(file, config)
     except (OSError, EOFError, ValueError, zlib.error, pa.ArrowException) as error:
         raise UserError(f"cannot read {file.path}: {first_line(error)}") from error
+    # A folder's column is none where the file has it.
+    file = file._replace(of_folder=tuple(p for p in file.of_folder if p[0] not in present))
     if not present:
         # An empty file has no row, so nothing is missing from it.
-        return header
-    check_names(file.path, file.kind, present, config, as_of_now=as_of_now)
+        return file
+    all_present = [*present, *dict(file.of_folder), *(p for p in objects if p not in present)]
+    check_names(file.path, file.kind, all_present, config, as_of_now=as_of_now)
     needed = needed_columns(config, file.kind, as_of_now=as_of_now)
-    for column in (config.columns.query_id, config.columns.candidate_id):
-        if column in nested and column in needed:
+    for column, where in needed.items():
+        if column in objects and objects[column]:
+            paths = ", ".join(p for p in objects if p.startswith(f"{column}."))
+            cure = f"name a path ({paths})" if paths else "write the values in columns of their own"
             raise UserError(
-                f"{file.path}: column `{column}`, named by {needed[column]}, holds objects, not "
-                "ids: write the id in a column of its own"
+                f"{file.path}: column `{column}`, named by {where}, holds objects, not values: "
+                f"{cure}"
             )
-    return header
+    nested = [name for name in needed if name not in present and name in objects]
+    return file._replace(nested=tuple(nested))
 
 
 def check_names(
@@ -232,67 +283,173 @@ def check_names(
         raise UserError(f"{source} has two columns `{twice}`: rename one")
 
 
-def _columns_of(file: Chunk) -> tuple[Sequence[str], tuple[str, ...], frozenset[str]]:
-    """The columns, the header of a CSV file, and which of the columns hold objects."""
-    with filesystem.open_raw(file.path) as raw:
-        if file.format == PARQUET:
-            schema = pq.ParquetFile(raw).schema_arrow
-            nested = frozenset(field.name for field in schema if pa.types.is_struct(field.type))
-            return schema.names, (), nested
-        head = head_of(raw, is_gzip=file.is_gzip)
-    if file.format == CSV:
-        first = head.removeprefix(BYTE_ORDER_MARK).split(b"\n", 1)[0]
-        if not first.strip():
-            if head.strip():
-                raise UserError(f"{file.path} begins with a blank line: the header must be first")
-            return (), (), frozenset()
-        table = pyarrow.csv.read_csv(io.BytesIO(first + b"\n"))
-        return table.column_names, tuple(table.column_names), frozenset()
-    keys = _json_keys(head)
-    return list(keys), (), frozenset(key for key, is_object in keys.items() if is_object)
+def _columns_of(file: Chunk, config: Config) -> tuple[Chunk, Sequence[str], dict[str, bool]]:
+    """What a file is and has.
 
-
-def head_of(raw: BinaryIO, *, is_gzip: bool) -> bytes:
-    """The first `HEAD_BYTES` of the text of a file, or all of a shorter one."""
-    if not is_gzip:
-        return raw.read(HEAD_BYTES)
-    with gzip.GzipFile(fileobj=raw) as unpacked:
-        return unpacked.read(HEAD_BYTES)
-
-
-def _json_keys(head: bytes) -> dict[str, bool]:
-    """Keys of the records at the head of a JSON-lines file: whether any value is an object.
-
-    Lines that are no record do not count.
+    Returns:
+        The file with what its first bytes show; its columns; what is in objects by path, and the
+        columns that hold them: whether it is an object.
     """
-    keys: dict[str, bool] = {}
-    for line in head.removeprefix(BYTE_ORDER_MARK).split(b"\n"):
+    if file.format == PARQUET:
+        with filesystem.open_raw(file.path) as raw:
+            schema = pq.ParquetFile(raw).schema_arrow
+        return file, schema.names, _struct_paths(schema)
+    files = config.files
+    file = file._replace(encoding=None if files.is_utf8 else files.encoding)
+    with filesystem.open_raw(file.path) as raw:
+        head = head_of(raw, file)
+    if file.format == CSV:
+        file = _with_header(file, head, config)
+        return file, file.header, {}
+    if is_array(head):
+        file = file._replace(format=JSON_ARRAY)
+        if file.end > MAX_ARRAY_BYTES:
+            raise UserError(
+                f"{file.path}: a JSON array of more than {MAX_ARRAY_BYTES >> 20} MB cannot be read "
+                "whole: write JSON lines, an object on each line (.jsonl)"
+            )
+    keys, paths = _json_keys(head, file.format)
+    return file, keys, paths
+
+
+def _with_header(file: Chunk, head: bytes, config: Config) -> Chunk:
+    """A CSV file with its separator and its columns."""
+    files = config.files
+    names = files.header_of(file.kind)
+    if head.startswith(UTF16_MARKS):
+        raise UserError(f"{file.path} is not UTF-8: state `files.encoding: utf-16`")
+    first = head.removeprefix(BYTE_ORDER_MARK).split(b"\n", 1)[0]
+    if not first.strip():
+        if head.strip():
+            raise UserError(f"{file.path} begins with a blank line: the header must be first")
+        return file
+    try:
+        line = first.decode().rstrip("\r")
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"{file.path}: its first line is not UTF-8: state `files.encoding`, such as cp1252"
+        ) from error
+    separator = files.separator or file.separator or separator_of(line)
+    fields = fields_of(line, separator)
+    if names is not None and len(names) != len(fields):
+        raise UserError(
+            f"{file.path}: `files.header.{file.kind}` names {len(names)} columns, but the first "
+            f"line has {len(fields)} fields (separated by {separator!r})"
+        )
+    if names == fields:
+        raise UserError(
+            f"{file.path} has a header: take `files.header.{file.kind}` out of the config"
+        )
+    if names is None and looks_like_data(fields) and not _has_any(fields, config, file.kind):
+        raise UserError(
+            f"{file.path} has no header, its first line is {line[:SHOWN_CHARACTERS]!r}: name its "
+            f"{len(fields)} columns in `files.header.{file.kind}`"
+        )
+    return file._replace(
+        header=tuple(names or fields),
+        has_header=names is None,
+        separator=separator,
+        comma_decimals=_number_columns(config) if files.decimal == "," else (),
+    )
+
+
+def _has_any(fields: Sequence[str], config: Config, kind: str) -> bool:
+    return any(column in fields for column in needed_columns(config, kind))
+
+
+def _number_columns(config: Config) -> tuple[str, ...]:
+    """Columns of numbers, times aside."""
+    named = {config.columns.value, config.columns.order}
+    for side, features in config.features.by_side.items():
+        for name, feature in features.items():
+            if feature.kind in ("number", "vector"):
+                named.add(config.column_of(side, name))
+    return tuple(sorted(filter(None, named)))
+
+
+def _struct_paths(schema: pa.Schema) -> dict[str, bool]:
+    """Paths of all that is in structs, and of these: whether it is one."""
+    paths: dict[str, bool] = {}
+
+    def add(path: str, kind: pa.DataType, is_top: bool) -> None:
+        is_list = pa.types.is_list(kind) or pa.types.is_large_list(kind)
+        is_object = pa.types.is_struct(kind) or (is_list and pa.types.is_struct(kind.value_type))
+        if is_object or not is_top:
+            paths[path] = is_object
+        if pa.types.is_struct(kind):
+            for field in kind:
+                add(f"{path}.{field.name}", field.type, False)
+
+    for field in schema:
+        add(field.name, field.type, True)
+    return paths
+
+
+def head_of(raw: BinaryIO, file: Chunk) -> bytes:
+    """The first `HEAD_BYTES` of the text of a file in UTF-8, or all of a shorter one."""
+    if not file.is_gzip:
+        head = raw.read(HEAD_BYTES)
+    else:
+        with gzip.GzipFile(fileobj=raw) as unpacked:
+            head = unpacked.read(HEAD_BYTES)
+    return head if file.encoding is None else head.decode(file.encoding, "ignore").encode()
+
+
+def _json_keys(head: bytes, file_format: str) -> tuple[list[str], dict[str, bool]]:
+    """Keys of the records at the head of a file of JSON, and what is in objects by path.
+
+    Lines that are no record do not count. Of a path: whether any value is an object.
+    """
+    keys: dict[str, None] = {}
+    paths: dict[str, bool] = {}
+    for record in _json_records(head, file_format):
+        keys |= dict.fromkeys(record)
+        for key, value in record.items():
+            if holds_objects(value):
+                paths[key] = True
+        for path, value in flattened(record).items():
+            if path not in record:
+                paths[path] = paths.get(path, False) or holds_objects(value)
+    return list(keys), paths
+
+
+def _json_records(head: bytes, file_format: str) -> Iterable[dict[str, object]]:
+    text = head.removeprefix(BYTE_ORDER_MARK)
+    if file_format == JSON_ARRAY:
+        lines: Iterable[str | bytes] = _whole_items(text.decode(errors="ignore"))
+    else:
+        lines = text.split(b"\n")
+    for line in lines:
         try:
             record = json.loads(line)
         except (ValueError, RecursionError):
             continue
         if isinstance(record, dict):
-            for key, value in record.items():
-                keys[key] = keys.get(key, False) or isinstance(value, dict)
-    return keys
+            yield record
+
+
+def _whole_items(text: str) -> Iterable[str]:
+    """The items of an array up to where the text ends."""
+    try:
+        yield from array_items(text)
+    except (ValueError, RecursionError):
+        return
 
 
 def _nearest(column: str, present: Sequence[str]) -> str:
-    separators = [s for s in (";", "\t", "|") if len(present) == 1 and s in present[0]]
-    if separators:
-        return f": its header has no comma but {separators[0]!r}; a .csv file needs commas"
     near = difflib.get_close_matches(column, present, n=1, cutoff=0.6)
     return f"; did you mean `{near[0]}`?" if near else f": it has {', '.join(present)}"
 
 
 def cut(file: Chunk, chunk_bytes: int) -> Iterable[Chunk]:
     """Cuts a whole file into chunks that can be read apart, of about `chunk_bytes` where it can."""
+    is_stream = file.is_gzip or file.encoding is not None or file.format == JSON_ARRAY
     if file.format == PARQUET:
         with filesystem.open_raw(file.path) as raw:
             num_groups = pq.ParquetFile(raw).num_row_groups
         bounds = list(range(num_groups + 1))
-    elif file.is_gzip or file.kind != INTERACTIONS or file.end <= chunk_bytes:
-        # Gzip has one entrance, and quoted text may hold line breaks: such a file stays whole.
+    elif is_stream or file.kind != INTERACTIONS or file.end <= chunk_bytes:
+        # Gzip and wide characters have one entrance, and quoted text may hold line breaks.
         bounds = [0, file.end] if file.end else []
     else:
         count = -(-file.end // chunk_bytes)

@@ -4,7 +4,7 @@ The number of positives of a candidate is the only thing that a partition cannot
 `find_core` goes through all partitions for it.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -13,7 +13,14 @@ import pyarrow as pa
 from pipelines.io.tables import column
 from pipelines.prepare.histories import groups
 from pipelines.prepare.partitions import QUERY
-from pipelines.prepare.validate import CANDIDATE_ROW, LABEL, TIMESTAMP_S, WINDOW_S
+from pipelines.prepare.validate import (
+    CANDIDATE_ROW,
+    LABEL,
+    SPLIT,
+    TIMESTAMP_S,
+    WEIGHT,
+    WINDOW_S,
+)
 from tfrs_twotower.schema.filters import Filters
 from tfrs_twotower.schema.prepared import NOT_IN_TRAIN
 
@@ -52,10 +59,7 @@ def filter_by_query(filters: Filters, events: pa.Table) -> Filtered:
         events = events.drop_columns([WINDOW_S])
         events, counts[CONTRADICTED] = _without(events, is_out)
     if filters.duplicates != "all":
-        is_out = duplicated(
-            *_arrays(events, CANDIDATE_ROW, LABEL), keep_last=filters.duplicates == "last"
-        )
-        events, counts[DUPLICATE] = _without(events, is_out)
+        events, counts[DUPLICATE] = _merge_duplicates(filters.duplicates, events)
     return Filtered(events, counts)
 
 
@@ -144,17 +148,60 @@ def contradicted(
     return is_out
 
 
+def _merge_duplicates(keep: str, events: pa.Table) -> tuple[pa.Table, int]:
+    """One event of each query, candidate and label; how many the others are."""
+    keys = _arrays(events, CANDIDATE_ROW, LABEL)
+    weights = column(events, WEIGHT).to_numpy()
+    if keep == "sum":
+        if SPLIT in events.column_names:
+            # A sum over given parts would carry what is known of test into train.
+            keys.append(column(events, SPLIT).to_numpy())
+        events = events.set_column(
+            events.column_names.index(WEIGHT), WEIGHT, pa.array(sums_of_duplicates(keys, weights))
+        )
+    strength = weights if keep == "strongest" else None
+    # The last event carries the sum: an earlier one would hold what comes after it.
+    return _without(events, duplicated(keys, strength, keep_last=keep in ("last", "sum")))
+
+
 def duplicated(
-    queries: np.ndarray, candidate_rows: np.ndarray, labels: np.ndarray, *, keep_last: bool
+    keys: Sequence[np.ndarray], strength: np.ndarray | None = None, *, keep_last: bool = False
 ) -> np.ndarray:
-    """`[n]` bool: all events but one of each query, candidate and label, in their order."""
-    order = np.lexsort((labels, candidate_rows, queries))
-    starts = groups(queries[order], candidate_rows[order], labels[order]).starts
+    """All events but one of those that agree in all keys.
+
+    Args:
+        keys: `[n]` int each: query, candidate, label, ...
+        strength: `[n]`; only the strongest may be kept. None: all are equal.
+        keep_last: Whether the last in the order of events is kept, or the first.
+
+    Returns:
+        `[n]` bool.
+    """
+    by_strength = [] if strength is None else [strength if keep_last else -strength]
+    order = np.lexsort([*by_strength, *keys[::-1]])
+    starts = groups(*(key[order] for key in keys)).starts
     ends = starts + np.diff(starts, append=len(order))
     chosen = ends - 1 if keep_last else starts
     is_out = np.ones(len(order), bool)
     is_out[order[chosen]] = False
     return is_out
+
+
+def sums_of_duplicates(keys: Sequence[np.ndarray], weights: np.ndarray) -> np.ndarray:
+    """`[n]` float32: to each event the sum of the weights of those that agree with it in all keys.
+
+    Args:
+        keys: `[n]` int each.
+        weights: `[n]` float32.
+    """
+    order = np.lexsort(keys[::-1])
+    starts = groups(*(key[order] for key in keys)).starts
+    counts = np.diff(starts, append=len(order))
+    # In float64, so that the order of the events does not show.
+    sums = np.add.reduceat(weights[order].astype(np.float64), starts) if len(order) else weights
+    summed = np.empty(len(order), np.float32)
+    summed[order] = np.repeat(sums, counts)
+    return summed
 
 
 def _arrays(events: pa.Table, *names: str) -> list[np.ndarray]:

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 import numpy as np
+import pyarrow as pa
 
 from pipelines.prepare.dataset_files import (
     CANDIDATES,
@@ -26,6 +27,7 @@ from pipelines.prepare.validate import (
     validate_events,
 )
 from tfrs_twotower.schema import Config, UserError
+from tfrs_twotower.schema.errors import first_line
 
 SAMPLED_FILES = 8  # Of a kind, spread over all.
 MAX_REJECTED_SHARE = 0.5  # Of a sample; a head need not be like the rest.
@@ -41,13 +43,13 @@ def check_heads(dataset: Dataset, config: Config, max_rejected_share: float) -> 
         max_rejected_share: Share (0 to 1) that may be rejected in any case.
 
     Raises:
-        UserError: If more than half of them would be.
+        UserError: If more than half of them would be, or a file cannot be read.
     """
     for kind in (CANDIDATES, QUERIES, INTERACTIONS):
         read, reasons = 0, Counter[str]()
         first: dict[str, tuple[str, str]] = {}
         for file in _sampled(dataset.of(kind)):
-            for num_read, rejects in _rejected(file, config):
+            for num_read, rejects in _rejected_of(file, config):
                 read += num_read
                 for reject in rejects:
                     reasons[reject.reason] += 1
@@ -68,6 +70,13 @@ def _sampled(chunks: list[Chunk]) -> list[Chunk]:
     first = [chunk for chunk in chunks if chunk.number == 0]
     places = np.linspace(0, len(first) - 1, min(len(first), SAMPLED_FILES)).astype(int)
     return [first[place] for place in places.tolist()]
+
+
+def _rejected_of(file: Chunk, config: Config) -> list[tuple[int, list[Reject]]]:
+    try:
+        return list(_rejected(file, config))
+    except (OSError, pa.ArrowException) as error:
+        raise UserError(f"cannot read {file.path}: {first_line(error)}") from error
 
 
 def _rejected(file: Chunk, config: Config) -> Iterator[tuple[int, list[Reject]]]:

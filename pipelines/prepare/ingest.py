@@ -295,7 +295,7 @@ class _WriteRejects(beam.DoFn):
         if not lines:
             return
         run = self._job.run
-        path = run.new_path(join(layout.REJECTED, name), ".jsonl")
+        path = run.new_path(join(layout.REJECTED, name.replace("/", "-")), ".jsonl")
         with filesystem.create(path) as file:
             for row, reason, record in lines:
                 fields = {"file": name, "row": row, "reason": reason, "record": record}

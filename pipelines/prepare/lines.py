@@ -4,6 +4,7 @@ Byte work on whole buffers: no loop over lines. A record of an interactions file
 candidates and queries files a quoted CSV value may hold line breaks.
 """
 
+import re
 from typing import NamedTuple
 
 import numpy as np
@@ -12,7 +13,8 @@ import pyarrow.compute as pc
 
 NEWLINE, QUOTE = ord("\n"), ord('"')
 # A line of CSV whose quotes open and close where they may.
-SOUND_CSV = r'(?s)^(?:"(?:[^"]|"")*"|[^",\r\n]*)(?:,(?:"(?:[^"]|"")*"|[^",\r\n]*))*\r?\n?$'
+_FIELD = r'(?:"(?:[^"]|"")*"|[^"{0}\r\n]*)'
+SOUND_CSV = rf"(?s)^{_FIELD}(?:{{0}}{_FIELD})*\r?\n?$"
 BLANK = r"^[ \t\r\n]*$"
 
 
@@ -24,7 +26,9 @@ class Lines(NamedTuple):
     is_sound: np.ndarray  # [n] bool; False: CSV with quotes or line breaks out of place
 
 
-def split_lines(data: bytes, *, csv: bool, quoted_breaks: bool) -> Lines:
+def split_lines(
+    data: bytes, *, csv: bool, quoted_breaks: bool = False, separator: str = ","
+) -> Lines:
     """Finds the records of a buffer.
 
     Args:
@@ -32,6 +36,7 @@ def split_lines(data: bytes, *, csv: bool, quoted_breaks: bool) -> Lines:
         csv: Whether quotes have the meaning of CSV.
         quoted_breaks: Whether a line break inside quotes belongs to the value. Where the quotes
             of the buffer do not balance, every line break ends a record nevertheless.
+        separator: Of the fields of CSV.
 
     Returns:
         The records in their order.
@@ -59,8 +64,12 @@ def split_lines(data: bytes, *, csv: bool, quoted_breaks: bool) -> Lines:
     is_sound = np.ones(len(records), bool)
     # Arrow takes a carriage return alone for the end of a row.
     if csv and (has_quotes or data.count(b"\r") != data.count(b"\r\n")):
-        is_sound = _mask(pc.match_substring_regex(records, SOUND_CSV))
+        is_sound = _mask(pc.match_substring_regex(records, _sound_csv(separator)))
     return Lines(records, is_utf8, is_sound)
+
+
+def _sound_csv(separator: str) -> str:
+    return SOUND_CSV.format(re.escape(separator))
 
 
 def joined(records: pa.LargeBinaryArray) -> pa.Buffer:

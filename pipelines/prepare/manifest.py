@@ -34,7 +34,9 @@ def check_report(report: Summary, job: Job, max_rejected_share: float) -> None:
     for kind in (CANDIDATES, QUERIES, INTERACTIONS):
         read, rejected = _read_and_rejected(kinds.get(kind, {}))
         num_rejected = sum(rejected.values())
-        if not num_rejected or num_rejected / read <= max_rejected_share:
+        # Without events there is nothing to prepare, whatever share may be rejected.
+        is_nothing = kind == INTERACTIONS and num_rejected == read
+        if not num_rejected or (num_rejected / read <= max_rejected_share and not is_nothing):
             continue
         reason = max(sorted(rejected), key=lambda name: rejected[name])
         cure = f": {CURES[reason]}" if reason in CURES else ""

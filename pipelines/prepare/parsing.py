@@ -1,35 +1,38 @@
 """Chunks of files -> Arrow tables of the needed columns; records that cannot be parsed aside."""
 
+import codecs
 import gzip
 import io
 import json
 import zlib
 from collections.abc import Collection, Iterator
+from contextlib import nullcontext
 from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.json
 import pyarrow.parquet as pq
 
 from pipelines.io import filesystem
-from pipelines.prepare.dataset_files import (
+from pipelines.prepare.dataset_files import HEAD_BYTES, INTERACTIONS, Chunk, head_of
+from pipelines.prepare.lines import as_text, joined, split_lines
+from tfrs_twotower.schema.file_shapes import (
     BYTE_ORDER_MARK,
     CSV,
-    HEAD_BYTES,
-    INTERACTIONS,
+    JSON_ARRAY,
     PARQUET,
-    Chunk,
-    head_of,
+    array_items,
+    value_at,
 )
-from pipelines.prepare.lines import as_text, joined, split_lines
 
 MALFORMED_LINE, INVALID_UTF8 = "malformed_line", "invalid_utf8"
 
 READ_AHEAD_BYTES = 1 << 16
 HEAD_ROWS = 10_000  # Of a Parquet file.
-GZIP_BATCH_BYTES = 16 << 20
+STREAM_BATCH_BYTES = 16 << 20
 MAX_BLOCK_BYTES = 1 << 30
 
 
@@ -93,10 +96,12 @@ def read_chunk(
         OSError: If the file cannot be read, or its gzip data are broken.
         pyarrow.ArrowException: If a Parquet file is broken.
     """
+    of_file = _of_file(chunk, columns)
     if chunk.format == PARQUET:
-        yield _read_row_groups(chunk, columns)
+        batches = iter([_read_row_groups(chunk, of_file)])
     else:
-        yield from _read_texts(_texts(chunk), chunk, columns, numeric)
+        batches = _read_texts(_texts(chunk), chunk, of_file, numeric)
+    yield from _with_folder(batches, chunk, columns)
 
 
 def read_head(
@@ -107,19 +112,50 @@ def read_head(
     Nothing is read of a longer file whose quoted values may hold line breaks: the head may end
     inside one.
     """
+    of_file = _of_file(file, columns)
+    if file.format == PARQUET:
+        batches = _first_rows(file, of_file)
+    else:
+        batches = _read_texts(_head_texts(file), file._replace(start=0), of_file, numeric)
+    yield from _with_folder(batches, file, columns)
+
+
+def _head_texts(file: Chunk) -> Iterator[bytes]:
+    if file.format == JSON_ARRAY:
+        yield from _texts(file)
+        return
     with filesystem.open_raw(file.path) as raw:
-        if file.format == PARQUET:
-            for batch in pq.ParquetFile(raw).iter_batches(HEAD_ROWS, columns=list(columns)):
-                table = pa.Table.from_batches([batch]).select(list(columns)).combine_chunks()
-                yield RawBatch(table, np.arange(table.num_rows, dtype=np.int64), [], None)
-                return
-            return
-        head = head_of(raw, is_gzip=file.is_gzip)
-    if len(head) == HEAD_BYTES:
+        head = head_of(raw, file)
+    if len(head) >= HEAD_BYTES:
         if file.format == CSV and file.kind != INTERACTIONS and b'"' in head:
             return
         head = head[: head.rfind(b"\n") + 1]
-    yield from _read_texts(iter([head]), file._replace(start=0), columns, numeric)
+    yield head
+
+
+def _first_rows(file: Chunk, columns: list[str]) -> Iterator[RawBatch]:
+    with filesystem.open_raw(file.path) as raw:
+        for batch in pq.ParquetFile(raw).iter_batches(HEAD_ROWS, columns=columns):
+            yield _parquet_batch(pa.Table.from_batches([batch]), file, columns)
+            return
+
+
+def _of_file(chunk: Chunk, columns: Collection[str]) -> list[str]:
+    """The columns that are in the file itself."""
+    of_folder = dict(chunk.of_folder)
+    return [column for column in columns if column not in of_folder]
+
+
+def _with_folder(
+    batches: Iterator[RawBatch], chunk: Chunk, columns: Collection[str]
+) -> Iterator[RawBatch]:
+    """Batches with the columns that the names of the folders give."""
+    for batch in batches:
+        for name, value in chunk.of_folder:
+            if name in columns:
+                values = pa.array([value] * len(batch.rows), pa.string())
+                batch.table = batch.table.append_column(name, values)
+        yield batch
 
 
 def _read_texts(
@@ -128,9 +164,14 @@ def _read_texts(
     first_row = 0
     for number, data in enumerate(texts):
         text = data.removeprefix(BYTE_ORDER_MARK) if chunk.start == number == 0 else data
-        lines = split_lines(text, csv=chunk.format == CSV, quoted_breaks=chunk.kind != INTERACTIONS)
+        lines = split_lines(
+            text,
+            csv=chunk.format == CSV,
+            quoted_breaks=chunk.kind != INTERACTIONS,
+            separator=chunk.separator,
+        )
         records, is_utf8, is_sound = lines
-        if chunk.format == CSV and chunk.start == number == 0:
+        if chunk.format == CSV and chunk.has_header and chunk.start == number == 0:
             records, is_utf8, is_sound = records[1:], is_utf8[1:], is_sound[1:]
         rows = first_row + np.arange(len(records), dtype=np.int64)
         first_row += len(records)
@@ -145,15 +186,18 @@ def _read_texts(
         if not len(records):
             yield RawBatch(_empty(columns), rows, rejects, records)
         elif chunk.format == CSV:
-            yield _parse_csv(records, rows, rejects, chunk.header, columns, numeric)
+            yield _parse_csv(records, rows, rejects, chunk, columns, numeric)
         else:
-            yield _parse_json(records, rows, rejects, columns, numeric)
+            yield _parse_json(records, rows, rejects, chunk.nested, columns, numeric)
 
 
 def _texts(chunk: Chunk) -> Iterator[bytes]:
     """The text of a chunk, in pieces that end with a line break or the file."""
-    if chunk.is_gzip:
-        pieces = _unzipped(chunk.path)
+    if chunk.format == JSON_ARRAY:
+        yield _array_as_lines(b"".join(_streamed(chunk)))
+        return
+    if chunk.is_gzip or chunk.encoding is not None:
+        pieces = _streamed(chunk)
         # Quoted line breaks can only be told with the whole file at hand.
         yield from pieces if chunk.kind == INTERACTIONS else [b"".join(pieces)]
         return
@@ -182,12 +226,19 @@ def _to_line_break(file: Any) -> bytes:
     return b"".join(parts)
 
 
-def _unzipped(path: str) -> Iterator[bytes]:
-    """Unpacks a gzip file, of one member or several, in pieces that end with a line break."""
+def _streamed(chunk: Chunk) -> Iterator[bytes]:
+    """Unpacks and decodes a file, of one gzip member or several, in pieces that end a line."""
     rest = b""
+    # What cannot be decoded stays as it is: no UTF-8, so that its record is rejected.
+    decoder = codecs.getincrementaldecoder(chunk.encoding or "utf-8")("surrogateescape")
     try:
-        with filesystem.open_raw(path) as file, gzip.GzipFile(fileobj=file) as unpacked:
-            while text := unpacked.read(GZIP_BATCH_BYTES):
+        with (
+            filesystem.open_raw(chunk.path) as file,
+            gzip.GzipFile(fileobj=file) if chunk.is_gzip else nullcontext(file) as unpacked,
+        ):
+            while text := unpacked.read(STREAM_BATCH_BYTES):
+                if chunk.encoding is not None:
+                    text = decoder.decode(text).encode(errors="surrogateescape")
                 text = rest + text
                 end = text.rfind(b"\n") + 1
                 rest = text[end:]
@@ -195,15 +246,26 @@ def _unzipped(path: str) -> Iterator[bytes]:
                     yield text[:end]
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise OSError(f"broken gzip data: {error}") from error
+    except UnicodeError as error:
+        raise OSError(f"not in {chunk.encoding} (`files.encoding`): {error}") from error
     if rest:
         yield rest
+
+
+def _array_as_lines(data: bytes) -> bytes:
+    """A JSON array as JSON lines."""
+    text = data.removeprefix(BYTE_ORDER_MARK).decode(errors="surrogateescape")
+    try:
+        return "\n".join(array_items(text)).encode(errors="surrogateescape")
+    except (ValueError, RecursionError) as error:
+        raise OSError(f"broken JSON array: {error}") from error
 
 
 def _parse_csv(
     records: pa.LargeBinaryArray,
     rows: np.ndarray,
     rejects: list[Reject],
-    header: tuple[str, ...],
+    chunk: Chunk,
     columns: Collection[str],
     numeric: Collection[str],
 ) -> RawBatch:
@@ -219,10 +281,12 @@ def _parse_csv(
         pa.BufferReader(buffer),
         read_options=pa.csv.ReadOptions(
             use_threads=False,
-            column_names=header,
+            column_names=chunk.header,
             block_size=min(buffer.size + 1, MAX_BLOCK_BYTES),
         ),
-        parse_options=pa.csv.ParseOptions(newlines_in_values=True, invalid_row_handler=skip),
+        parse_options=pa.csv.ParseOptions(
+            delimiter=chunk.separator, newlines_in_values=True, invalid_row_handler=skip
+        ),
         convert_options=pa.csv.ConvertOptions(
             include_columns=list(columns),
             column_types={c: pa.string() if c in numeric else text for c in columns},
@@ -236,18 +300,27 @@ def _parse_csv(
         keep = np.ones(len(rows), bool)
         keep[wrong] = False
         records, rows = records.filter(pa.array(keep)), rows[keep]
+    for name in set(chunk.comma_decimals).intersection(columns, numeric):
+        place = table.column_names.index(name)
+        table = table.set_column(place, name, _with_point(table.column(name)))
     return RawBatch(table.combine_chunks(), rows, rejects, records)
+
+
+def _with_point(text: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Numbers with a decimal comma as such with a point; one with a point stays unreadable."""
+    return pc.replace_substring(pc.replace_substring(text, ".", "x"), ",", ".")
 
 
 def _parse_json(
     records: pa.LargeBinaryArray,
     rows: np.ndarray,
     rejects: list[Reject],
+    nested: Collection[str],
     columns: Collection[str],
     numeric: Collection[str],
 ) -> RawBatch:
     buffer = joined(records)
-    schema = _json_schema(records[0].as_py(), columns, numeric)
+    schema = _json_schema(records[0].as_py(), nested, columns, numeric)
     if schema is not None:
         try:
             table = pyarrow.json.read_json(
@@ -261,14 +334,24 @@ def _parse_json(
             )
             # Two objects in one line are one malformed record, not two sound ones.
             if table.num_rows == len(records):
-                return RawBatch(table.combine_chunks(), rows, rejects, records)
+                return RawBatch(_flat(table, nested, columns), rows, rejects, records)
         except pa.ArrowException:
             pass
-    return _parse_json_lines(records, rows, rejects, columns)
+    return _parse_json_lines(records, rows, rejects, nested, columns)
+
+
+def _flat(table: pa.Table, nested: Collection[str], columns: Collection[str]) -> pa.Table:
+    """The columns of a table, those within structs by their paths."""
+    arrays = {}
+    for name in columns:
+        first, *rest = name.split(".") if name in nested else [name]
+        array = table.column(first).combine_chunks()
+        arrays[name] = pc.struct_field(array, rest) if rest else array
+    return pa.table(arrays).combine_chunks()
 
 
 def _json_schema(
-    line: bytes, columns: Collection[str], numeric: Collection[str]
+    line: bytes, nested: Collection[str], columns: Collection[str], numeric: Collection[str]
 ) -> pa.Schema | None:
     """What the first record lets expect; None where it is no object of plain values."""
     try:
@@ -277,16 +360,27 @@ def _json_schema(
         return None
     if not isinstance(record, dict):
         return None
-    fields = []
+    types: dict[str, Any] = {}
     for column in columns:
-        value = record.get(column)
+        value = value_at(record, column) if column in nested else record.get(column)
         items = value if isinstance(value, list) else [value]
         sample = next((item for item in items if item is not None), None)
         dtype = _json_type(sample, column in numeric)
         if dtype is None:
             return None
-        fields.append((column, pa.list_(dtype) if items is value else dtype))
-    return pa.schema(fields)
+        *parents, last = column.split(".") if column in nested else [column]
+        inside = types
+        for parent in parents:
+            inside = inside.setdefault(parent, {})
+        inside[last] = pa.list_(dtype) if items is value else dtype
+    return pa.schema(_fields(types))
+
+
+def _fields(types: dict[str, Any]) -> list[tuple[str, pa.DataType]]:
+    return [
+        (name, pa.struct(_fields(dtype)) if isinstance(dtype, dict) else dtype)
+        for name, dtype in types.items()
+    ]
 
 
 def _json_type(value: object, is_numeric: bool) -> pa.DataType | None:
@@ -304,6 +398,7 @@ def _parse_json_lines(
     records: pa.LargeBinaryArray,
     rows: np.ndarray,
     rejects: list[Reject],
+    nested: Collection[str],
     columns: Collection[str],
 ) -> RawBatch:
     """The patient way, record by record, for a batch that holds a malformed or a mixed one."""
@@ -314,7 +409,10 @@ def _parse_json_lines(
             record = json.loads(line, parse_int=str, parse_float=str, parse_constant=str)
             if not isinstance(record, dict):
                 raise ValueError("not an object")
-            fields = [_json_text(record.get(column)) for column in columns]
+            fields = [
+                _json_text(value_at(record, name) if name in nested else record.get(name))
+                for name in columns
+            ]
         except (ValueError, RecursionError):
             keep[position] = False
             rejects.append(Reject(int(rows[position]), MALFORMED_LINE, as_text(line)))
@@ -327,7 +425,11 @@ def _parse_json_lines(
 
 
 def _json_text(value: Any) -> Any:
-    """A JSON value as text, as a list of texts, or None; raises ValueError on half characters."""
+    """A JSON value as text, as a list of texts, or None.
+
+    Raises:
+        ValueError: If it is an object, whose text nobody means, or holds half a character.
+    """
     if isinstance(value, list):
         return [
             _json_text(item) if not isinstance(item, list) else json.dumps(item) for item in value
@@ -335,7 +437,7 @@ def _json_text(value: Any) -> Any:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, dict):
-        return json.dumps(value)
+        raise ValueError("an object")
     if isinstance(value, str):
         # An escape of half a surrogate pair is no text: UnicodeEncodeError is a ValueError.
         value.encode()
@@ -351,14 +453,17 @@ def _json_array(values: list[Any]) -> pa.Array:
     return pa.array([json.dumps(v) if isinstance(v, list) else v for v in values], pa.string())
 
 
-def _read_row_groups(chunk: Chunk, columns: Collection[str]) -> RawBatch:
+def _read_row_groups(chunk: Chunk, columns: list[str]) -> RawBatch:
     with filesystem.open_raw(chunk.path) as file:
         source = pq.ParquetFile(io.BytesIO(file.read()) if not file.seekable() else file)
         groups = list(range(chunk.start, chunk.end))
-        table = source.read_row_groups(groups, columns=list(columns), use_threads=False)
-    table = table.select(list(columns)).combine_chunks()
+        table = source.read_row_groups(groups, columns=columns, use_threads=False)
+    return _parquet_batch(table, chunk, columns)
+
+
+def _parquet_batch(table: pa.Table, chunk: Chunk, columns: list[str]) -> RawBatch:
     rows = np.arange(table.num_rows, dtype=np.int64)
-    return RawBatch(table, rows, [], None)
+    return RawBatch(_flat(table, chunk.nested, columns), rows, [], None)
 
 
 def _empty(columns: Collection[str]) -> pa.Table:

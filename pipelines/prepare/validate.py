@@ -54,7 +54,12 @@ CURES = {
     "written in `columns.time_format` (milliseconds, '%d/%m/%Y', ...)",
     BAD_TIMESTAMP: "times are not as `columns.time_format` says, or out of range",
     MISSING_ID: "an id column is empty",
-    MALFORMED_LINE: "the lines do not have the fields of the header, or are no JSON objects",
+    MALFORMED_LINE: "the lines do not have the fields of the header (see `files.separator`), or "
+    "are no JSON objects of plain values",
+    INVALID_UTF8: "the text is not UTF-8: state `files.encoding`, such as cp1252 or utf-16",
+    BAD_VALUE: "the values are no numbers; a decimal comma is stated by `files.decimal: ','`",
+    BAD_FEATURE: "a feature cannot be read as its kind; a decimal comma is stated by "
+    "`files.decimal: ','`, how times are written by `columns.time_format`",
     UNKNOWN_CANDIDATE: "the candidates file does not list these ids",
     UNKNOWN_EVENT: "give every event type a rule in `labels.events`",
     UNKNOWN_VALUE: "give every value a rule in `labels.values`",

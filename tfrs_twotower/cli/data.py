@@ -81,6 +81,12 @@ def init(
     dvc: Annotated[
         bool, typer.Option("--dvc", help="Also write a dvc.yaml, whose stages DVC runs.")
     ] = False,
+    time_format: Annotated[
+        str | None,
+        typer.Option(
+            "--time_format", help="How times are written, such as '%d/%m/%Y %H:%M'; guessed."
+        ),
+    ] = None,
 ) -> None:
     """Inspect a log, write a commented twotower.yaml, preview the labels and the split."""
     from tfrs_twotower.datasets.inspect import inspect_dataset, write_config
@@ -93,7 +99,7 @@ def init(
         "value": value,
     }
     named = {role: column for role, column in roles.items() if column is not None}
-    found = inspect_dataset(folder, roles=named)
+    found = inspect_dataset(folder, roles=named, time_format=time_format)
     path = write_config(folder, found, overwrite=overwrite)
     _print_inspection(found)
     for warning in found.warnings:

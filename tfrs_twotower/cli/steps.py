@@ -1,5 +1,6 @@
 """The steps from a dataset folder to a models folder: their commands, and what they depend on."""
 
+import glob
 import hashlib
 import json
 import os
@@ -25,6 +26,7 @@ from tfrs_twotower.cli.workdir import (
 )
 from tfrs_twotower.schema import Config, UsageError, UserError, load_config
 from tfrs_twotower.schema import prepared as layout
+from tfrs_twotower.schema.file_shapes import local_files
 from tfrs_twotower.schema.folders import MANIFEST, read_manifest
 from tfrs_twotower.schema.models_layout import EXTRA_ASSETS, RETRIEVAL_EXACT
 from tfrs_twotower.schema.runs import (
@@ -38,7 +40,7 @@ from tfrs_twotower.schema.runs import (
 )
 from tfrs_twotower.schema.version import __version__
 
-DATA_FILES = ("interactions*", "candidates*", "queries*")
+KINDS = ("interactions", "candidates", "queries")
 ORACLE_FILE = "oracle.parquet"  # The sample knows what the best possible ranker reaches.
 RUN_FILES = (
     *(MANIFEST, CONFIG_FILE, INPUTS_FILE, METRICS_FILE),
@@ -240,7 +242,7 @@ def model_steps(folders: Folders) -> list[Step]:
             lambda: {
                 "format": layout.FORMAT,
                 "config": config.record_schema(),
-                "dataset": file_digests(folders.dataset, DATA_FILES),
+                "dataset": file_digests(folders.dataset, _data_files(folders.dataset, config)),
             },
             prepared,
             replaces=folders.prepared,
@@ -270,6 +272,13 @@ def model_steps(folders: Folders) -> list[Step]:
             lambda: _version_digests(folders.models),
         ),
     ]
+
+
+def _data_files(dataset: Path, config: Config) -> list[str]:
+    """Patterns that fit the files that `prepare` reads."""
+    files = config.files
+    found = [path for kind in KINDS for path in local_files(dataset, kind, files.path_of(kind))]
+    return [glob.escape(path.relative_to(dataset).as_posix()) for path in found]
 
 
 def _own_code(config: Config) -> dict[str, str]:

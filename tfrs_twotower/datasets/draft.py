@@ -9,6 +9,7 @@ import pandas as pd
 import yaml
 
 from tfrs_twotower.datasets.guessing import Content
+from tfrs_twotower.datasets.heads import ASSUMED_ENCODING, Head
 from tfrs_twotower.datasets.roles import Contents, Roles
 from tfrs_twotower.schema.sides import RESERVED_NAMES, is_feature_name
 from tfrs_twotower.schema.training import Training
@@ -31,13 +32,16 @@ class _Line(NamedTuple):
     is_active: bool = True
 
 
-def draft_config(roles: Roles, contents: Mapping[str, Contents], rows: pd.DataFrame) -> str:
+def draft_config(
+    roles: Roles, contents: Mapping[str, Contents], rows: pd.DataFrame, files: str = ""
+) -> str:
     """Writes the config.
 
     Args:
         roles: Columns by role.
         contents: What each column holds, by kind of file.
         rows: Of the interactions.
+        files: The section `files`; see `files_section`.
 
     Returns:
         YAML text with comments, which `parse_config` accepts.
@@ -52,6 +56,7 @@ def draft_config(roles: Roles, contents: Mapping[str, Contents], rows: pd.DataFr
     parts = [
         "# Drafted by `twotower init` from the first rows of the files: check it first.\n"
         "# `twotower config` prints every key with its default; what is left out keeps it.",
+        *([files] if files else []),
         _section("columns", _columns(roles, contents), "Which column plays which role."),
         _labels(roles, contents["interactions"], rows),
         _features(roles, contents),
@@ -69,6 +74,21 @@ def draft_config(roles: Roles, contents: Mapping[str, Contents], rows: pd.DataFr
         shown = [_Line("attributes", attributes[:MAX_ATTRIBUTES])]
         parts.append(_section("export", shown, "Shown with each candidate."))
     return "\n\n".join(parts) + "\n"
+
+
+def files_section(heads: Mapping[str, Head]) -> str:
+    """The section `files`, of what the files do not show by themselves; "" where they do."""
+    lines = []
+    headers = {kind: list(head.writing.header) for kind, head in heads.items()}
+    if named := {kind: header for kind, header in headers.items() if header}:
+        lines.append(_Line("header", named, "no header was found: give the columns their names"))
+    if any(head.writing.decimal == "," for head in heads.values()):
+        lines.append(_Line("decimal", ","))
+    encodings = [head.writing.encoding for head in heads.values()]
+    if others := [encoding for encoding in encodings if encoding != "utf-8"]:
+        comment = "assumed" if others[0] == ASSUMED_ENCODING else ""
+        lines.append(_Line("encoding", others[0], comment))
+    return _section("files", lines, "How the files are written.") if lines else ""
 
 
 def feature_of(column: str, content: Content) -> dict[str, Any] | None:
@@ -112,7 +132,7 @@ def _columns(roles: Roles, contents: Mapping[str, Contents]) -> Iterator[_Line]:
         if column is not None:
             yield _Line(role, column, comments.get(role, ""))
         if role == "timestamp" and unit and unit not in known:
-            comment = "check that day and month are told apart" if "%" in unit else ""
+            comment = "check that day and month are told apart" if "%m" in unit else ""
             yield _Line("time_format", unit, comment)
 
 

@@ -27,6 +27,12 @@ DATE_FORMATS = tuple(
     for date in ("%d/%m/%Y", "%m/%d/%Y", "%d.%m.%Y", "%d-%m-%Y")
     for time in ("", " %H:%M", " %H:%M:%S")
 )
+MONTH = r"(?i)\b(?:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*\b"
+NAMED_DATE_FORMATS = tuple(
+    date + time
+    for date in ("%b %d %Y", "%b %d, %Y", "%d %b %Y", "%d-%b-%Y", "%B %d, %Y", "%d %B %Y")
+    for time in ("", " %H:%M", " %H:%M:%S")
+)
 
 
 @dataclass(frozen=True)
@@ -47,8 +53,13 @@ class Content:
     is_whole_number: bool = False
 
 
-def look_at(values: pd.Series) -> Content:
-    """What a column holds, by its values; missing ones do not count."""
+def look_at(values: pd.Series, time_format: str | None = None) -> Content:
+    """What a column holds, by its values; missing ones do not count.
+
+    Args:
+        values: Of the column.
+        time_format: How times are written, where it is known.
+    """
     present = values.dropna()
     if len(present) and isinstance(present.iloc[0], list | np.ndarray):
         return _look_at_lists(present)
@@ -58,6 +69,10 @@ def look_at(values: pd.Series) -> Content:
     count = len(distinct)
     if not count:
         return Content("unclear", 0)
+    if time_format is not None and to_seconds(values, time_format).notna().sum() >= MOSTLY * len(
+        text
+    ):
+        return Content("moment", count, unit=time_format)
     if vector := _vector_in_text(text):
         return Content("vector", count, dimension=vector)
     numbers = pd.to_numeric(text, errors="coerce").astype("float64")
@@ -66,11 +81,22 @@ def look_at(values: pd.Series) -> Content:
         return _look_at_numbers(numbers.dropna(), count)
     if set(map(str.lower, distinct)) <= TRUTH_VALUES:
         return Content("boolean", count)
-    looks_so = text.str.match(DATE_LIKE).mean() >= MOSTLY
-    for unit in ("text", *DATE_FORMATS) if looks_so else ("text",):
+    for unit in ("text", *_date_formats(text)):
         if to_seconds(values, unit).notna().sum() >= MOSTLY * len(text):
             return Content("moment", count, unit=unit)
     return _look_at_words(text, count)
+
+
+def looks_like_dates(text: pd.Series) -> bool:
+    """Whether texts are dates to a reader, in a known format or not."""
+    has_month = text.str.contains(MONTH, regex=True) & text.str.contains(r"\d", regex=True)
+    return bool((text.str.match(rf"\s*{DATE_LIKE}") | has_month).mean() >= MOSTLY)
+
+
+def _date_formats(text: pd.Series) -> tuple[str, ...]:
+    if text.str.match(DATE_LIKE).mean() >= MOSTLY:
+        return DATE_FORMATS
+    return NAMED_DATE_FORMATS if looks_like_dates(text) else ()
 
 
 def to_seconds(values: pd.Series, unit: str) -> pd.Series:
@@ -86,6 +112,8 @@ def to_seconds(values: pd.Series, unit: str) -> pd.Series:
 def _look_at_lists(lists: pd.Series) -> Content:
     first = lists.iloc[0]
     lengths = lists.map(len)
+    if len(first) and isinstance(first[0], dict):
+        return Content("unclear", len(lists))
     if len(first) and not isinstance(first[0], str):
         if (lengths == lengths.mode()[0]).mean() >= MOSTLY:
             return Content("vector", len(lists), dimension=int(lengths.mode()[0]))

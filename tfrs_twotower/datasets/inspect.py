@@ -4,10 +4,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from tfrs_twotower.datasets.draft import draft_config, feature_of
+from tfrs_twotower.datasets.draft import draft_config, feature_of, files_section
 from tfrs_twotower.datasets.files import CONFIG_FILE
 from tfrs_twotower.datasets.guessing import look_at
-from tfrs_twotower.datasets.heads import Head, read_head
+from tfrs_twotower.datasets.heads import ASSUMED_ENCODING, Head, read_head
 from tfrs_twotower.datasets.preview import (
     LabelPreview,
     SplitPreview,
@@ -16,6 +16,7 @@ from tfrs_twotower.datasets.preview import (
 )
 from tfrs_twotower.datasets.roles import Contents, Roles, guess_roles, runner_up
 from tfrs_twotower.schema import Config, Parameter, UsageError, UserError, parse_config
+from tfrs_twotower.schema.file_shapes import EXPECTED
 
 MAX_ROWS = 50_000
 FIRST_ROWS = 5
@@ -49,15 +50,20 @@ class Inspection:
 
 
 def inspect_dataset(
-    folder: Path, *, max_rows: int = MAX_ROWS, roles: Mapping[str, str] | None = None
+    folder: Path,
+    *,
+    max_rows: int = MAX_ROWS,
+    roles: Mapping[str, str] | None = None,
+    time_format: str | None = None,
 ) -> Inspection:
     """Reads the first rows of a dataset folder and drafts a config.
 
     Args:
-        folder: With interactions*.csv, .jsonl (or .gz of these) or .parquet, and perhaps
-            candidates* and queries*.
+        folder: With interactions*, and perhaps candidates* and queries*; see
+            `file_shapes.local_files`.
         max_rows: How many rows of each kind to read.
         roles: Columns that are known, by role (query_id, candidate_id, timestamp, event, value).
+        time_format: How times are written, where it is known; see `columns.time_format`.
 
     Returns:
         The draft, with its labels and its split of the rows read.
@@ -71,19 +77,19 @@ def inspect_dataset(
     heads = {kind: head for kind, head in read.items() if head is not None}
     if "interactions" not in heads:
         raise UserError(
-            f"no interactions in {folder}: expected interactions*.csv, .jsonl or .parquet "
-            "(text also as .gz)"
+            f"no interactions in {folder}: expected interactions* as {EXPECTED}; files of other "
+            "names: `files.paths` of the config"
         )
     log = heads["interactions"]
     if log.rows.empty:
         raise UserError(f"{folder / log.file_names[0]} has no rows: there is nothing to learn from")
     contents = {
-        kind: {str(column): look_at(head.rows[column]) for column in head.rows}
+        kind: {str(column): look_at(head.rows[column], time_format) for column in head.rows}
         for kind, head in heads.items()
     }
     named = roles or {}
     found = guess_roles(heads, contents, folder=str(folder), named=named)
-    text = draft_config(found, contents, log.rows)
+    text = draft_config(found, contents, log.rows, files_section(heads))
     config = parse_config(text, CONFIG_FILE)
     unit = contents["interactions"][found.timestamp].unit if found.timestamp else None
     return Inspection(
@@ -180,6 +186,17 @@ def _competitors(roles: Roles, log: Contents, named: Mapping[str, str]) -> Itera
 
 def _warnings(roles: Roles, heads: Mapping[str, Head]) -> Iterator[str]:
     log = heads["interactions"]
+    for kind, head in heads.items():
+        if head.writing.header:
+            yield (
+                f"{head.file_names[0]} has no header: the columns are numbered in "
+                f"`files.header.{kind}`; give them names there, and where else they stand"
+            )
+        if head.writing.encoding == ASSUMED_ENCODING:
+            yield (
+                f"{head.file_names[0]} is not UTF-8: {ASSUMED_ENCODING} is assumed; see whether "
+                "letters with accents are right, or change `files.encoding`"
+            )
     if roles.timestamp is None and roles.order is None:
         yield "no column holds times: histories and the split know no order"
     if log.num_unreadable:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from tfrs_twotower.datasets.guessing import MOSTLY, Content
+from tfrs_twotower.datasets.guessing import Content, looks_like_dates
 from tfrs_twotower.datasets.heads import Head
 from tfrs_twotower.schema import SPLITS, Parameter, UsageError, UserError
 
@@ -43,7 +43,6 @@ AVAILABLE_FROM_NAMES = (
 MAX_EVENTS, MAX_VALUES = 50, 100
 # Units that `twotower prepare` reads without a `columns.time_format`.
 READ_AS_THEY_ARE = ("seconds", "text")
-DATE = r"^\s*\d{1,4}[/.]\d{1,2}[/.]\d{1,4}\b"  # Which part is the month, nobody can tell.
 
 
 @dataclass(frozen=True)
@@ -104,12 +103,15 @@ def guess_roles(
         (candidate_id, "candidate_id", "item"),
     ):
         if found is None:
+            head = heads["interactions"]
+            name, there = head.file_names[0], ", ".join(log)
+            if head.writing.header:
+                first = (f"{column} such as {rows[column].iloc[0]!r}" for column in log)
+                name, there = f"{name}, which has no header,", ", ".join(first)
             raise UserError(
-                f"{folder}: cannot tell which column of {heads['interactions'].file_names[0]} is "
-                f"the {what} ({', '.join(log)}): pass ",
+                f"{folder}: cannot tell which column of {name} is the {what} ({there}): pass ",
                 Parameter(role),
             )
-        _check_flat(rows[found], found, role)
     assert query_id is not None
     assert candidate_id is not None
     ids = {query_id, candidate_id}
@@ -145,26 +147,17 @@ def runner_up(roles: Roles, log: Contents, role: str) -> str | None:
     return _named([column for column in free if log[column].num_distinct > 1], names)
 
 
-def _check_flat(values: pd.Series, column: str, role: str) -> None:
-    objects = [value for value in values.dropna() if isinstance(value, dict)]
-    if objects:
-        keys = ", ".join(map(str, objects[0]))
-        raise UserError(
-            f"`{column}` holds objects ({keys}), not ids: write the id in a column of its own, "
-            "or pass ",
-            Parameter(role),
-        )
-
-
 def _check_dates(rows: pd.DataFrame, columns: list[str]) -> None:
     """Refuses a log whose only times cannot be read, rather than splitting it at random."""
     for column in columns:
         text = rows[column].dropna().astype(str)
         text = text[text != ""]
-        if len(text) and text.str.contains(DATE, regex=True).mean() >= MOSTLY:
+        if len(text) and looks_like_dates(text):
             raise UserError(
-                f"`{column}` holds dates such as {text.iloc[0]}, which are not ISO 8601: write "
-                "them as 2024-12-31 or 2024-12-31T23:59:59Z (UTC where no zone is given)"
+                f"`{column}` holds dates such as {text.iloc[0]!r}, in no format that is "
+                "recognised: state it (`columns.time_format` of the config) by ",
+                Parameter("time_format"),
+                ", such as '%d of %b %Y'",
             )
 
 

@@ -6,13 +6,18 @@ from pydantic import Field
 
 from tfrs_twotower.schema.strict import Problem, Strict
 
-UNITS_A_SECOND = {"milliseconds": 1_000, "microseconds": 1_000_000}
+UNITS_A_SECOND = {
+    "milliseconds": 1_000,
+    "microseconds": 1_000_000,
+    "nanoseconds": 1_000_000_000,
+}
 
 
 class Columns(Strict):
     """Which column of the data plays which role.
 
-    The id columns have the same name in the interactions, candidates and queries files.
+    The id columns have the same name in the interactions, candidates and queries files. A path,
+    such as `user.id`, names a value within an object of JSON or Parquet.
     """
 
     query_id: str = "user_id"
@@ -25,8 +30,9 @@ class Columns(Strict):
     )
     time_format: str | None = Field(
         None,
-        description="How files write times that are none of these: milliseconds, microseconds, or "
-        "a format of strptime such as '%d/%m/%Y %H:%M'. For all columns that hold times.",
+        description="How files write times that are none of these: milliseconds, microseconds, "
+        "nanoseconds, or a format of strptime such as '%d/%m/%Y %H:%M'. For all columns that hold "
+        "times.",
     )
     order: str | None = Field(
         None, description="Integer; orders events of one query and equal time."

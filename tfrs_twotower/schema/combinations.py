@@ -42,7 +42,7 @@ def split_without_column(split: Split, columns: Columns) -> Iterator[Problem]:
 
 def duplicates_without_order(filters: Filters, columns: Columns) -> Iterator[Problem]:
     """The first or last of duplicates is one of an order."""
-    if filters.duplicates != "all" and not columns.has_order:
+    if filters.duplicates in ("first", "last") and not columns.has_order:
         yield "filters.duplicates", f"{filters.duplicates} needs {_TIME_OR_ORDER}"
 
 

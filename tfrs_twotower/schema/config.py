@@ -9,6 +9,7 @@ from tfrs_twotower.schema import combinations
 from tfrs_twotower.schema.columns import Columns
 from tfrs_twotower.schema.export import Export
 from tfrs_twotower.schema.features import Aggregate, Feature, History, Id, NamedFeature, Timestamp
+from tfrs_twotower.schema.files import Files
 from tfrs_twotower.schema.filters import Filters
 from tfrs_twotower.schema.index import Index
 from tfrs_twotower.schema.labels import Labels
@@ -26,6 +27,7 @@ from tfrs_twotower.schema.training import Training
 class Config(Strict):
     """All of `twotower.yaml`."""
 
+    files: Files = Files()
     columns: Columns = Columns()
     labels: Labels = Labels()
     features: Features
@@ -182,6 +184,8 @@ class Config(Strict):
             for side, features in self.features.by_side.items()
         }
         schema["export"] = {"attributes": self.export.attributes}
+        if self.files != Files():  # As in folders of before there was another.
+            schema["files"] = self.files.model_dump(mode="json")
         if self.columns.time_format is None:  # As in folders of before there was another.
             del schema["columns"]["time_format"]
         if self.split.corpus == "train":  # As in folders of before there was another.
@@ -194,7 +198,10 @@ class Config(Strict):
         of_export = set(Export.model_fields) - {"attributes"}
         return self.model_dump(
             mode="json",
-            exclude={"search": True, "index": True, "rules": of_rules, "export": of_export},
+            exclude={
+                **{"files": True, "search": True, "index": True},
+                **{"rules": of_rules, "export": of_export},
+            },
         )
 
     def export_schema(self) -> dict[str, Any]:

@@ -18,8 +18,10 @@ class Filters(Strict):
     their events.
     """
 
-    duplicates: Literal["all", "first", "last"] = Field(
-        "all", description="Which to keep of the events of one query, candidate and label."
+    duplicates: Literal["all", "first", "last", "strongest", "sum"] = Field(
+        "all",
+        description="Which to keep of the events of one query, candidate and label: all, the first "
+        "or last, the first of the largest weight, or the last with the sum of their weights.",
     )
     min_per_query: NonNegativeInt = Field(
         0, description="Positives of a query; with fewer, all its events are left out."

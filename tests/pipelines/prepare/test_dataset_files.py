@@ -40,7 +40,7 @@ PACKED = gzip.compress(b"user,item\n" + b"a,b\n" * 5000)
         pytest.param(
             "interactions.jsonl",
             b'{"user": {"id": "0", "tags": ["x"]}, "item": "b"}\n',
-            "`user`, named by `columns.query_id`, holds objects, not ids",
+            "`user`, named by `columns.query_id`, holds objects, not values",
             id="nested-json",
         ),
         pytest.param(

@@ -50,9 +50,57 @@ def test_one_event_of_each_query_candidate_and_label_stays(keep_last, kept):
     queries, candidates = np.array([0, 0, 0, 0, 1, 1]), np.array([7, 8, 7, 7, 7, 7])
     labels = np.array([1, 1, 1, 0, 1, 1])
 
-    is_out = duplicated(queries, candidates, labels, keep_last=keep_last)
+    is_out = duplicated([queries, candidates, labels], keep_last=keep_last)
 
     assert np.flatnonzero(~is_out).tolist() == kept
+
+
+# A view (1), a like (4) and another view of one pair; a like of another pair; a dislike.
+PAIRS = pa.table(
+    {
+        "query": [0, 0, 0, 0, 0],
+        "candidate_row": [3, 3, 3, 4, 3],
+        "timestamp_s": [10, 20, 30, 40, 50],
+        "label": [1, 1, 1, 1, 0],
+        "weight": pa.array([1, 4, 1, 4, 2], pa.float32()),
+    }
+)
+
+
+@pytest.mark.parametrize(
+    ("duplicates", "times", "weights"),
+    [
+        pytest.param("first", [10, 40, 50], [1, 4, 2], id="first"),
+        pytest.param("strongest", [20, 40, 50], [4, 4, 2], id="strongest"),
+        pytest.param("sum", [30, 40, 50], [6, 4, 2], id="sum"),
+    ],
+)
+def test_duplicates_are_merged_by_time_or_weight(duplicates, times, weights):
+    kept, counts = filter_by_query(Filters(duplicates=duplicates), PAIRS)
+
+    assert kept.column("timestamp_s").to_pylist() == times
+    assert kept.column("weight").to_pylist() == weights
+    assert counts == {DUPLICATE: 2}
+
+
+def test_the_first_of_equally_strong_events_stays():
+    kept, _ = filter_by_query(Filters(duplicates="strongest"), PAIRS.take([0, 2]))
+
+    assert kept.column("timestamp_s").to_pylist() == [10]
+
+
+def test_a_sum_stays_within_the_given_part():
+    parts = pa.array([0, 0, 2, 0, 0], pa.int8())
+
+    kept, _ = filter_by_query(Filters(duplicates="sum"), PAIRS.append_column("split", parts))
+
+    rows = zip(*(kept.column(name).to_pylist() for name in ("split", "weight")), strict=True)
+    assert sorted(rows) == [(0, 2.0), (0, 4.0), (0, 5.0), (2, 1.0)]
+
+
+def test_nothing_is_merged_of_no_events():
+    for duplicates in ("first", "strongest", "sum"):
+        assert len(filter_by_query(Filters(duplicates=duplicates), PAIRS.slice(0, 0)).events) == 0
 
 
 def test_negatives_give_way_before_duplicates_are_merged():
@@ -62,6 +110,7 @@ def test_negatives_give_way_before_duplicates_are_merged():
             "candidate_row": [3, 3, 3, 4],
             "timestamp_s": [10, 20, 90, 90],
             "label": [0, 1, 0, 0],
+            "weight": pa.array([1, 1, 1, 1], pa.float32()),
             "window_s": [15, 0, 15, 15],
         }
     )
@@ -70,7 +119,7 @@ def test_negatives_give_way_before_duplicates_are_merged():
 
     # The negative at 10 is gone, so that at 90 is the first of its pair and label.
     assert kept.column("timestamp_s").to_pylist() == [20, 90, 90]
-    assert kept.column_names == ["query", "candidate_row", "timestamp_s", "label"]
+    assert kept.column_names == ["query", "candidate_row", "timestamp_s", "label", "weight"]
     assert counts == {CONTRADICTED: 1, DUPLICATE: 0}
 
 
@@ -112,7 +161,8 @@ def test_negatives_do_not_count_and_go_with_their_query():
 
 
 def test_no_event_is_filtered_to_no_event():
-    nothing = pa.table({name: np.zeros(0, int) for name in ("query", "candidate_row", "label")})
+    names = ("query", "candidate_row", "label", "weight")
+    nothing = pa.table({name: np.zeros(0, int) for name in names})
 
     assert filter_by_query(Filters(duplicates="last"), nothing).events.num_rows == 0
     kept = filter_by_count(Filters(min_per_query=2, k_core=True), nothing, np.ones(3, bool))

@@ -47,7 +47,7 @@ def test_a_stray_quote_costs_its_own_line_alone():
     ],
 )
 def test_quotes_must_open_and_close_where_csv_allows(line, is_sound):
-    lines = split_lines(line, csv=True, quoted_breaks=False)
+    lines = split_lines(line, csv=True)
 
     assert lines.is_sound.tolist() == [is_sound]
 
@@ -59,12 +59,12 @@ def test_quotes_mean_nothing_in_json_lines():
 
 
 def test_only_the_line_with_foreign_bytes_is_marked():
-    lines = split_lines("é\n".encode() + b"caf\xe9\nok\n", csv=True, quoted_breaks=False)
+    lines = split_lines("é\n".encode() + b"caf\xe9\nok\n", csv=True)
 
     assert lines.is_utf8.tolist() == [True, False, True]
 
 
 def test_joined_records_are_the_bytes_between_the_first_and_the_last():
-    records = split_lines(b"a\nb\nc\n", csv=True, quoted_breaks=False).records
+    records = split_lines(b"a\nb\nc\n", csv=True).records
 
     assert joined(records[1:]).to_pybytes() == b"b\nc\n"

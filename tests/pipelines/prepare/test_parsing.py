@@ -95,7 +95,7 @@ def test_quoted_line_breaks_are_read_where_files_are_whole(tmp_path):
 
 
 def test_gzip_of_several_members_is_one_text(tmp_path, monkeypatch):
-    monkeypatch.setattr(parsing, "GZIP_BATCH_BYTES", 8)
+    monkeypatch.setattr(parsing, "STREAM_BATCH_BYTES", 8)
     path = tmp_path / "x.csv.gz"
     path.write_bytes(gzip.compress(b"a,b\n1,2\n3") + gzip.compress(b",4\n5,6"))
 

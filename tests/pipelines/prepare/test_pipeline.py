@@ -540,10 +540,10 @@ def test_the_order_of_input_rows_and_files_does_not_matter(small_world, tmp_path
             id="missing-column",
         ),
         pytest.param(
-            {"interactions.csv": "user_id;item_id\nu;i\n"},
+            {"interactions.csv": "1;2\n3;4\n"},
             "",
-            "needs commas",
-            id="semicolons",
+            "has no header, its first line is '1;2': .*`files.header.interactions`",
+            id="no-header",
         ),
         pytest.param({"interactions.csv": ""}, "", "interactions are empty", id="no-byte"),
         pytest.param(

@@ -334,7 +334,7 @@ def test_the_sample_is_understood(sample_folder):
 def test_a_folder_without_a_log_is_told_what_is_expected(tmp_path):
     (tmp_path / "candidates.csv").write_text("item_id\nx\n")
 
-    with pytest.raises(UserError, match=r"no interactions in .*: expected interactions\*\.csv"):
+    with pytest.raises(UserError, match=r"no interactions in .*: expected interactions\* as \.csv"):
         inspect_dataset(tmp_path)
 
 
@@ -373,11 +373,13 @@ def test_dates_are_times_as_they_are(tmp_path):
     assert not inspection.warnings
 
 
-@pytest.mark.parametrize("text", ["31/01/24", "1.2.2024 um 10"])
+@pytest.mark.parametrize("text", ["31/01/24", "1.2.2024 um 10", "Jan the 5th, 2024"])
 def test_dates_of_an_unknown_format_are_refused_not_split_at_random(tmp_path, text):
     write_csv(tmp_path, "interactions.csv", user_id=["a"], item_id=["x"], when=[text])
 
-    with pytest.raises(UserError, match=rf"`when` holds dates such as {text}, .*2024-12-31"):
+    with pytest.raises(
+        UserError, match=rf"`when` holds dates such as '{text}', .*columns.time_format"
+    ):
         inspect_dataset(tmp_path)
 
 
@@ -415,8 +417,92 @@ def test_named_columns_are_not_guessed(tmp_path):
         inspect_dataset(tmp_path, roles={"event": "kind"})
 
 
-def test_ids_inside_objects_are_refused(tmp_path):
-    (tmp_path / "interactions.jsonl").write_text('{"user": {"id": 1, "age": 2}, "item": "x"}\n')
+def test_ids_inside_objects_are_found_by_their_path(tmp_path):
+    line = '{"user": {"id": 1, "age": 2}, "item": {"id": "x"}, "tags": [{"a": 1}]}'
+    (tmp_path / "interactions.jsonl").write_text(f"{line}\n")
 
-    with pytest.raises(UserError, match=r"`user` holds objects \(id, age\), not ids"):
+    columns = inspect_dataset(tmp_path).config.columns
+
+    assert (columns.query_id, columns.candidate_id) == ("user.id", "item.id")
+
+
+def test_a_known_format_of_times_is_not_guessed(tmp_path):
+    write_csv(tmp_path, "interactions.csv", user=["a"], item=["x"], when=["5th of 01 2024"])
+
+    inspection = inspect_dataset(tmp_path, time_format="%dth of %m %Y")
+
+    assert inspection.config.columns.time_format == "%dth of %m %Y"
+    assert inspection.config.split.by == "time"
+
+
+LOG = [f"ü{n % 7};i{n % 5};{JANUARY + n};{n % 3},5" for n in range(70)]
+LOG_TEXT = "\n".join(["user;item;time;rating", *LOG])
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "files", "warned"),
+    [
+        pytest.param("interactions.csv", LOG_TEXT.encode(), {"decimal": ","}, [], id="semicolon"),
+        pytest.param(
+            "interactions.csv",
+            LOG_TEXT.encode("utf-16"),
+            {"decimal": ",", "encoding": "utf-16"},
+            [],
+            id="utf-16",
+        ),
+        pytest.param(
+            "interactions.csv",
+            LOG_TEXT.encode("cp1252"),
+            {"decimal": ",", "encoding": "cp1252"},
+            ["interactions.csv is not UTF-8: cp1252 is assumed"],
+            id="cp1252",
+        ),
+        pytest.param(
+            "dt=2024-01-01/interactions.tsv",
+            LOG_TEXT.replace(",", ".").replace(";", "\t").encode(),
+            {},
+            [],
+            id="tsv-in-a-dated-folder",
+        ),
+        pytest.param(
+            "interactions.json",
+            json.dumps([{"user": "ü", "item": "i", "time": JANUARY}]).encode(),
+            {},
+            [],
+            id="json-array",
+        ),
+    ],
+)
+def test_how_files_are_written_is_drafted(tmp_path, name, data, files, warned):
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(data)
+
+    inspection = inspect_dataset(tmp_path)
+
+    assert inspection.config.files.model_dump(exclude_defaults=True) == files
+    assert inspection.config.columns.query_id == "user"
+    assert inspection.config.columns.candidate_id == "item"
+    assert inspection.config.columns.timestamp == "time"
+    assert inspection.first_rows[0]["user"].startswith("ü")
+    assert len(inspection.warnings) == len(warned)
+    for warning, start in zip(inspection.warnings, warned, strict=True):
+        assert warning.startswith(start)
+
+
+def test_columns_without_a_header_are_numbered_and_drafted(tmp_path):
+    (tmp_path / "interactions.csv").write_text("\n".join(LOG))
+
+    with pytest.raises(
+        UserError, match=r"interactions\.csv, which has no header,.*column_1 such as 'ü0'"
+    ):
         inspect_dataset(tmp_path)
+    roles = {"query_id": "column_1", "candidate_id": "column_2"}
+    inspection = inspect_dataset(tmp_path, roles=roles)
+
+    assert inspection.config.files.header == {
+        "interactions": ["column_1", "column_2", "column_3", "column_4"]
+    }
+    assert inspection.config.columns.timestamp == "column_3"
+    assert inspection.num_rows == 70
+    assert any("has no header" in warning for warning in inspection.warnings)
