@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 import grpc
 from _harness import ROOT, Measurement, benchmark
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 ROUNDS, QUICK_ROUNDS = 3, 1
 QUERY = '{"user_id": "u0042", "clock": 1711143925}'
@@ -69,7 +70,8 @@ def until_ready(models: Path) -> Cost:
     soon = [("grpc.max_reconnect_backoff_ms", 100), ("grpc.enable_http_proxy", 0)]
     try:
         with grpc.insecure_channel(f"127.0.0.1:{port}", soon) as channel:
-            grpc.channel_ready_future(channel).result(timeout=300)
+            while not _is_healthy(channel):
+                time.sleep(0.05)
         wall = time.perf_counter() - start
         fields = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
         ticks = int(fields[11]) + int(fields[12])
@@ -79,6 +81,17 @@ def until_ready(models: Path) -> Cost:
         process.terminate()
         process.wait()
     return Cost(wall, ticks / os.sysconf("SC_CLK_TCK"), peak)
+
+
+def _is_healthy(channel: grpc.Channel) -> bool:
+    """Whether a server has loaded its models; one that still loads answers that it has not."""
+    try:
+        reply = health_pb2_grpc.HealthStub(channel).Check(
+            health_pb2.HealthCheckRequest(), timeout=5
+        )
+    except grpc.RpcError:
+        return False
+    return bool(reply.status == health_pb2.HealthCheckResponse.SERVING)
 
 
 def export_sample(folder: Path) -> Path:

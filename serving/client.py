@@ -1,6 +1,7 @@
 """Clients for the served models: recommend, score and embed over gRPC, by threads or by asyncio."""
 
 import json
+import math
 import time
 from collections.abc import Sequence
 from typing import Any, Self, TypeVar
@@ -19,6 +20,12 @@ __all__ = ["UNKNOWN_CANDIDATE_SCORE", "AsyncRetrievalClient", "Recommendations",
 
 UNKNOWN_CANDIDATE_SCORE = float(np.finfo(np.float32).min)
 """What `RetrievalClient.score` gives for an id that the corpus does not have."""
+
+# What servers and gRPC tell of their state in words alone; the first is the embedded server's.
+_LOADING, _REFUSED = "still loading", "Connection refused"
+_UNKNOWN_LABEL = "Unrecognized servable version label"
+
+_LOOK_S = 0.1
 
 _LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
 
@@ -109,10 +116,23 @@ class _Connection:
         status, details = error.code(), error.details() or ""
         if status == grpc.StatusCode.DEADLINE_EXCEEDED:
             return self._late(call)
+        spec = call.request.model_spec
         message = refusal(details)
         if status == grpc.StatusCode.UNAVAILABLE:
-            message = f"no model server answers at {self._target}: is it running? ({details})"
-        return from_status(status, message, model=call.request.model_spec.name)
+            message = self._unavailable(details)
+        elif status == grpc.StatusCode.NOT_FOUND or _UNKNOWN_LABEL in details:
+            message = f"{self._target} does not serve {_shown(spec)} ({details})"
+        return from_status(status, message, model=spec.name)
+
+    def _unavailable(self, details: str) -> str:
+        if _LOADING in details:
+            return f"{self._target} is not ready: {details}"
+        if _REFUSED in details:
+            return (
+                f"no model server answers at {self._target}: is it running, or still starting? "
+                "(connection refused)"
+            )
+        return f"no model server answers at {self._target}: is it running? ({details})"
 
 
 class RetrievalClient(_Connection):
@@ -213,20 +233,26 @@ class RetrievalClient(_Connection):
         return self._ask(self._questions.embed(queries))
 
     def wait_until_ready(self, timeout_s: float) -> None:
-        """Waits for a server that is still starting.
+        """Waits for a server that is still starting, or loading its models.
 
         Args:
             timeout_s: How long to wait at most.
 
         Raises:
             UnavailableError: If it did not come in time.
+            ServingError: As of `recommend`, if it is up and does not serve the model.
         """
-        try:
-            grpc.channel_ready_future(self._channel).result(timeout_s)
-        except grpc.FutureTimeoutError as error:
-            raise UnavailableError(
-                f"no model server came up at {self._target} within {timeout_s:g} s"
-            ) from error
+        end_s = time.monotonic() + timeout_s
+        while True:
+            try:
+                self._ask(self._questions.first_served(), end_s)
+                return
+            except (UnavailableError, DeadlineError) as error:
+                if time.monotonic() + _LOOK_S > end_s:
+                    raise UnavailableError(
+                        f"no model server was ready within {timeout_s:g} s: {error}"
+                    ) from error
+            time.sleep(_LOOK_S)
 
     def query_features(self) -> dict[str, TensorSpec]:
         """The features that a query of `recommend` may name.
@@ -248,8 +274,8 @@ class RetrievalClient(_Connection):
         """Closes the channel."""
         self.close()
 
-    def _ask(self, question: Question[T]) -> T:
-        end_s = time.monotonic() + self._timeout_s
+    def _ask(self, question: Question[T], until_s: float = math.inf) -> T:
+        end_s = min(time.monotonic() + self._timeout_s, until_s)
         try:
             call = next(question)
             while True:
@@ -348,6 +374,16 @@ class AsyncRetrievalClient(_Connection):
         except StopIteration as stop:
             answer: T = stop.value
             return answer
+
+
+def _shown(spec: Any) -> str:
+    """What a `ModelSpec` asks for, in words."""
+    choice = spec.WhichOneof("version_choice")
+    if choice == "version":
+        return f"version {spec.version.value} of model {spec.name}"
+    if choice == "version_label":
+        return f"a version labelled {spec.version_label} of model {spec.name}"
+    return f"model {spec.name}"
 
 
 def _service_config(target: str, timeout_s: float) -> dict[str, Any]:

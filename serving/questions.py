@@ -172,10 +172,11 @@ class Questions:
     def _asked_model(self) -> Question[str]:
         """The first of the models that the server has, found by the first question."""
         if self._asked is None:
-            self._asked = yield from self._first_served()
+            self._asked = yield from self.first_served()
         return self._asked
 
-    def _first_served(self) -> Question[str]:
+    def first_served(self) -> Question[str]:
+        """The first of the models that the server has, asked for anew."""
         refused = []
         for model in self.models:
             try:

@@ -1,14 +1,14 @@
 """The JSON of TF Serving's REST API: requests to arrays, arrays to answers.
 
 Rows, `{"instances": [{"user_id": "1"}, ...]}`, are answered with rows, `{"predictions": [...]}`;
-columns, `{"inputs": {"user_id": ["1", ...]}}`, with columns, `{"outputs": {...}}`. Both must name
-every input of the signature, the optional ones too, as TF Serving insists.
+columns, `{"inputs": {"user_id": ["1", ...]}}`, with columns, `{"outputs": {...}}`. Optional inputs
+may be left out, as over gRPC; TF Serving's REST API insists on them.
 """
 
 import base64
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -99,21 +99,29 @@ def render(outputs: Mapping[str, Array], layout: Layout) -> bytes:
 
 
 def _columns(rows: list[Any], signature: Signature) -> dict[str, list[Any]]:
-    names = signature.inputs.keys()
+    known = signature.inputs.keys()
     if not _is_object(rows[0]):
-        if len(names) > 1:
+        if len(known) > 1:
             raise InvalidRequestError(
                 "instances is a plain list, but expecting list of objects as multiple input "
-                f"tensors required: {','.join(names)}"
+                f"tensors required: {','.join(known)}"
             )
-        return {next(iter(names)): rows}
+        return {next(iter(known)): rows}
+    names = rows[0].keys()
     for number, row in enumerate(rows):
-        if not _is_object(row) or row.keys() != names:
+        if not _is_object(row) or row.keys() != names or not _may_be_named(names, signature):
+            optional = ", ".join(signature.defaults)
+            hint = f"; all rows may leave out {optional}" if optional else ""
             raise InvalidRequestError(
                 f"Failed to process element: {number} of 'instances' list. JSON object: "
-                f"{_short(row)} keys must be equal to: {','.join(names)}"
+                f"{_short(row)} keys must be equal to: {','.join(known)}{hint}"
             )
     return {name: [row[name] for row in rows] for name in names}
+
+
+def _may_be_named(names: Set[str], signature: Signature) -> bool:
+    required = signature.inputs.keys() - signature.defaults.keys()
+    return required <= names <= signature.inputs.keys()
 
 
 def _named(values: Any, signature: Signature) -> dict[str, Any]:
@@ -126,7 +134,7 @@ def _named(values: Any, signature: Signature) -> dict[str, Any]:
             )
         return {next(iter(names)): values}
     for name in names:
-        if name not in values:
+        if name not in values and name not in signature.defaults:
             raise InvalidRequestError(f"Missing named input: {name} in 'inputs' object.")
     if extra := values.keys() - names:
         raise InvalidRequestError(f"JSON object: does not have named input: {min(extra)}")

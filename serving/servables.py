@@ -8,11 +8,19 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from serving.errors import InvalidRequestError, LoadError, ModelNotFoundError
+from serving.errors import (
+    InvalidRequestError,
+    LoadError,
+    ModelNotFoundError,
+    UnavailableError,
+)
 from serving.loading import SAVED_MODEL_FILE, Servable
 from serving.model_config import ModelConfig, RequestLogging
 
 _LOG = logging.getLogger(__name__)
+
+
+LOADING = "the server is still loading"
 
 
 class State(enum.IntEnum):
@@ -71,6 +79,7 @@ class Servables:
         self._statuses: dict[str, dict[int, VersionStatus]] = {name: {} for name in self._models}
         self._labels = {name: dict(model.labels) for name, model in self._models.items()}
         self._failed: dict[tuple[str, int], _Fingerprint] = {}
+        self._is_starting = True
 
     def start(self) -> None:
         """Loads every model for the first time.
@@ -81,6 +90,7 @@ class Servables:
         for model in self._models.values():
             _select(model)
         self.sync()
+        self._is_starting = False
         for name, model in self._models.items():
             if not self._loaded[name] and not self._stopping.is_set():
                 found, _ = _select(model)
@@ -119,6 +129,7 @@ class Servables:
         Raises:
             InvalidRequestError: If the name is empty or the label unknown.
             ModelNotFoundError: If that version is not being served.
+            UnavailableError: If it may come: the set is being loaded for the first time.
         """
         with self._changed:
             loaded = self._find(name, version, label)
@@ -193,6 +204,8 @@ class Servables:
             return loaded[max(loaded)]
         if version in loaded:
             return loaded[version]
+        if self._is_starting and name in self._models:
+            raise UnavailableError(f"{LOADING} {name}: ask again", model=name)
         asked = f"Latest({name})" if version is None else f"Specific({name}, {version})"
         raise ModelNotFoundError(f"Servable not found for request: {asked}", model=name)
 

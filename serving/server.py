@@ -66,9 +66,9 @@ class ServerOptions:
         poll_s: Time between two looks for new versions; None: never look again.
         limits: What one request may ask.
         batching: How waiting requests are merged into one run; None: each is run by itself.
-        optimize: Whether a version is made fast before it answers: its graph rewritten, its warm-up
-            requests run. False suits a server of a few requests, which is up in a tenth of the
-            time; its first answers take longer.
+        optimize: Whether a version is made fast before it answers: its functions inlined, its
+            warm-up requests run. False suits a server of a few requests, which is up earlier; its
+            first answers take longer.
         drain_s: How long a server that stops takes requests as before while health checks are told
             NOT_SERVING: what those who send them need to turn to another server.
         grace_s: How long the requests under way may take after that.
@@ -160,11 +160,21 @@ class ModelServer:
         return self._rest.server_port if self._rest else None
 
     def start(self) -> None:
-        """Loads the models and starts to answer, unless it shall stop before.
+        """Loads the models, unless it shall stop before.
+
+        Callers are answered from the start: health checks with NOT_SERVING, requests for a model
+        that is not loaded yet with UNAVAILABLE.
 
         Raises:
             LoadError: If a model cannot be served.
         """
+        self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
+        event_loop.submit(self._grpc.start()).result()
+        if self._rest:
+            self._rest_thread = threading.Thread(
+                target=self._rest.serve_forever, args=(0.1,), name="rest", daemon=True
+            )
+            self._rest_thread.start()
         try:
             self._servables.start()
         except BaseException:
@@ -173,13 +183,7 @@ class ModelServer:
         if self._stopping.is_set():
             return
         self._set_health(health_pb2.HealthCheckResponse.SERVING)
-        event_loop.submit(self._grpc.start()).result()
         self._is_serving = True
-        if self._rest:
-            self._rest_thread = threading.Thread(
-                target=self._rest.serve_forever, args=(0.1,), name="rest", daemon=True
-            )
-            self._rest_thread.start()
         if self._watcher:
             self._watcher.start()
 

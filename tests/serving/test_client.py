@@ -1,7 +1,9 @@
 """The client against a real server."""
 
 import asyncio
+import contextlib
 import socket
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -20,7 +22,7 @@ from serving.client import UNKNOWN_CANDIDATE_SCORE, AsyncRetrievalClient, Retrie
 from serving.model_config import ModelConfig
 from serving.server import ModelServer, ServerOptions
 from tests.serving import toy_models
-from tests.serving.conftest import free_port, wait_until
+from tests.serving.conftest import RunningServer, free_port, is_healthy, rest, wait_until
 from tests.serving.toy_models import EAST_QUERY, NORTH_QUERY
 from tfrs_twotower.schema import UsageError
 
@@ -210,9 +212,66 @@ def test_an_error_of_the_model_is_told_with_the_model(client):
 def test_an_unknown_model_is_told(embedded):
     with (
         RetrievalClient(embedded.target, model="nothing") as client,
-        pytest.raises(errors.ModelNotFoundError, match="Servable not found"),
+        pytest.raises(errors.ModelNotFoundError) as caught,
     ):
         client.recommend(EAST_QUERY)
+
+    assert str(caught.value).startswith(f"{embedded.target} does not serve model nothing (")
+
+
+def test_an_unknown_label_is_told(embedded):
+    with (
+        RetrievalClient(embedded.target, version_label="canary") as client,
+        pytest.raises(errors.InvalidRequestError) as caught,
+    ):
+        client.recommend(EAST_QUERY)
+
+    assert "does not serve a version labelled canary of model retrieval (" in str(caught.value)
+
+
+@contextlib.contextmanager
+def loading_server(models_dir):
+    """A server that loads no model before `go`; yields it, `go`, and the thread that starts it."""
+    go = threading.Event()
+    server = ModelServer([ModelConfig("retrieval", models_dir / "retrieval")])
+    load = server._servables._load
+    server._servables._load = lambda *version: go.wait(20) and load(*version)
+    starting = threading.Thread(target=server.start)
+    starting.start()
+    try:
+        yield server, go, starting
+    finally:
+        go.set()
+        starting.join()
+        server.stop()
+
+
+def test_a_server_that_loads_says_so(models_dir):
+    with loading_server(models_dir) as (server, go, starting):
+        target = f"127.0.0.1:{server.port}"
+        with RetrievalClient(target, timeout_s=1) as client:
+            with pytest.raises(errors.UnavailableError) as caught:
+                client.recommend(EAST_QUERY)
+            with pytest.raises(errors.UnavailableError, match="no model server was ready within"):
+                client.wait_until_ready(0.1)
+            assert not is_healthy(target)
+            status, answer = rest(
+                RunningServer(server.port, server.rest_port),
+                "/v1/models/retrieval:predict",
+                {"inputs": {}},
+            )
+            with pytest.raises(errors.ModelNotFoundError, match="does not serve model nothing"):
+                RetrievalClient(target, model="nothing").recommend(EAST_QUERY)
+            go.set()
+            starting.join()
+            client.wait_until_ready(20)
+
+            assert client.recommend(EAST_QUERY, k=1)[0].candidate_ids == ["a"]
+            assert is_healthy(target)
+
+    said = "the server is still loading retrieval: ask again"
+    assert str(caught.value) == f"{target} is not ready: {said}"
+    assert (status, answer) == (503, {"error": said})
 
 
 @pytest.fixture
@@ -235,7 +294,7 @@ def test_a_server_without_retrieval_is_asked_for_the_exact_model(exact_alone):
 def test_a_model_that_is_named_is_the_one_that_is_asked(exact_alone):
     with (
         RetrievalClient(exact_alone, model="retrieval") as client,
-        pytest.raises(errors.ModelNotFoundError, match="Servable not found"),
+        pytest.raises(errors.ModelNotFoundError, match="does not serve model retrieval"),
     ):
         client.recommend(EAST_QUERY)
 
@@ -325,7 +384,7 @@ def test_a_server_that_is_still_starting_can_be_waited_for(models_dir):
     port = free_port()
     models = [ModelConfig("retrieval", models_dir / "retrieval")]
     with RetrievalClient(f"127.0.0.1:{port}") as client:
-        with pytest.raises(errors.UnavailableError, match=f"no model server came up at .*:{port}"):
+        with pytest.raises(errors.UnavailableError, match=f"ready within 0.1 s: .*:{port}"):
             client.wait_until_ready(0.1)
         with ModelServer(models, port=port, rest_port=None):
             client.wait_until_ready(20)

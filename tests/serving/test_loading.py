@@ -83,6 +83,22 @@ def test_functions_that_are_not_to_be_rewritten_say_so_themselves():
     assert config.graph_options.rewrite_options.disable_meta_optimizer
 
 
+def test_functions_are_inlined_without_a_rewriter(models_dir):
+    servable = loading.load(models_dir / "retrieval" / "3", "retrieval", 3)
+    nodes = servable._session.graph.as_graph_def().node
+    calls = [node for node in nodes if "PartitionedCall" in node.op]
+    options = tf.compat.v1.RunOptions(output_partition_graphs=True)
+    metadata, spec = tf.compat.v1.RunMetadata(), servable.signatures["recommend"]
+    feeds = dict(zip(spec.feeds, (inputs(k=2)[name] for name in spec.inputs), strict=True))
+    servable._session.run(spec.fetches, feeds, options, metadata)
+    servable.close()
+
+    run = [node.op for graph in metadata.partition_graphs for node in graph.node]
+    assert calls
+    assert run
+    assert not [op for op in run if "PartitionedCall" in op]
+
+
 def test_what_the_graph_refuses_is_told_in_its_words(retrieval):
     with pytest.raises(InvalidRequestError) as caught:
         retrieval.run("recommend", inputs(k=101))

@@ -2,6 +2,8 @@
 
 import functools
 import json
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,6 +11,8 @@ import pytest
 from serving import rest_json
 from serving.errors import InvalidRequestError
 from serving.tensors import TEXT, Signature, TensorSpec
+from tfrs_twotower.features.encoding import raw_spec
+from tfrs_twotower.schema import load_config
 
 TWO = Signature(
     inputs={"history": TensorSpec(TEXT, (-1, -1)), "k": TensorSpec(np.dtype(np.int32), (-1,))},
@@ -44,6 +48,33 @@ def test_columns_are_taken_as_they_are():
 @pytest.mark.parametrize("key", ["instances", "inputs"])
 def test_a_single_input_needs_no_name(key):
     assert plain(inputs({key: [1, 2.5]}, ONE)) == {"x": (np.float32, [1.0, 2.5])}
+
+
+OPTIONAL_K = Signature(TWO.inputs, {}, {"k": np.array([10], np.int32)})
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        pytest.param({"inputs": {"history": [["a"], ["b"]]}}, id="columns"),
+        pytest.param({"instances": [{"history": ["a"]}, {"history": ["b"]}]}, id="rows"),
+    ],
+)
+def test_an_optional_input_may_be_left_out(document):
+    assert plain(inputs(document, OPTIONAL_K)) == {"history": (object, [[b"a"], [b"b"]])}
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        pytest.param([{"k": 1}], id="a required one is left out"),
+        pytest.param([{"history": ["a"]}, {"history": ["a"], "k": 1}], id="by one row of two"),
+        pytest.param([{"history": ["a"], "q": 1}], id="an unknown one is named"),
+    ],
+)
+def test_rows_name_what_is_required_and_all_the_same(rows):
+    with pytest.raises(InvalidRequestError, match="all rows may leave out k$"):
+        inputs({"instances": rows}, OPTIONAL_K)
 
 
 def test_base64_gives_bytes():
@@ -165,3 +196,30 @@ def test_no_number_is_more_than_a_refusal(value, said):
 def test_base64_that_is_no_ascii_is_refused():
     with pytest.raises(InvalidRequestError, match="Unable to base64 decode"):
         inputs({"instances": [{"history": [{"b64": "é"}], "k": 1}]})
+
+
+def test_the_documented_requests_fit_the_models_of_the_sample():
+    root = Path(__file__).parents[2]
+    features = load_config(root / "tfrs_twotower" / "datasets" / "sample.yaml").query_features
+    specs = {name: raw_spec(feature, name) for name, feature in features.items()}
+    named = {
+        name: TensorSpec(
+            np.dtype(spec.dtype.as_numpy_dtype), tuple(size or -1 for size in spec.shape)
+        )
+        for name, spec in specs.items()
+    }
+    rules = {"k": np.array([10], np.int32), "exclude_ids": np.array([[b""]], object)}
+    optional = {name: TensorSpec(array.dtype, (-1,) * array.ndim) for name, array in rules.items()}
+    signatures = {
+        "serving_default": Signature(named, {}),
+        "recommend": Signature({**named, **optional}, {}, rules),
+    }
+    page = (root / "docs" / "reference" / "rest.md").read_text()
+    bodies = re.findall(r"--data '(.*?)'", page, re.DOTALL)
+    asked = [rest_json.parse(body.encode()) for body in bodies]
+
+    assert [question.signature for question in asked] == ["recommend", "serving_default"]
+    for question in asked:
+        signature = signatures[question.signature]
+        arrays = rest_json.to_inputs(question, signature)
+        assert all(signature.inputs[name].fits(array.shape) for name, array in arrays.items())

@@ -278,6 +278,22 @@ def test_rest_rows_are_answered_with_rows(server):
     assert second["scores"] == pytest.approx([0.96, 0.8])
 
 
+@pytest.mark.parametrize("key", ["inputs", "instances"])
+def test_optional_inputs_are_filled_in_over_rest(embedded, key):
+    """TF Serving's REST API insists on them."""
+    columns = {"user_id": ["east"], "history": [["a"]], "age": [1.0], "k": [1]}
+    rows = [{name: values[0] for name, values in columns.items()}]
+    document = {"signature_name": "recommend", key: columns if key == "inputs" else rows}
+
+    status, answer = rest(embedded, "/v1/models/retrieval:predict", document)
+
+    assert status == 200
+    found = answer["outputs" if key == "inputs" else "predictions"]
+    assert (found if key == "inputs" else found[0])["candidate_ids"] == (
+        [["a"]] if key == "inputs" else ["a"]
+    )
+
+
 def test_rest_columns_are_answered_with_columns(server):
     document = {
         "signature_name": "score",

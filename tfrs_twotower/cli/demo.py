@@ -2,12 +2,14 @@
 
 import json
 import socket
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import grpc
 import pandas as pd
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from tfrs_twotower.cli.evaluation_tables import print_metrics
 from tfrs_twotower.cli.output import print_table
@@ -39,6 +41,7 @@ POLL_S = 0.5
 # A server that loads takes processor time; one that takes none so long is stuck.
 MAX_IDLE_POLLS = 120
 # By default gRPC tries again after up to two minutes.
+ANSWER_S = 5.0
 RECONNECT_SOON = [("grpc.max_reconnect_backoff_ms", 1000)]
 
 
@@ -99,16 +102,24 @@ def _wait_until_ready(target: str, server: Command) -> None:
     """
     num_idle, ticks = 0, 0
     with grpc.insecure_channel(target, RECONNECT_SOON) as channel:
-        ready = grpc.channel_ready_future(channel)
         while num_idle < MAX_IDLE_POLLS:
-            try:
-                return ready.result(timeout=POLL_S)
-            except grpc.FutureTimeoutError:
-                if server.has_ended():
-                    raise UserError("the server ended before it answered, see above") from None
+            if _is_healthy(channel):
+                return
+            if server.has_ended():
+                raise UserError("the server ended before it answered, see above")
+            time.sleep(POLL_S)
             before, ticks = ticks, server.cpu_ticks()
             num_idle = num_idle + 1 if ticks == before else 0
     raise UserError(f"the server at {target} neither answers nor does anything, see above")
+
+
+def _is_healthy(channel: grpc.Channel) -> bool:
+    check = health_pb2_grpc.HealthStub(channel).Check
+    try:
+        reply = check(health_pb2.HealthCheckRequest(), timeout=ANSWER_S)
+    except grpc.RpcError:
+        return False
+    return bool(reply.status == health_pb2.HealthCheckResponse.SERVING)
 
 
 def _ask(target: str, folders: Folders, config: Config) -> None:

@@ -4,6 +4,9 @@ from concurrent import futures
 
 import grpc
 import pytest
+from grpc_health.v1.health import HealthServicer
+from grpc_health.v1.health_pb2 import HealthCheckResponse
+from grpc_health.v1.health_pb2_grpc import add_HealthServicer_to_server
 
 from tfrs_twotower.cli import demo
 from tfrs_twotower.schema import UserError
@@ -28,7 +31,10 @@ class Server:
 @pytest.fixture
 def grpc_server(monkeypatch):
     monkeypatch.setattr(demo, "POLL_S", 0.01)
-    server = grpc.server(futures.ThreadPoolExecutor(1))
+    monkeypatch.setattr(demo, "ANSWER_S", 0.05)
+    server, health = grpc.server(futures.ThreadPoolExecutor(1)), HealthServicer()
+    health.set("", HealthCheckResponse.SERVING)
+    add_HealthServicer_to_server(health, server)
     target = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
     yield server, target
     server.stop(None)
