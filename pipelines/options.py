@@ -4,21 +4,44 @@ Beam knows the options of every class in the process at once, so an option that 
 stands in one class here.
 """
 
+import functools
+import sys
 from argparse import ArgumentParser
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, ParamSpec
 
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from tfrs_twotower.schema import UsageError
+from tfrs_twotower.schema import UsageError, UserError
 
 # Beam's own DirectRunner first tries to download another runner; this one is in the package.
 IN_PROCESS_RUNNER = "FnApiRunner"
 DEFAULT_MAX_REJECTED_SHARE = 0.01
+INTERRUPTED = 130  # As shells have it: 128 + SIGINT.
 BEAM_HELP = (
     "Every option of Apache Beam passes through too: --runner (by default the job runs in this "
     "process), --direct_num_workers, --temp_location and the others of its runners."
 )
+
+
+P = ParamSpec("P")
+
+
+def ends_with_a_line(main: Callable[P, int]) -> Callable[P, int]:
+    """Makes a command line of a user's mistake, or of an interrupt, a line and an exit code."""
+
+    @functools.wraps(main)
+    def run(*args: P.args, **kwargs: P.kwargs) -> int:
+        try:
+            return main(*args, **kwargs)
+        except UserError as error:
+            print(error.as_command_line(), file=sys.stderr)
+            return error.exit_code
+        except KeyboardInterrupt:
+            print("interrupted", file=sys.stderr)
+            return INTERRUPTED
+
+    return run
 
 
 class OutputOptions(PipelineOptions):

@@ -43,6 +43,8 @@ def _pick_keras_2() -> None:
 
 
 _pick_keras_2()
+# Or TensorFlow notes every end of a data set as `OUT_OF_RANGE`, as if it were a fault.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
 
 __all__ = [
     "ClickThrough",

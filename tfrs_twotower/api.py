@@ -26,6 +26,7 @@ from tfrs_twotower.schema import (
 )
 from tfrs_twotower.schema.models_layout import EXCLUDE_IDS
 from tfrs_twotower.schema.results import Tabular
+from tfrs_twotower.schema.status_line import is_ipython, status_line
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -156,7 +157,7 @@ def prepare(
         max_rejected_share: Share of the records, 0 to 1, that may be rejected.
         beam_args: Options of Apache Beam, such as `--runner=DataflowRunner`. Frames pass through a
             temporary folder of this machine, which a runner elsewhere does not see.
-        progress: Whether to show on stderr how far the job is; in IPython nothing is shown.
+        progress: Whether to show on stderr, or in a notebook, how far the job is.
 
     Returns:
         The prepared folder and its manifest.
@@ -184,12 +185,16 @@ def prepare(
 
             write_frames(folder, checked, frames)
             dataset = folder
-        if _is_ipython():
-            manifest = _prepare_apart(checked, str(dataset), str(output), options)
-        else:
-            from pipelines.prepare import prepare as run
+        with status_line(progress) as line:
+            if is_ipython():
+                manifest = _prepare_apart(
+                    checked, str(dataset), str(output), options, show=line.update
+                )
+            else:
+                from pipelines.prepare import prepare as run
 
-            manifest = run(checked, str(dataset), str(output), progress=progress, **options)
+                told = line.update if progress else None
+                manifest = run(checked, str(dataset), str(output), progress=told, **options)
     return Prepared(str(output), manifest)
 
 
@@ -227,6 +232,7 @@ def train(
         UserError: If the data cannot be used, the training diverges, or a worker is lost.
     """
     from tfrs_twotower.training import train as training
+    from tfrs_twotower.training.progress import EpochProgress
 
     checked = _config(config)
     if progress:
@@ -236,15 +242,16 @@ def train(
                 "it, stop and pass resume=True (--resume)"
             )
         _show_hints(checked, data)
-    return training.train(
-        checked,
-        data,
-        output,
-        overwrite=overwrite,
-        resume=resume,
-        warm_start=warm_start,
-        callbacks=[*_progress(checked, progress), *callbacks],
-    )
+    with status_line(progress) as line:
+        return training.train(
+            checked,
+            data,
+            output,
+            overwrite=overwrite,
+            resume=resume,
+            warm_start=warm_start,
+            callbacks=[EpochProgress(line), *callbacks],
+        )
 
 
 def tune(
@@ -269,7 +276,7 @@ def tune(
         num_trials: How many trainings, those before a `resume` included.
         overwrite: Whether a finished search may be replaced.
         resume: Whether to continue the search in the folder, finished or not.
-        progress: Whether to show epochs and steps on stderr.
+        progress: Whether to show epochs, steps and each trial as it ends on stderr.
         callbacks: Further Keras callbacks of every training.
         on_trial: Called with each trial as it ends.
 
@@ -281,24 +288,36 @@ def tune(
         UserError: If the data cannot be used.
     """
     from tfrs_twotower.training import tune as tuning
+    from tfrs_twotower.training.progress import EpochProgress
 
     checked = _config(config)
     if progress:
         _show_hints(checked, data)
-    return tuning.tune(
-        checked,
-        data,
-        output,
-        num_trials=num_trials,
-        overwrite=overwrite,
-        resume=resume,
-        callbacks=[*_progress(checked, progress), *callbacks],
-        on_trial=on_trial,
-    )
+    with status_line(progress) as line:
+
+        def tell(trial: "Trial") -> None:
+            line.keep(trial.in_words(checked.training.metric))
+            if on_trial is not None:
+                on_trial(trial)
+
+        return tuning.tune(
+            checked,
+            data,
+            output,
+            num_trials=num_trials,
+            overwrite=overwrite,
+            resume=resume,
+            callbacks=[EpochProgress(line), *callbacks],
+            on_trial=tell,
+        )
 
 
 def refresh(
-    models: StrPath, candidates: "Sequence[StrPath] | pd.DataFrame", version: int | None = None
+    models: StrPath,
+    candidates: "Sequence[StrPath] | pd.DataFrame",
+    version: int | None = None,
+    *,
+    progress: bool = True,
 ) -> "Refresh":
     """Publishes a version with other candidates and the towers of an earlier one; trains nothing.
 
@@ -309,6 +328,7 @@ def refresh(
         candidates: The whole new corpus, in files or a pandas frame, with the columns of the
             candidates file, and those of its aggregates as of now.
         version: Whose towers to keep; default: the stable one, without labels the newest.
+        progress: Whether to show on stderr what is being done.
 
     Returns:
         The version and how its candidates differ. Labels stay where they are.
@@ -332,7 +352,8 @@ def refresh(
             path = Path(folder) / "candidates.parquet"
             write_frame(path, CANDIDATES, candidates, config, as_of_now=True)
             candidates = [path]
-        return refreshing.refresh(models, _candidate_tables(config, candidates), base)
+        tables = _candidate_tables(config, candidates)
+        return refreshing.refresh(models, tables, base, progress=progress)
 
 
 def promote(
@@ -504,16 +525,39 @@ def _completed(
     from tfrs_twotower.publishing.versions import choose
 
     folder, version = Path(models), choose(models)
+    config = read_config(folder, version)
+    _check_values(config, query)
     if not is_known_query(folder, version, query):
         _warn("the query's id is not known: it is answered as a new one")
     if exclude_known is None:
-        exclude_known = read_config(folder, version).rules.exclude_known
+        exclude_known = config.rules.exclude_known
     if exclude_known and not keeps_known_positives(folder, version):
         _warn(
             f"version {version} was published without the known positives of queries: only the "
             "history is left out; publish it with them by `twotower export`"
         )
     return complete_query(models, query, exclude_known=exclude_known)
+
+
+def _check_values(config: Config, query: Mapping[str, Any]) -> None:
+    """Tells of a value of the wrong type in the client's words, before a model is loaded.
+
+    Raises:
+        UserError: If there is one.
+    """
+    import numpy as np
+
+    from serving.queries import build_inputs
+    from serving.tensors import Signature, TensorSpec
+    from tfrs_twotower.features.encoding import raw_spec
+
+    given = {name: value for name, value in query.items() if name in config.query_features}
+    inputs = {}
+    for name in given:
+        spec = raw_spec(config.query_features[name], name)
+        sizes = tuple(-1 if size is None else size for size in spec.shape)
+        inputs[name] = TensorSpec(np.dtype(spec.dtype.as_numpy_dtype), sizes)
+    build_inputs(Signature(inputs, {}), [given], {})
 
 
 def _client(
@@ -567,13 +611,12 @@ def quiet_native_log() -> None:
     native_log.keep_errors_only()
 
 
-def _is_ipython() -> bool:
-    ipython = sys.modules.get("IPython")
-    return ipython is not None and ipython.get_ipython() is not None
-
-
 def _prepare_apart(
-    config: Config, dataset: str, output: str, options: Mapping[str, Any]
+    config: Config,
+    dataset: str,
+    output: str,
+    options: Mapping[str, Any],
+    show: Callable[[str], None],
 ) -> dict[str, Any]:
     """Runs the job in a process of its own, quietly; returns the manifest.
 
@@ -583,10 +626,20 @@ def _prepare_apart(
     with tempfile.TemporaryDirectory() as folder:
         told, result = Path(folder) / "job.json", Path(folder) / "result.json"
         told.write_text(json.dumps(job), encoding="utf-8")
+        errors = Path(folder) / "stderr"
         command = [sys.executable, "-c", _APART, str(told), str(result)]
-        done = subprocess.run(command, check=False, capture_output=True, text=True)
+        with (
+            errors.open("w") as stderr,
+            subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, text=True) as process,
+        ):
+            try:
+                for line in process.stdout or ():
+                    show(line.rstrip())
+            except BaseException:
+                process.kill()
+                raise
         if not result.exists():
-            raise RuntimeError(f"the job failed:\n{done.stderr}")
+            raise RuntimeError(f"the job failed:\n{errors.read_text()}")
         found = json.loads(result.read_text(encoding="utf-8"))
     if "error" in found:
         raise (UsageError if found["is_usage"] else UserError)(found["error"])
@@ -595,23 +648,18 @@ def _prepare_apart(
 
 _APART = """\
 import json, pathlib, sys
-from tfrs_twotower import UsageError, UserError, parse_config, prepare
+from pipelines.prepare import prepare
+from tfrs_twotower import UsageError, UserError, parse_config
 
 job, result = map(pathlib.Path, sys.argv[1:])
 told = json.loads(job.read_text(encoding="utf-8"))
 try:
-    made = prepare(parse_config(told.pop("config"), "the config"), **told)
-    found = {"manifest": made.manifest}
+    config = parse_config(told.pop("config"), "the config")
+    found = {"manifest": prepare(config, progress=lambda line: print(line, flush=True), **told)}
 except UserError as error:
     found = {"error": str(error), "is_usage": isinstance(error, UsageError)}
 result.write_text(json.dumps(found), encoding="utf-8")
 """
-
-
-def _progress(config: Config, progress: bool) -> "list[keras.callbacks.Callback]":
-    from tfrs_twotower.training.progress import EpochProgress
-
-    return [EpochProgress()] if progress else []
 
 
 def _show_hints(config: Config, data: StrPath) -> None:

@@ -17,7 +17,7 @@ launcher writes the manifest, which names the files that belong, at the end.
 import json
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -35,6 +35,7 @@ from pipelines.options import (
     OutputOptions,
     PrepareOptions,
     beam_options,
+    ends_with_a_line,
     read_options,
 )
 from pipelines.prepare.aggregate_transforms import FindAggregates
@@ -45,7 +46,7 @@ from pipelines.prepare.head_check import check_heads
 from pipelines.prepare.ingest import Pieces, ReadFiles, WriteRejected
 from pipelines.prepare.job import Job, write_config
 from pipelines.prepare.manifest import check_report, publish_report
-from pipelines.prepare.progress import Watch, shown
+from pipelines.prepare.progress import Watch, watching
 from pipelines.prepare.staging import (
     EVENTS,
     PROFILES,
@@ -61,6 +62,7 @@ from pipelines.prepare.write_transforms import (
 )
 from tfrs_twotower.schema import Config, UsageError, UserError, parse_config
 from tfrs_twotower.schema.errors import first_line
+from tfrs_twotower.schema.status_line import status_line
 
 PARTITION_BYTES = 32 << 20  # Of interactions, as text.
 MIN_PARTITIONS = 8
@@ -146,7 +148,7 @@ def prepare(
     beam_args: Sequence[str] = (),
     overwrite: bool = False,
     max_rejected_share: float = DEFAULT_MAX_REJECTED_SHARE,
-    progress: bool = False,
+    progress: Callable[[str], None] | None = None,
 ) -> dict[str, Any]:
     """Prepares training data from a dataset folder.
 
@@ -157,7 +159,7 @@ def prepare(
         beam_args: Beam options, such as `--runner=...`.
         overwrite: Whether a finished prepared folder may be replaced.
         max_rejected_share: Share of records (0 to 1) that may be rejected.
-        progress: Whether to show on stderr how far the job is.
+        progress: Is told twice a second how far the job is, in one line.
 
     Returns:
         The manifest, as written.
@@ -180,7 +182,8 @@ def prepare(
         )
         pipeline = beam.Pipeline(options=options)
         build(pipeline, job, files)
-        _run(pipeline, shown(len(files.chunks), job.num_partitions) if progress else None)
+        watched = watching(len(files.chunks), job.num_partitions, progress) if progress else None
+        _run(pipeline, watched)
         report = read_report(run)
         check_report(report, job, max_rejected_share)
         return publish_report(report, job, overwrite=overwrite)
@@ -204,6 +207,7 @@ def _run(pipeline: beam.Pipeline, watched: AbstractContextManager[Watch] | None)
         raise UserError(found.group().rstrip("'\"])")) from error
 
 
+@ends_with_a_line
 def main(argv: Sequence[str] | None = None, program: str = "python -m pipelines.prepare") -> int:
     """Runs the job as the command line says; returns the exit code.
 
@@ -212,26 +216,24 @@ def main(argv: Sequence[str] | None = None, program: str = "python -m pipelines.
         program: How it was called, for messages.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
-    try:
-        required = ("output",) if "--clean" in arguments else ("config", "dataset", "output")
-        options = read_options(arguments, program, __doc__, PrepareOptions, required)
-        own, written = options.view_as(PrepareOptions), options.view_as(OutputOptions)
-        FileSystems.set_options(options)
-        if own.clean:
-            print(f"removed from {written.output}: {_described(clean(written.output))}")
-            return 0
+    required = ("output",) if "--clean" in arguments else ("config", "dataset", "output")
+    options = read_options(arguments, program, __doc__, PrepareOptions, required)
+    own, written = options.view_as(PrepareOptions), options.view_as(OutputOptions)
+    FileSystems.set_options(options)
+    if own.clean:
+        print(f"removed from {written.output}: {_described(clean(written.output))}")
+        return 0
+    config = parse_config(_text_of(own.config), own.config)
+    with status_line() as line:
         manifest = prepare(
-            parse_config(_text_of(own.config), own.config),
+            config,
             own.dataset,
             written.output,
             beam_args=arguments,
             overwrite=written.overwrite,
             max_rejected_share=own.max_rejected_share,
-            progress=True,
+            progress=line.update,
         )
-    except UserError as error:
-        print(error.as_command_line(), file=sys.stderr)
-        return error.exit_code
     Console(markup=False).print(closing_table(manifest))
     if left := leftovers(written.output):
         print(

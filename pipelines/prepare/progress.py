@@ -7,14 +7,11 @@ process answers at its end only, so its workers count here as well.
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 from apache_beam.metrics.metric import Metrics, MetricsFilter
-from rich.console import Console
-from rich.live import Live
-from rich.text import Text
 
 NAMESPACE = "progress"
 CHUNKS, ROWS, SORTED, WRITTEN = "chunks", "rows", "sorted", "written"
@@ -66,12 +63,13 @@ class Watch:
 
 
 @contextmanager
-def shown(num_chunks: int, num_partitions: int) -> Iterator[Watch]:
-    """Shows on stderr how far a pipeline is, as long as the block runs.
+def watching(num_chunks: int, num_partitions: int, show: Callable[[str], None]) -> Iterator[Watch]:
+    """Tells twice a second how far a pipeline is, as long as the block runs.
 
     Args:
         num_chunks: Parts of files to read.
         num_partitions: Partitions of queries.
+        show: Is told a line, in a thread of its own.
 
     Yields:
         The watch, to be given the result of a pipeline that has been started.
@@ -80,18 +78,16 @@ def shown(num_chunks: int, num_partitions: int) -> Iterator[Watch]:
     start = time.monotonic()
     watch = Watch()
 
-    def show(live: Live) -> None:
+    def tell() -> None:
         while not ended.wait(INTERVAL_S):
             seconds = time.monotonic() - start
             state = describe(watch.done(), num_chunks, num_partitions, seconds)
-            live.update(Text(f"{seconds:6.0f} s  {state}"), refresh=True)
+            show(f"{seconds:6.0f} s  {state}")
 
-    console = Console(stderr=True)
-    with Live(Text("starting"), console=console, transient=True, auto_refresh=False) as live:
-        shower = threading.Thread(target=show, args=(live,), daemon=True)
-        shower.start()
-        try:
-            yield watch
-        finally:
-            ended.set()
-            shower.join()
+    teller = threading.Thread(target=tell, daemon=True)
+    teller.start()
+    try:
+        yield watch
+    finally:
+        ended.set()
+        teller.join()

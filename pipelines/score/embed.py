@@ -26,7 +26,13 @@ from pipelines.io.output import Run, output_run, published
 from pipelines.io.report import WriteReport, read_report, written_files, written_summary
 from pipelines.io.shards import write_parquet
 from pipelines.io.tables import column, from_ipc, to_ipc
-from pipelines.options import EmbedOptions, OutputOptions, beam_options, read_options
+from pipelines.options import (
+    EmbedOptions,
+    OutputOptions,
+    beam_options,
+    ends_with_a_line,
+    read_options,
+)
 from pipelines.score.retrieval_model import raw_values, version_numbers
 from tfrs_twotower.features.encoding import raw_spec
 from tfrs_twotower.schema import Config, UserError
@@ -184,6 +190,7 @@ def _write_table(element: tuple[str, bytes], run: Run) -> str:
     return written_summary({EMBEDDINGS: [written]})
 
 
+@ends_with_a_line
 def main(argv: Sequence[str] | None = None, program: str = "python -m pipelines.embed") -> int:
     """Runs the job as the command line says; returns the exit code.
 
@@ -192,20 +199,16 @@ def main(argv: Sequence[str] | None = None, program: str = "python -m pipelines.
         program: How it was called, for messages.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
-    try:
-        required = ("model", "data", "output")
-        options = read_options(arguments, program, __doc__, EmbedOptions, required)
-        own, written = options.view_as(EmbedOptions), options.view_as(OutputOptions)
-        num_rows = embed(
-            own.model,
-            own.data,
-            written.output,
-            side=own.side,
-            beam_args=arguments,
-            overwrite=written.overwrite,
-        )
-    except UserError as error:
-        print(error.as_command_line(), file=sys.stderr)
-        return error.exit_code
+    required = ("model", "data", "output")
+    options = read_options(arguments, program, __doc__, EmbedOptions, required)
+    own, written = options.view_as(EmbedOptions), options.view_as(OutputOptions)
+    num_rows = embed(
+        own.model,
+        own.data,
+        written.output,
+        side=own.side,
+        beam_args=arguments,
+        overwrite=written.overwrite,
+    )
     print(f"{num_rows:,} embeddings in {written.output}")
     return 0

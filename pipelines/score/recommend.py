@@ -40,7 +40,7 @@ from pipelines.io.output import Run, output_run
 from pipelines.io.report import WriteReport, read_report, written_files, written_summary
 from pipelines.io.shards import write_parquet
 from pipelines.io.tables import from_ipc, to_ipc
-from pipelines.options import OutputOptions, beam_options, read_options
+from pipelines.options import OutputOptions, beam_options, ends_with_a_line, read_options
 from pipelines.score.queries import Exclusion, complete, read_queries
 from pipelines.score.retrieval_model import (
     CANDIDATE_IDS,
@@ -308,6 +308,7 @@ def _write(named: tuple[str, bytes], run: Run, k: int, file_format: str) -> Iter
     yield json.dumps({"num_queries": len(table), "num_short": num_short})
 
 
+@ends_with_a_line
 def main(argv: Sequence[str] | None = None, program: str = "python -m pipelines.recommend") -> int:
     """Runs the job as the command line says; returns the exit code.
 
@@ -317,26 +318,22 @@ def main(argv: Sequence[str] | None = None, program: str = "python -m pipelines.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     started = time.monotonic()
-    try:
-        required = ("models", "queries", "output")
-        options = read_options(arguments, program, __doc__, RecommendOptions, required)
-        own, to = options.view_as(RecommendOptions), options.view_as(OutputOptions)
-        manifest = recommend(
-            own.models,
-            own.queries,
-            to.output,
-            k=own.k,
-            rules=json_object("--rules", own.rules),
-            exclude_known=None if own.exclude_known is None else own.exclude_known == "true",
-            file_format=own.format,
-            beam_args=arguments,
-            overwrite=to.overwrite,
-            show=own.show.split(",") if own.show else (),
-        )
-        seconds = time.monotonic() - started
-    except UserError as error:
-        print(error.as_command_line(), file=sys.stderr)
-        return error.exit_code
+    required = ("models", "queries", "output")
+    options = read_options(arguments, program, __doc__, RecommendOptions, required)
+    own, to = options.view_as(RecommendOptions), options.view_as(OutputOptions)
+    manifest = recommend(
+        own.models,
+        own.queries,
+        to.output,
+        k=own.k,
+        rules=json_object("--rules", own.rules),
+        exclude_known=None if own.exclude_known is None else own.exclude_known == "true",
+        file_format=own.format,
+        beam_args=arguments,
+        overwrite=to.overwrite,
+        show=own.show.split(",") if own.show else (),
+    )
+    seconds = time.monotonic() - started
     Console(markup=False, emoji=False).print(_closing_table(manifest, seconds, to.output))
     return 0
 

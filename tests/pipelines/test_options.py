@@ -54,3 +54,19 @@ def test_notes_of_beam_that_nobody_can_act_on_are_left_out(message, is_shown):
     record = logging.LogRecord("root", logging.WARNING, "base.py", 1, message, None, None)
 
     assert bool(logging.getLogger().filter(record)) == is_shown
+
+
+@pytest.mark.parametrize(("job", "step"), [(prepare, "prepare"), (embed, "embed")])
+def test_an_interrupted_job_ends_with_a_line(job, step, capsys, monkeypatch, tmp_path):
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(job, step, interrupt)
+    config = tmp_path / "twotower.yaml"
+    config.write_text(
+        "split: {by: random}\nfeatures: {query: {u: {kind: id}}, candidate: {i: {kind: id}}}\n"
+    )
+    given = ["--config", str(config), "--dataset", "d", "--model", "m", "--data", "d"]
+
+    assert job.main([*given, "--output", "o"]) == 130
+    assert capsys.readouterr().err.splitlines() == ["interrupted"]

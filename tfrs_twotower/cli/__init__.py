@@ -16,6 +16,7 @@ from typer.core import TyperGroup
 from tfrs_twotower.cli import data, evaluation, publishing, serving, training, workflow
 from tfrs_twotower.cli.output import print_error
 from tfrs_twotower.schema import UserError
+from tfrs_twotower.schema.interrupts import remembered
 from tfrs_twotower.schema.version import __version__
 
 # TensorFlow's own log lines say nothing to a user of these commands.
@@ -41,7 +42,8 @@ class _Commands(TyperGroup):
 
     def invoke(self, ctx: Any) -> Any:
         try:
-            return super().invoke(ctx)
+            with remembered():
+                return super().invoke(ctx)
         except KeyboardInterrupt as interrupt:
             print(str(interrupt) or "interrupted", file=sys.stderr)
             raise typer.Exit(INTERRUPTED) from interrupt

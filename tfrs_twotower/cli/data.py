@@ -194,7 +194,7 @@ def _print_inspection(found: "Inspection") -> None:
         ],
     )
     print_table(
-        "Split",
+        f"Split of {part}the log" if part else "Split",
         ["split", "rows", "from", "to"],
         [[part.split, part.rows, _day(part.first_s), _day(part.last_s)] for part in found.splits],
     )

@@ -236,18 +236,15 @@ def drift(
 
 
 @app.command(
-    epilog=examples("twotower embeddings --run demo/run --data demo/prepared --output store")
+    epilog=examples("twotower embeddings --models demo/models --output store"),
 )
 def embeddings(
-    run: RunOption,
-    data: DataOption,
-    output: OutputOption,
-    overwrite: OverwriteOption = False,
+    models: ModelsOption, output: OutputOption, overwrite: OverwriteOption = False
 ) -> None:
-    """Write the candidate embeddings of a run as Parquet and for TensorBoard's projector."""
+    """Write the embeddings of all candidates as Parquet and for TensorBoard's projector."""
     from tfrs_twotower import api
 
-    written = api.embeddings(run, data, output, overwrite=overwrite)
+    written = api.embeddings(models, output, overwrite=overwrite)
     print(f"{written.num_candidates:,} embeddings of {written.embedding_dim} in {output}")
 
 

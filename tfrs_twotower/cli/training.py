@@ -17,13 +17,13 @@ from tfrs_twotower.cli.options import (
     OverwriteOption,
     examples,
 )
-from tfrs_twotower.cli.output import print_json, print_progress, print_table, warn
+from tfrs_twotower.cli.output import print_json, print_table, warn
 from tfrs_twotower.cli.publishing import print_export
 from tfrs_twotower.schema import Config, load_config
 
 if TYPE_CHECKING:
     from tfrs_twotower.training.train import TrainingResult
-    from tfrs_twotower.training.tune import Trial, TuningResult
+    from tfrs_twotower.training.tune import TuningResult
 
 app = typer.Typer()
 
@@ -102,22 +102,7 @@ def tune(
     from tfrs_twotower import api
 
     checked = load_config(config, overrides or ())
-    metric = checked.training.metric
-
-    def print_trial(trial: "Trial") -> None:
-        early = ", stopped early" if trial.is_pruned else ""
-        settings = " ".join(trial.as_overrides())
-        print_progress(f"trial {trial.number}: {metric} {trial.value:.4f}{early}  {settings}")
-
-    found = api.tune(
-        checked,
-        data,
-        output,
-        num_trials=trials,
-        overwrite=overwrite,
-        resume=resume,
-        on_trial=print_trial,
-    )
+    found = api.tune(checked, data, output, num_trials=trials, overwrite=overwrite, resume=resume)
     if as_json:
         print_json(
             [{**dataclasses.asdict(trial), "folder": str(trial.folder)} for trial in found.trials]

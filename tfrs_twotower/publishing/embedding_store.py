@@ -10,22 +10,22 @@ Read back in three lines:
     candidates = pd.read_parquet("STORE/candidates.parquet")
     vectors = np.stack(candidates["embedding"])  # [num_candidates, embedding_dim] float32
 
-Embeddings of queries come from `twotower embed --side query`, to be read likewise.
+Embeddings of queries come from `twotower user-embeddings` and `twotower embed --side query`.
 """
 
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tfrs_twotower.models.embed import embed
 from tfrs_twotower.models.projector import write_projector
-from tfrs_twotower.models.run_folder import load_run
+from tfrs_twotower.publishing.indexes import EMBEDDING, matrix
+from tfrs_twotower.publishing.models_folder import PART, latest_version, read_config
+from tfrs_twotower.schema import UserError
 from tfrs_twotower.schema.folders import MANIFEST, output_folder, write_json
+from tfrs_twotower.schema.models_layout import CANDIDATES
 from tfrs_twotower.schema.results import Tabular
 from tfrs_twotower.schema.version import __version__
 
@@ -61,41 +61,39 @@ class EmbeddingStore(Tabular):
 
 
 def write_embeddings(
-    run: str | Path, data: str | Path, output: str | Path, *, overwrite: bool = False
+    models: str | Path, output: str | Path, *, overwrite: bool = False
 ) -> EmbeddingStore:
-    """Writes the embeddings of a run's candidates.
+    """Writes the embeddings of the candidates of the newest version.
 
     Args:
-        run: What `twotower train` wrote.
-        data: The prepared folder it was trained on.
+        models: The models folder.
         output: The folder to write.
         overwrite: Whether a finished folder may be replaced.
 
     Raises:
-        UserError: See `load_run`.
+        UserError: If there are no models, or what they hold of their candidates is damaged.
         UsageError: If the folder is finished, or not ours.
     """
-    loaded = load_run(run, data)
+    models = Path(models)
+    version = latest_version(models)
+    path = models / CANDIDATES / str(version) / PART
+    try:
+        candidates = pq.read_table(path)
+    except (OSError, pa.ArrowException) as error:
+        raise UserError(f"{path} is missing or damaged: `twotower doctor` has details") from error
+    embeddings = matrix(candidates, EMBEDDING)
     with output_folder(output, overwrite=overwrite) as folder:
-        candidates = embed(loaded.model.candidate_tower, loaded.data.corpus().features)
-        attributes = loaded.data.candidate_table()
-        pq.write_table(_with_embeddings(attributes, candidates), folder / CANDIDATES_FILE)
-        write_projector(attributes, candidates, folder / PROJECTOR)
+        pq.write_table(candidates, folder / CANDIDATES_FILE)
+        write_projector(candidates.drop_columns([EMBEDDING]), embeddings, folder / PROJECTOR)
         write_json(
             folder / MANIFEST,
             {
                 "kind": "embeddings",
                 "code_version": __version__,
-                "schema_fingerprint": loaded.config.fingerprint(),
-                "num_candidates": len(candidates),
-                "embedding_dim": candidates.shape[1],
+                "schema_fingerprint": read_config(models, version).fingerprint(),
+                "model_version": version,
+                "num_candidates": len(embeddings),
+                "embedding_dim": embeddings.shape[1],
             },
         )
-    return EmbeddingStore(Path(output), len(candidates), candidates.shape[1])
-
-
-def _with_embeddings(table: pa.Table, embeddings: npt.NDArray[np.float32]) -> pa.Table:
-    vectors = pa.FixedSizeListArray.from_arrays(
-        pa.array(embeddings.reshape(-1)), embeddings.shape[1]
-    )
-    return table.add_column(1, "embedding", vectors)
+    return EmbeddingStore(Path(output), len(embeddings), embeddings.shape[1])

@@ -20,6 +20,7 @@ from tfrs_twotower.publishing import server_config
 from tfrs_twotower.publishing.halves import JoinedTower
 from tfrs_twotower.publishing.indexes import Corpus, QuerySide, write_indexes
 from tfrs_twotower.publishing.models_folder import PART, QUERY_EMBEDDING, publish, staging_folder
+from tfrs_twotower.publishing.progress import Begin, told_steps
 from tfrs_twotower.publishing.saved_model_writer import save
 from tfrs_twotower.retrieval.retriever import ServedTower
 from tfrs_twotower.schema import SPLITS, Config, Parameter, UsageError, differences, dump_config
@@ -94,6 +95,7 @@ def export(
     target_recall: float | None = None,
     at: int | None = None,
     config_base_path: str | None = None,
+    progress: bool = True,
 ) -> Export:
     """Publishes the next version of every model.
 
@@ -111,6 +113,7 @@ def export(
         at: For the best how many that holds; default: `index.at`.
         config_base_path: Where the server will see the models folder; absolute. Default: where it
             is now.
+        progress: Whether to show on stderr what is being done.
 
     Raises:
         UsageError: If a target is out of range, there is no index to meet it, or the config
@@ -118,13 +121,15 @@ def export(
         UserError: If the run is unusable, the folder cannot be written, memory is too small, or
             the target cannot be met.
     """
-    loaded = load_run(run, data)
-    models = Path(output)
-    published = loaded.config if config is None else _checked(config, loaded)
-    published = _with_target(published, target_recall, at)
-    with staging_folder(models) as staging:
-        manifests = _write_version(loaded, published, staging)
-        version = publish(models, staging)
+    with told_steps(progress) as begin:
+        begin("reading the run")
+        loaded = load_run(run, data)
+        models = Path(output)
+        published = loaded.config if config is None else _checked(config, loaded)
+        published = _with_target(published, target_recall, at)
+        with staging_folder(models) as staging:
+            manifests = _write_version(loaded, published, staging, begin)
+            version = publish(models, staging)
     labels = server_config.read_labels(models)
     server_config.write(models, labels, config_base_path or str(models.resolve()))
     return Export(models, version, manifests)
@@ -166,7 +171,9 @@ def _with_target(config: Config, target_recall: float | None, at: int | None) ->
     return config.model_copy(update={"index": config.index.model_copy(update=given)})
 
 
-def _write_version(loaded: Run, config: Config, staging: Path) -> dict[str, dict[str, Any]]:
+def _write_version(
+    loaded: Run, config: Config, staging: Path, begin: Begin
+) -> dict[str, dict[str, Any]]:
     """Writes every folder of a version; returns the manifests of the models."""
     data, model = loaded.data, loaded.model
     encoder = data.query_encoder()
@@ -187,6 +194,7 @@ def _write_version(loaded: Run, config: Config, staging: Path) -> dict[str, dict
         (QUERY_TOWER, query_tower, {**query_tower.signatures(QUERY_EMBEDDING), **halves}),
         (CANDIDATE_TOWER, candidate_tower, candidate_tower.signatures("candidate_embedding")),
     ):
+        begin(name)
         manifests[name] = save(tower, signatures, staging / name, model_name=name, facts=facts)
     config_path = staging / CANDIDATE_TOWER / EXTRA_ASSETS / TWOTOWER_CONFIG
     config_path.write_text(dump_config(config), encoding="utf-8")
@@ -198,7 +206,9 @@ def _write_version(loaded: Run, config: Config, staging: Path) -> dict[str, dict
         _held_out(loaded),
         config,
         {**facts, "metrics": metrics["validation"]},
+        begin,
     )
+    begin("queries")
     _write_queries(loaded, staging / QUERIES)
     return manifests
 

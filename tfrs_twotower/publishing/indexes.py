@@ -24,6 +24,7 @@ from tfrs_twotower.index.scoring_layer import exact_index
 from tfrs_twotower.index.tuning import tune, tune_ivf
 from tfrs_twotower.models.scorers import DOT_PRODUCT, Scorer
 from tfrs_twotower.publishing.models_folder import HELD_OUT_QUERIES, PART, QUERY_EMBEDDING
+from tfrs_twotower.publishing.progress import Begin, untold
 from tfrs_twotower.publishing.saved_model_writer import save
 from tfrs_twotower.retrieval.attributes import CandidateAttributes
 from tfrs_twotower.retrieval.retriever import QueryTower, Retriever
@@ -79,6 +80,7 @@ def write_indexes(
     held_out: Floats,
     config: Config,
     facts: Mapping[str, Any],
+    begin: Begin = untold,
 ) -> dict[str, dict[str, Any]]:
     """Writes the folders of a version that depend on the corpus.
 
@@ -89,6 +91,7 @@ def write_indexes(
         held_out: `[num_queries, embedding_dim]` query embeddings to tune and measure recall on.
         config: Index, rules, export.
         facts: For the manifests; see `saved_model_writer.save`.
+        begin: Is told of each model.
 
     Returns:
         Manifests by model; without `retrieval` where the config wants none, and without
@@ -112,16 +115,19 @@ def write_indexes(
             searcher_bytes=index.searcher_bytes,
         )
 
+    begin(RETRIEVAL_EXACT)
     # One index after the other, so that only one is in memory beside the embeddings.
     manifests = {
         RETRIEVAL_EXACT: write(RETRIEVAL_EXACT, exact_index(embeddings, query_side.scorer), {})
     }
     is_searchable = query_side.scorer is DOT_PRODUCT and has_tree(config.index, len(embeddings))
     if config.export.retrieval_stock and is_searchable:
+        begin(f"{RETRIEVAL_STOCK}: tuning its index")
         manifests[RETRIEVAL_STOCK] = write(
             RETRIEVAL_STOCK, *ivf_index(embeddings, held_out, config.index)
         )
     if config.export.retrieval:
+        begin(f"{RETRIEVAL}: tuning its index" if is_searchable else RETRIEVAL)
         manifests[RETRIEVAL] = write(RETRIEVAL, *scann_index(embeddings, held_out, config.index))
     if (preferred := preferred_model(manifests)) != RETRIEVAL_EXACT:
         queries = pa.table({QUERY_EMBEDDING: vectors(held_out)})

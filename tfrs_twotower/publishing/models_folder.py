@@ -31,6 +31,7 @@ import pyarrow.dataset as ds
 
 from tfrs_twotower.schema import Config, UserError, load_config
 from tfrs_twotower.schema.folders import MANIFEST
+from tfrs_twotower.schema.interrupts import raise_if_interrupted
 from tfrs_twotower.schema.models_layout import (
     CANDIDATE_TOWER,
     CANDIDATES,
@@ -115,6 +116,7 @@ def publish(models: Path, staging: Path) -> int:
     Returns:
         The number of the version.
     """
+    raise_if_interrupted()
     version = next_version(models)
     for name in PUBLISHED_IN_ORDER:
         if (staging / name).exists():  # A config may want no `retrieval`, a corpus no tree.

@@ -37,6 +37,7 @@ from tfrs_twotower.publishing.models_folder import (
     read_model_manifest,
     staging_folder,
 )
+from tfrs_twotower.publishing.progress import Begin, told_steps
 from tfrs_twotower.publishing.saved_model_reader import (
     LoadedQueryTower,
     LoadedSignature,
@@ -96,7 +97,11 @@ class Refresh(Tabular):
 
 
 def refresh(
-    models: str | Path, candidates: Iterable[pa.Table], version: int | None = None
+    models: str | Path,
+    candidates: Iterable[pa.Table],
+    version: int | None = None,
+    *,
+    progress: bool = False,
 ) -> Refresh:
     """Publishes a version with other candidates and the towers of a version that is there.
 
@@ -105,6 +110,7 @@ def refresh(
         candidates: The whole new corpus, in tables of any size: `candidate_id`, title, attributes
             and raw features, as `candidates` of the models folder holds them.
         version: Whose towers to keep; default: the stable one, without labels the newest.
+        progress: Whether to show on stderr what is being done.
 
     Returns:
         What was published. Labels of versions stay where they are.
@@ -116,6 +122,11 @@ def refresh(
     """
     models = Path(models)
     base = choose(models, version)
+    with told_steps(progress) as begin:
+        return _refresh(models, candidates, base, begin)
+
+
+def _refresh(models: Path, candidates: Iterable[pa.Table], base: int, begin: Begin) -> Refresh:
     config = read_config(models, base)
     if config.context_mode == "scoring_layer":
         raise UserError(
@@ -127,10 +138,12 @@ def refresh(
     joined_tower = None
     if config.context_mode == "trilinear":
         joined_tower = LoadedQueryTower(models / QUERY_TOWER / str(base), JOIN)
+    begin("reading the candidates")
     table = _in_order(candidates)
     stored = pq.read_table(models / CANDIDATES / str(base) / PART)
     _check_columns(table, stored)
     check_build(len(table), stored.schema.field(EMBEDDING).type.list_size, config.index)
+    begin(CANDIDATE_TOWER)
     tower = LoadedSignature(models / CANDIDATE_TOWER / str(base))
     embeddings, known, is_same = _kept(
         embed_candidates(tower, config.candidate_features, table), table, stored
@@ -152,6 +165,7 @@ def refresh(
             held_out,
             config,
             {**facts, "origin": "refresh", "base_version": base},
+            begin,
         )
         published = publish(models, staging)
     server_config.write(models, server_config.read_labels(models))

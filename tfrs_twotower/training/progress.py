@@ -1,12 +1,14 @@
-"""The progress of a training on stderr."""
+"""The progress of a training on stderr, or in a notebook."""
 
 import time
 from collections.abc import Iterable
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from tfrs_twotower.keras import keras
+from tfrs_twotower.schema.status_line import StatusLine
+
+BAR_WIDTH = 30
 
 
 def show_hints(hints: Iterable[str]) -> None:
@@ -17,50 +19,35 @@ def show_hints(hints: Iterable[str]) -> None:
 
 
 class EpochProgress(keras.callbacks.Callback):
-    """A bar for the steps of an epoch, and a lasting line for each finished one."""
+    """Shows the steps of an epoch, and a lasting line for each finished one."""
 
-    def __init__(self) -> None:
-        """Writes to stderr."""
+    def __init__(self, line: StatusLine) -> None:
+        """Shows them on a line."""
         super().__init__()
-        self._console = Console(stderr=True, highlight=False)
-        self._progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("loss {task.fields[loss]:.4f}"),
-            TimeRemainingColumn(),
-            console=self._console,
-            transient=True,
-        )
-        self._task = self._progress.add_task("", loss=float("nan"))
-
-    def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
-        """Shows the bar."""
-        self._progress.start()
-
-    def on_train_end(self, logs: dict[str, float] | None = None) -> None:
-        """Removes the bar."""
-        self._progress.stop()
+        self._line = line
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        """Resets the bar."""
+        """Begins a new bar."""
         self._started_s = time.monotonic()
-        self._progress.reset(
-            self._task,
-            total=self.params["steps"],
-            description=self._number(epoch),
-            loss=float("nan"),
-        )
+        self._shown = self._number(epoch)
+        self._line.update(self._shown)
 
     def on_train_batch_end(self, batch: int, logs: dict[str, float]) -> None:
         """Moves the bar by a step."""
-        self._progress.update(self._task, completed=batch + 1, loss=logs["loss"])
+        done, num_steps = batch + 1, self.params["steps"]
+        left_s = (time.monotonic() - self._started_s) / done * (num_steps - done)
+        bar = "━" * (BAR_WIDTH * done // num_steps)
+        self._line.update(
+            f"{self._shown}  {bar:─<{BAR_WIDTH}}  {done}/{num_steps}  loss {logs['loss']:.4f}  "
+            f"{left_s:.0f} s left",
+            now=False,
+        )
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float]) -> None:
         """Prints the loss and metrics of the epoch."""
         shown = "  ".join(f"{name} {value:.4f}" for name, value in logs.items() if _is_shown(name))
         seconds = time.monotonic() - self._started_s
-        self._console.print(f"{self._number(epoch)}  {shown}  {seconds:.1f} s")
+        self._line.keep(f"{self._shown}  {shown}  {seconds:.1f} s")
 
     def _number(self, epoch: int) -> str:
         # Set by `training.train`: a refit has epochs of its own.

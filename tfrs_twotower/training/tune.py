@@ -74,6 +74,12 @@ class Trial:
         """The settings as `--set` takes them."""
         return [f"{path}={_as_yaml(value)}" for path, value in self.settings.items()]
 
+    def in_words(self, metric: str) -> str:
+        """One line: its value of the metric, and its settings."""
+        early = ", stopped early" if self.is_pruned else ""
+        settings = " ".join(self.as_overrides())
+        return f"trial {self.number}: {metric} {self.value:.4f}{early}  {settings}"
+
 
 @dataclass(frozen=True, repr=False)
 class TuningResult(Tabular):

@@ -12,8 +12,8 @@ from tfrs_twotower.publishing.embedding_store import write_embeddings
 from tfrs_twotower.schema import UsageError
 
 
-def test_the_store_is_read_by_the_lines_of_the_documentation(tiny_run, tmp_path):
-    store = write_embeddings(*tiny_run, tmp_path / "STORE")
+def test_the_store_is_read_by_the_lines_of_the_documentation(tiny_run, models, tmp_path):
+    store = write_embeddings(models, tmp_path / "STORE")
 
     page = Path(__file__).parents[3] / "docs/howto/index-and-export.md"
     [lines] = re.findall(r"```python\n(import numpy [^`]*)```", page.read_text(encoding="utf-8"))
@@ -31,9 +31,9 @@ def test_the_store_is_read_by_the_lines_of_the_documentation(tiny_run, tmp_path)
     assert "embedding " not in repr(store).splitlines()[1]
 
 
-def test_a_finished_store_is_not_replaced_unasked(tiny_run, tmp_path):
-    write_embeddings(*tiny_run, tmp_path / "store")
+def test_a_finished_store_is_not_replaced_unasked(models, tmp_path):
+    write_embeddings(models, tmp_path / "store")
 
     with pytest.raises(UsageError, match="is finished: pass `overwrite=True`"):
-        write_embeddings(*tiny_run, tmp_path / "store")
-    write_embeddings(*tiny_run, tmp_path / "store", overwrite=True)
+        write_embeddings(models, tmp_path / "store")
+    write_embeddings(models, tmp_path / "store", overwrite=True)

@@ -1,0 +1,51 @@
+"""An interrupt that C code swallowed still ends what would be published."""
+
+import signal
+from contextlib import suppress
+
+import pytest
+
+from tfrs_twotower.publishing.models_folder import publish
+from tfrs_twotower.schema.interrupts import raise_if_interrupted, remembered
+
+
+def _swallow_an_interrupt():
+    with suppress(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)
+
+
+def test_nothing_is_published_after_a_swallowed_interrupt(tmp_path):
+    staging = tmp_path / ".incomplete"
+    (staging / "retrieval").mkdir(parents=True)
+
+    with remembered():
+        _swallow_an_interrupt()
+        with pytest.raises(KeyboardInterrupt):
+            publish(tmp_path, staging)
+
+    assert not (tmp_path / "retrieval").exists()
+
+
+def test_an_interrupt_is_raised_where_it_happens():
+    with pytest.raises(KeyboardInterrupt), remembered():
+        signal.raise_signal(signal.SIGINT)
+
+
+def test_a_later_command_knows_nothing_of_it():
+    with remembered():
+        _swallow_an_interrupt()
+
+    with remembered():
+        raise_if_interrupted()
+
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_process_that_ignores_interrupts_goes_on():
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with remembered():
+            signal.raise_signal(signal.SIGINT)
+            raise_if_interrupted()
+    finally:
+        signal.signal(signal.SIGINT, before)
