@@ -13,6 +13,7 @@ from tests.serving.conftest import free_port, is_healthy, wait_until
 from tests.serving.toy_models import EAST_QUERY
 
 NUM_CLIENTS = 4
+PAUSE_S = 0.02  # Of a client between two queries: servers that start need the processor.
 BEST = {1: "a", 2: "d"}  # The second version is mirrored.
 
 
@@ -61,7 +62,7 @@ class Asking:
 
     def _ask(self):
         with RetrievalClient(self.target, timeout_s=10.0) as client:
-            while not self.stopped.is_set():
+            while not self.stopped.wait(PAUSE_S):
                 try:
                     answer = client.recommend_one(EAST_QUERY, k=1)
                 except Exception as error:
