@@ -15,7 +15,7 @@ test: $(INSTALLED)  ## all tests but the slow ones
 	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile
 
 test-slow: $(INSTALLED)  ## the slow tests alone, or those of TESTS
-	$(BIN)/python -m pytest -m slow $(TESTS)
+	$(BIN)/python -m pytest -m slow -n 2 --dist loadfile $(TESTS)
 
 lint: $(INSTALLED)  ## format, lint, types
 	$(BIN)/ruff format --check .

@@ -34,8 +34,12 @@ ENCODERS = {
     "gru": "{encoder: gru, embedding_dim: 6, dropout: 0.1}",
     "attention": "{encoder: attention, blocks: 1, heads: 2, dropout: 0.1}",
 }
+# Each mode with the encoder that has the most to lose, and each encoder with one mode.
 PAIRS = [
-    pytest.param(mode, encoder, id=f"{mode}-{encoder}") for mode in MODES for encoder in ENCODERS
+    pytest.param(mode, encoder, id=f"{mode}-{encoder}")
+    for mode in MODES
+    for encoder in ENCODERS
+    if encoder == "attention" or mode == "trilinear"
 ]
 
 

@@ -8,7 +8,8 @@ right for as long as a worker lives.
 import functools
 import tempfile
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -164,14 +165,18 @@ def load_corpus(catalogue: str, counts: str, corpus: str) -> Corpus:
     return Corpus(known, load_catalogue_hashes(catalogue), counted, rows)
 
 
-def local_vocabularies(paths: Mapping[str, str]) -> tempfile.TemporaryDirectory[str]:
+@contextmanager
+def local_vocabularies(paths: Mapping[str, str]) -> Iterator[str]:
     """Copies vocabularies to a local folder, of which TensorFlow reads `<feature>.txt`.
 
     Args:
         paths: By feature, on any Beam filesystem; "": a vocabulary without tokens.
+
+    Yields:
+        The folder, which is removed afterwards.
     """
-    folder = tempfile.TemporaryDirectory(prefix="twotower-vocabularies-")
-    for name, path in paths.items():
-        with open(join(folder.name, f"{name}.txt"), "wb") as file:
-            file.write(filesystem.read_bytes(path) if path else b"")
-    return folder
+    with tempfile.TemporaryDirectory(prefix="twotower-vocabularies-") as folder:
+        for name, path in paths.items():
+            with open(join(folder, f"{name}.txt"), "wb") as file:
+                file.write(filesystem.read_bytes(path) if path else b"")
+        yield folder

@@ -19,7 +19,7 @@ from tests.pipelines.stores.published import MANIFEST, fetch, is_published
 from tfrs_twotower.schema import parse_config
 
 OUTPUT = "mem://bucket/prepared"
-NUM_FAILURES = 100
+NUM_FAILURES = 50
 CONFIG = """
 columns: {timestamp: t}
 filters: {min_per_query: 2}

@@ -34,39 +34,33 @@ def server_root(request, on_server):
     return f"{on_server(server)}/{request.node.originalname}"
 
 
-def test_the_folder_says_the_same_and_an_overwritten_one_too(server_root, shop, tmp_path):
+def test_the_folder_says_the_same_and_an_overwritten_one_is_trained_on(server_root, shop, tmp_path):
     dataset, config, local = shop
-    expected = fetch(str(local), tmp_path / "local")
-
+    expected = fetch(str(local), tmp_path / "fetched")
     prepare(config, str(dataset), server_root)
     assert fetch(server_root, tmp_path / "first") == expected
 
     prepare(config, str(dataset), server_root, overwrite=True)
+
     assert fetch(server_root, tmp_path / "second") == expected
-
-
-def test_workers_in_processes_of_their_own_find_the_store(server_root, shop, tmp_path):
-    dataset, config, local = shop
-
-    prepare(
-        config,
-        str(dataset),
-        server_root,
-        beam_args=["--direct_num_workers=2", "--direct_running_mode=multi_processing"],
-    )
-
-    assert fetch(server_root, tmp_path / "a") == fetch(str(local), tmp_path / "b")
-
-
-def test_training_from_the_store_gives_the_same_model(server_root, shop, tmp_path):
-    dataset, config, local = shop
-    prepare(config, str(dataset), server_root)
-
     for name, data in {"local": local, "remote": server_root}.items():
         api.train(config, data, tmp_path / name, callbacks=[])
-
     one, other = (
         sorted((tmp_path / name).glob("best.weights.data*")) for name in ("local", "remote")
     )
     assert [file.read_bytes() for file in one] == [file.read_bytes() for file in other]
     assert one
+
+
+def test_workers_in_processes_of_their_own_find_the_store(gcs, on_server, shop, tmp_path):
+    dataset, config, local = shop
+    root = f"{on_server(gcs)}/workers"
+
+    prepare(
+        config,
+        str(dataset),
+        root,
+        beam_args=["--direct_num_workers=2", "--direct_running_mode=multi_processing"],
+    )
+
+    assert fetch(root, tmp_path / "a") == fetch(str(local), tmp_path / "b")

@@ -79,7 +79,7 @@ def page_of_sample(tmp_path):
 
 @pytest.fixture
 def page_of_movielens(tmp_path, public_data):
-    return report_of(tmp_path, "movielens-1m", "--source", str(public_data / "ml-1m"))
+    return report_of(tmp_path, "movielens-100k", "--source", str(public_data / "ml-100k"))
 
 
 @pytest.fixture(params=["page", "page_of_sample", "page_of_movielens"])
