@@ -34,14 +34,22 @@ class Core:
     """Predict, GetModelMetadata and GetModelStatus on a set of servables."""
 
     def __init__(
-        self, servables: Servables, runner: Runner, limits: Limits, request_log: RequestLog
+        self,
+        servables: Servables,
+        runner: Runner,
+        limits: Limits,
+        metrics: Metrics,
+        request_log: RequestLog,
     ) -> None:
-        """Answers from `servables`, run by `runner`, within `limits`; `request_log` keeps them."""
+        """Answers from `servables`, run by `runner`, within `limits`.
+
+        `metrics` counts the answers, `request_log` keeps them.
+        """
         self._servables = servables
         self._runner = runner
         self._limits = limits
         self._request_log = request_log
-        self._metrics = Metrics()
+        self._metrics = metrics
 
     async def predict(self, request: Any, timeout_s: float | None) -> Any:
         """Answers a `PredictRequest` with a `PredictResponse`.

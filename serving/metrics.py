@@ -9,7 +9,7 @@ from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from serving.request_log import Counts
 
@@ -20,6 +20,8 @@ REQUEST_COUNT = ":tensorflow:serving:request_count"
 REQUEST_LATENCY = ":tensorflow:serving:request_latency"
 VERSION_REQUEST_COUNT = ":twotower:serving:request_count"
 VERSION_REQUEST_LATENCY = ":twotower:serving:request_latency"
+QUEUE_LATENCY = ":twotower:serving:queue_latency"
+RUN_LATENCY = ":twotower:serving:run_latency"
 IN_FLIGHT = ":twotower:serving:requests_in_flight"
 AVAILABLE = ":twotower:serving:available_version"
 LOGGED = ":twotower:serving:request_log_records"
@@ -46,6 +48,11 @@ class _Times:
     buckets: list[int] = field(default_factory=lambda: [0] * (len(LATENCY_BOUNDS_US) + 1))
     sum_us: int = 0
 
+    def note(self, seconds: float) -> None:
+        latency_us = round(seconds * 1e6)
+        self.buckets[bisect_left(LATENCY_BOUNDS_US, latency_us)] += 1
+        self.sum_us += latency_us
+
     def add(self, other: "_Times") -> None:
         self.buckets = [a + b for a, b in zip(self.buckets, other.buckets, strict=True)]
         self.sum_us += other.sum_us
@@ -58,6 +65,8 @@ class Metrics:
         """Starts at zero."""
         self._lock = threading.Lock()
         self._times: dict[Asked, _Times] = {}
+        self._queued: dict[_OfVersion, _Times] = {}
+        self._run: dict[_OfVersion, _Times] = {}
 
     def record(self, asked: Asked, seconds: float) -> None:
         """Counts a Predict request.
@@ -66,11 +75,25 @@ class Metrics:
             asked: What it asked, and how it ended.
             seconds: From arrival to answer.
         """
-        latency_us = round(seconds * 1e6)
         with self._lock:
-            times = self._times.setdefault(asked, _Times())
-            times.buckets[bisect_left(LATENCY_BOUNDS_US, latency_us)] += 1
-            times.sum_us += latency_us
+            self._times.setdefault(asked, _Times()).note(seconds)
+
+    def record_run(
+        self, model: str, version: int, signature: str, queued_s: float, run_s: float
+    ) -> None:
+        """Notes what a request has spent where, once its signature has run.
+
+        Args:
+            model: Name of the model.
+            version: That answers.
+            signature: That was run.
+            queued_s: From arrival to the beginning of the run.
+            run_s: Of the run, with all requests that were merged into it.
+        """
+        of_version = model, str(version), signature
+        with self._lock:
+            self._queued.setdefault(of_version, _Times()).note(queued_s)
+            self._run.setdefault(of_version, _Times()).note(run_s)
 
     def render(self, in_flight: int, available: Iterable[tuple[str, int]], logged: Counts) -> str:
         """The page that Prometheus reads.
@@ -81,13 +104,16 @@ class Metrics:
             logged: What has become of the records of the request log.
         """
         with self._lock:
-            seen = {asked: _Times([*t.buckets], t.sum_us) for asked, t in self._times.items()}
+            seen, queued, run = _copy(self._times), _copy(self._queued), _copy(self._run)
+        of_versions = {key: dict(zip(_OF_VERSION, key, strict=True)) for key in run}
         labels = {asked: _labels(asked) for asked in seen}
         lines = [
             *_counter(REQUEST_COUNT, seen, labels, ("model_name", "status")),
             *_histogram(REQUEST_LATENCY, seen, labels, ("model_name", "API", "entrypoint")),
             *_counter(VERSION_REQUEST_COUNT, seen, labels, (*_OF_VERSION, "status")),
             *_histogram(VERSION_REQUEST_LATENCY, seen, labels, _OF_VERSION),
+            *_histogram(QUEUE_LATENCY, queued, of_versions, _OF_VERSION),
+            *_histogram(RUN_LATENCY, run, of_versions, _OF_VERSION),
         ]
         lines += [f"# TYPE {IN_FLIGHT} gauge", _line(IN_FLIGHT, {}, in_flight)]
         lines.append(f"# TYPE {AVAILABLE} gauge")
@@ -100,8 +126,12 @@ class Metrics:
 
 _OF_VERSION = ("model_name", "version", "signature_name")
 
-_Seen = Mapping[Asked, _Times]
-_Labels = Mapping[Asked, Mapping[str, str]]
+_OfVersion = tuple[str, str, str]
+K = TypeVar("K", bound=tuple[str, ...])
+
+
+def _copy(times: Mapping[K, _Times]) -> dict[K, _Times]:
+    return {key: _Times([*of_key.buckets], of_key.sum_us) for key, of_key in times.items()}
 
 
 def _labels(asked: Asked) -> dict[str, str]:
@@ -115,7 +145,9 @@ def _labels(asked: Asked) -> dict[str, str]:
     }
 
 
-def _counter(name: str, seen: _Seen, labels: _Labels, by: tuple[str, ...]) -> Iterable[str]:
+def _counter(
+    name: str, seen: Mapping[K, _Times], labels: Mapping[K, Mapping[str, str]], by: tuple[str, ...]
+) -> Iterable[str]:
     counts: Counter[tuple[str, ...]] = Counter()
     for asked, times in seen.items():
         counts[tuple(labels[asked][label] for label in by)] += sum(times.buckets)
@@ -124,7 +156,9 @@ def _counter(name: str, seen: _Seen, labels: _Labels, by: tuple[str, ...]) -> It
         yield _line(name, dict(zip(by, values, strict=True)), count)
 
 
-def _histogram(name: str, seen: _Seen, labels: _Labels, by: tuple[str, ...]) -> Iterable[str]:
+def _histogram(
+    name: str, seen: Mapping[K, _Times], labels: Mapping[K, Mapping[str, str]], by: tuple[str, ...]
+) -> Iterable[str]:
     totals: dict[tuple[str, ...], _Times] = {}
     for asked, times in seen.items():
         totals.setdefault(tuple(labels[asked][label] for label in by), _Times()).add(times)

@@ -7,6 +7,7 @@ batching.
 """
 
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -26,6 +27,7 @@ class _Request:
     task: Task
     respond: Callable[[Outputs], Any]
     answer: Future[Any] = field(default_factory=Future)
+    arrived_s: float = field(default_factory=time.perf_counter)
 
     def is_still_wanted(self) -> bool:
         """Marks the request as running, unless its caller has given up."""
@@ -47,7 +49,11 @@ class Runner:
     """Threads that run what is submitted, first come, first served. Thread-safe."""
 
     def __init__(
-        self, num_threads: int, max_requests: int, batching: BatchingOptions | None = None
+        self,
+        num_threads: int,
+        max_requests: int,
+        batching: BatchingOptions | None = None,
+        has_run: Callable[[Task, float, float], None] = lambda *_: None,
     ) -> None:
         """Starts threads as they are needed; `close` ends them.
 
@@ -55,7 +61,10 @@ class Runner:
             num_threads: Runs at the same time, 1 or more.
             max_requests: Requests that run or wait; more are refused.
             batching: How waiting requests are merged into one run; None: each is run by itself.
+            has_run: Told of each task that has run the seconds that it waited, and those of its
+                run, before it is answered.
         """
+        self._has_run = has_run
         self._num_threads, self._max_requests, self._batching = num_threads, max_requests, batching
         self._threads = ThreadPoolExecutor(num_threads, thread_name_prefix="runner")
         self._lock = threading.Lock()  # Guards what follows.
@@ -116,8 +125,11 @@ class Runner:
 
     def _work(self) -> None:
         while batch := self._next_batch():
+            started_s = time.perf_counter()
             outcomes = run_together([request.task for request in batch])
+            run_s = time.perf_counter() - started_s
             for request, outcome in zip(batch, outcomes, strict=True):
+                self._has_run(request.task, started_s - request.arrived_s, run_s)
                 request.settle(outcome)
 
     def _next_batch(self) -> list[_Request]:

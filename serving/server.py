@@ -28,13 +28,14 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from tensorflow_serving.apis import model_service_pb2_grpc, prediction_service_pb2_grpc
 
 from serving import event_loop, native_log
-from serving.batching import BatchingOptions
+from serving.batching import BatchingOptions, Task
 from serving.batching_config import read_batching_options
 from serving.core import Core
 from serving.draining import Gate
 from serving.errors import LoadError
 from serving.grpc_services import ModelService, PredictionService, UnreadableRequests
 from serving.loading import Servable, load
+from serving.metrics import Metrics
 from serving.model_config import ModelConfig, read_models_config
 from serving.predict import Limits
 from serving.request_log import RequestLog
@@ -133,9 +134,15 @@ class ModelServer:
         max_requests = options.max_running + options.max_waiting
         batching = options.batching
         num_threads = batching.num_batch_threads if batching else options.max_running
-        self._runner = Runner(num_threads, max_requests, batching)
+        metrics = Metrics()
+
+        def has_run(task: Task, queued_s: float, run_s: float) -> None:
+            version = task.servable
+            metrics.record_run(version.name, version.version, task.signature, queued_s, run_s)
+
+        self._runner = Runner(num_threads, max_requests, batching, has_run)
         self._request_log = RequestLog()
-        core = Core(self._servables, self._runner, options.limits, self._request_log)
+        core = Core(self._servables, self._runner, options.limits, metrics, self._request_log)
         try:
             self._grpc, self._gate, self._health, self.port = event_loop.submit(
                 _grpc_server(core, _address(host, port), options, max_requests)

@@ -59,6 +59,24 @@ def test_latencies_fall_into_cumulative_buckets():
     assert f":tensorflow:serving:request_latency_count{{{labels}}} 3\n" in page
 
 
+def test_what_waits_is_told_from_what_runs():
+    metrics = Metrics()
+    for queued_s, run_s in ((5e-6, 20e-6), (15e-6, 20e-6)):
+        metrics.record_run("m", 3, "recommend", queued_s, run_s)
+    metrics.record_run("m", 4, "recommend", 0.0, 1.0)
+
+    page = metrics.render(0, [], NOT_LOGGED)
+
+    labels = 'model_name="m",version="3",signature_name="recommend"'
+    queue, run = ":twotower:serving:queue_latency", ":twotower:serving:run_latency"
+    assert f'{queue}_bucket{{{labels},le="10"}} 1\n' in page
+    assert f'{queue}_bucket{{{labels},le="18"}} 2\n' in page
+    assert f"{queue}_sum{{{labels}}} 20\n" in page
+    assert f"{run}_sum{{{labels}}} 40\n" in page
+    assert f"{run}_count{{{labels}}} 2\n" in page
+    assert f"{run}_sum{{{labels.replace('3', '4')}}} 1000000\n" in page
+
+
 def test_a_model_name_cannot_break_the_page():
     metrics = Metrics()
     metrics.record(asked(model='a"\n\\'), 0.0)
@@ -92,4 +110,7 @@ def test_a_server_counts_what_it_answers(models_dir):
     version = ':twotower:serving:request_count{model_name="retrieval",version="3",'
     assert f'{version}signature_name="recommend",status="OK"}} 2\n' in page
     assert ':twotower:serving:available_version{model_name="retrieval",version="3"} 1' in page
+    # Two answers, and a refusal of the model itself.
+    run = ':twotower:serving:run_latency_count{model_name="retrieval",version="3",'
+    assert f'{run}signature_name="recommend"}} 3\n' in page
     assert ":twotower:serving:requests_in_flight 0" in page

@@ -6,8 +6,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import tensorflow as tf
-from tensorflow_serving.apis import prediction_log_pb2
 
+from tests.request_logs import answers, record, write_log
 from tfrs_twotower.datasets.impressions import read_impressions, write_impressions
 from tfrs_twotower.schema import UsageError, UserError, parse_config
 
@@ -29,38 +29,6 @@ BARE = CONFIG[: CONFIG.index("  context")] + "  candidate: {item: {kind: id}}\n"
 
 def config(text=CONFIG):
     return parse_config(text, "twotower.yaml")
-
-
-def record(time_s, inputs, outputs, version=7, label=None):
-    log = prediction_log_pb2.PredictionLog()
-    log.log_metadata.timestamp_secs = time_s
-    request, response = log.predict_log.request, log.predict_log.response
-    if label:
-        request.model_spec.version_label = label
-    response.model_spec.name = "retrieval"
-    response.model_spec.version.value = version
-    for tensors, values in ((request.inputs, inputs), (response.outputs, outputs)):
-        for name, value in values.items():
-            tensors[name].CopyFrom(tf.make_tensor_proto(value))
-    return log.SerializeToString()
-
-
-def answers(*rows):
-    """Recommendations, padded as the server pads them."""
-    width = max(map(len, rows))
-    return {
-        "candidate_ids": [[*row, *[""] * (width - len(row))] for row in rows],
-        "valid_count": [len(row) for row in rows],
-    }
-
-
-def write_log(folder, *records, name="retrieval-1.tfrecord.gz"):
-    folder.mkdir(exist_ok=True)
-    path = folder / name
-    with tf.io.TFRecordWriter(str(path), tf.io.TFRecordOptions(compression_type="GZIP")) as writer:
-        for data in records:
-            writer.write(data)
-    return path
 
 
 def test_each_valid_slot_is_an_impression(tmp_path):
