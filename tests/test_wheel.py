@@ -1,5 +1,6 @@
 """The wheel: what is in it, and the client without TensorFlow in an environment of its own."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -25,9 +26,14 @@ DATA = [
 ]
 
 
-def run(*command, cwd):
+def run(*command, cwd, **variables):
     done = subprocess.run(
-        [*map(str, command)], cwd=cwd, capture_output=True, text=True, timeout=300
+        [*map(str, command)],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env={**os.environ, **variables},
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
@@ -49,10 +55,10 @@ def test_the_client_of_the_wheel_asks_a_server_without_tensorflow(tmp_path):
     assert any(name.endswith(".j2") for name in names)
     assert not [name for name in names if name.startswith(("tests", "docs", "benchmarks"))]
 
-    run(sys.executable, "-m", "venv", tmp_path / "clean", cwd=tmp_path)
-    python = tmp_path / "clean" / "bin" / "python"
-    install = (python, "-m", "pip", "install", "-q", "-c", ROOT / "constraints.txt")
-    run(*install, "grpcio", "protobuf", "numpy>=2", cwd=tmp_path)
+    site = tmp_path / "site"
+    install = (sys.executable, "-m", "pip", "install", "-q", "--no-compile", "--target", site)
+    clients = ("-c", ROOT / "constraints.txt", "grpcio", "protobuf", "numpy>=2")
+    run(*install, *clients, cwd=tmp_path)
     run(*install, "--no-deps", wheel, cwd=tmp_path)
     toy_models.write_retrieval(tmp_path / "retrieval", 1)
     with ModelServer([ModelConfig("retrieval", tmp_path / "retrieval")], rest_port=None) as server:
@@ -63,6 +69,7 @@ def test_the_client_of_the_wheel_asks_a_server_without_tensorflow(tmp_path):
             "    answer = client.recommend_one({'user_id': 'east', 'history': ['a']}, k=2)\n"
             "print(importlib.util.find_spec('tensorflow'), *answer.candidate_ids)"
         )
-        said = run(python, "-c", script, cwd=tmp_path)
+        # -S: without what is installed beside this interpreter.
+        said = run(sys.executable, "-S", "-c", script, cwd=tmp_path, PYTHONPATH=str(site))
 
     assert said.split() == ["None", "a", "b"]
