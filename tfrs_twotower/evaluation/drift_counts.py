@@ -121,6 +121,7 @@ class _Cells(NamedTuple):
         rows: For rows: the cell of each by folder, `MISSING` for what is missing.
         edges: For numbers: `[width, n]` ascending; a cell is between two of them.
         unknown: For tokens: whether each row is one that the first folder lacks, by folder.
+        is_cut: Whether vocabularies leave out rare tokens; `unknown` is then out of vocabulary.
         distance: How distributions over the cells are compared.
         names: `[width][num_cells]` what the cells are; empty: they have no names.
     """
@@ -131,6 +132,7 @@ class _Cells(NamedTuple):
     edges: npt.NDArray[np.float32] | None = None
     unknown: tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]] | None = None
     distance: Distance = "total_variation"
+    is_cut: bool = False
     names: tuple[tuple[str, ...], ...] = ()
 
     def of(self, values: np.ndarray, folder: int) -> Ints:
@@ -160,6 +162,11 @@ def _cells_of(name: str, feature: Feature, a: Sample, b: Sample) -> _Cells:
         if own_ids is not None and own_ids.name == name:
             # New users are expected: the shares of cold queries tell how many there are.
             return cells._replace(unknown=None)
+        if feature.min_count > 1 or feature.max_size is not None:
+            # Which tokens are rare differs by chance: each folder goes by its own vocabulary.
+            return cells._replace(
+                unknown=_out_of_vocabulary(cells, feature.oov_buckets), is_cut=True
+            )
         return cells
     if isinstance(feature, History):
         candidate_id = a.data.config.candidate_id
@@ -219,6 +226,15 @@ def _cells_of_tokens(a: list[bytes], b: list[bytes], oov_buckets: int) -> _Cells
         unknown=(unknown(a), unknown(b)),
         names=(("all others", *(token.decode("utf-8", "replace") for token in cell_of)),),
     )
+
+
+def _out_of_vocabulary(
+    cells: _Cells, oov_buckets: int
+) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
+    assert cells.rows is not None
+    a, b = (np.arange(len(rows)) for rows in cells.rows)
+    last = FIRST_OOV_ROW + oov_buckets
+    return (a >= FIRST_OOV_ROW) & (a < last), (b >= FIRST_OOV_ROW) & (b < last)
 
 
 def _edges_of_vector(name: str, feature: Vector, sample: Sample) -> npt.NDArray[np.float32]:
@@ -334,7 +350,7 @@ class _FeatureCounts:
         not share, are no drift.
         """
         assert self.cells.unknown is not None
-        if self._folder == 1:
+        if self._folder == 1 or self.cells.is_cut:
             return self._unknown
         counts = self._unknown.copy()
         is_alone = (self._group_of >= 0) & ~self.cells.unknown[0]

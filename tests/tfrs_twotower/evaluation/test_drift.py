@@ -13,7 +13,7 @@ import tfrs_twotower as tt
 from tests.prepared_folder import Example, write_prepared_folder
 from tfrs_twotower.cli import main
 from tfrs_twotower.evaluation.drift import Churn, Drift, drift
-from tfrs_twotower.schema import UsageError, UserError, parse_config
+from tfrs_twotower.schema import Config, UsageError, UserError, parse_config
 
 CONFIG_TEXT = """\
 columns: {query_id: user, candidate_id: item, timestamp: ts}
@@ -61,11 +61,19 @@ class World:
     is_known: float = 0.7  # Share of the users of test that train knows.
 
 
-def write(folder: Path, seed: int, world: World, prefix: str = "user") -> Path:
+def write(
+    folder: Path,
+    seed: int,
+    world: World,
+    prefix: str = "user",
+    config: Config = CONFIG,
+    vocabulary: list[str] | None = None,
+) -> Path:
     draw = np.random.default_rng(seed)
     examples: dict[str, list[Example]] = {"train": [], "test": []}
     users = [f"{prefix}-{number:03d}" for number in range(NUM_USERS)]
     items = world.items
+    known = vocabulary or items
     for row, user in enumerate(users):
         profile: Encoded = {
             "user": 2 + row,
@@ -77,7 +85,7 @@ def write(folder: Path, seed: int, world: World, prefix: str = "user") -> Path:
         for _ in range(EVENTS_EACH):
             item = int(draw.integers(len(items)))
             context: Encoded = {
-                "recent": [2 + int(draw.integers(len(items))), 0],
+                "recent": [2 + int(draw.integers(len(known))), 0],
                 "moment": [1 + int(draw.integers(24)), 1 + int(draw.integers(7))],
                 "mobile": float(draw.random() < 0.5),
             }
@@ -95,16 +103,16 @@ def write(folder: Path, seed: int, world: World, prefix: str = "user") -> Path:
         )
     return write_prepared_folder(
         folder,
-        CONFIG,
+        config,
         vocabularies={
             "user": users,
             "plan": ["free", "paid"],
-            "item": items,
+            "item": known,
             "genres": ["drama", "crime"],
         },
         candidates={
             name: {
-                "item": 2 + row,
+                "item": 2 + known.index(name) if name in known else 1,
                 "genres": [2 + row % 2, 0],
                 "title": [1 + row % 16, 0, 0],
                 "price": (row % 5) / 5,
@@ -223,6 +231,26 @@ def test_the_result_is_the_same_again_and_says_what_it_compared(first, drifted, 
     assert result.title.endswith("differ by more than chance")
     assert result.drifting(above=0.9) == []
     assert result.to_frame().loc[("label", "positive"), "is_drift"]
+
+
+@pytest.mark.slow
+def test_which_tokens_are_too_rare_for_a_vocabulary_is_no_drift(tmp_path):
+    config = parse_config(
+        CONFIG_TEXT.replace("item: {kind: id}", "item: {kind: id, min_count: 40}"), "drift"
+    )
+    a = write(tmp_path / "a", 1, World(), config=config, vocabulary=ITEMS[:12])
+    b = write(
+        tmp_path / "b", 2, World(), "other", config=config, vocabulary=ITEMS[:6] + ITEMS[12:18]
+    )
+
+    [unknown] = [
+        one for one in drift(a, b).differences if (one.name, one.what) == ("item", "unknown")
+    ]
+
+    # Each lacks 8 of 20.
+    assert unknown.a == pytest.approx(0.4, abs=0.06)
+    assert unknown.b == pytest.approx(0.4, abs=0.06)
+    assert not unknown.is_drift
 
 
 def test_what_cannot_be_compared_is_refused(first, tmp_path):
