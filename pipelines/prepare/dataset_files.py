@@ -30,8 +30,8 @@ from tfrs_twotower.schema.file_shapes import (
     folder_columns,
     holds_objects,
     is_array,
-    is_data,
     looks_like_data,
+    only_place,
     places,
     separator_of,
     shape_of,
@@ -151,15 +151,16 @@ def open_dataset(folder: str, config: Config) -> Dataset:
 def _files(folder: str, config: Config, kind: str) -> list[tuple[str, int]]:
     """Path and size of each file of a kind."""
     stated = config.files.path_of(kind)
+    by_place = []
     for patterns in [(stated,)] if stated else places(kind):
-        found = dict[str, int]()
+        found = dict[str, tuple[str, int]]()
         for pattern in patterns:
             # A Beam filesystem takes `**/` for at least one folder, Python for any number.
             for one in {pattern, pattern.replace("**/", "")}:
-                found |= _matches(folder, one)
-        if found := {p: size for p, size in found.items() if is_data(_name(p, folder))}:
-            return sorted(found.items())
-    return []
+                for path, size in _matches(folder, one).items():
+                    found[_name(path, folder)] = path, size
+        by_place.append(found)
+    return list(only_place(by_place, kind).values())
 
 
 def _matches(folder: str, pattern: str) -> dict[str, int]:

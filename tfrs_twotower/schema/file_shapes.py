@@ -8,8 +8,10 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 from urllib.parse import unquote
+
+from tfrs_twotower.schema.errors import UserError
 
 CSV, JSONL, JSON_ARRAY, PARQUET = "csv", "jsonl", "json_array", "parquet"
 FILE_NAME = re.compile(r"\.(csv|tsv|json|jsonl|ndjson|parquet)(\.gz)?$")
@@ -23,6 +25,7 @@ DATUM = re.compile(r"[+-]?\d+(?:[.,]\d+)?(?:[eE][+-]?\d+)?|\d{1,4}[-/.]\d{1,2}[-
 QUOTED = re.compile(r'"(?:[^"]|"")*"')
 
 Places = tuple[str, ...]
+Found = TypeVar("Found")
 
 
 class Shape(NamedTuple):
@@ -34,7 +37,7 @@ class Shape(NamedTuple):
 
 
 def places(kind: str) -> Iterator[Places]:
-    """Where files of a kind may be: patterns within the folder, the first that has some counts.
+    """Where files of a kind may be: patterns within the folder; see `only_place`.
 
     Args:
         kind: interactions, candidates or queries.
@@ -52,12 +55,41 @@ def local_files(folder: Path, kind: str, stated: str | None = None) -> list[Path
         folder: The dataset folder.
         kind: interactions, candidates or queries.
         stated: Of the config's `files.paths`.
+
+    Raises:
+        UserError: See `only_place`.
     """
-    for patterns in [(stated,)] if stated else places(kind):
-        found = {path for pattern in patterns for path in folder.glob(pattern) if path.is_file()}
-        if found := {path for path in found if is_data(path.relative_to(folder).as_posix())}:
-            return sorted(found)
-    return []
+    by_place = [
+        {
+            path.relative_to(folder).as_posix(): path
+            for pattern in patterns
+            for path in folder.glob(pattern)
+            if path.is_file()
+        }
+        for patterns in ([(stated,)] if stated else places(kind))
+    ]
+    return [path for _, path in sorted(only_place(by_place, kind).items())]
+
+
+def only_place(by_place: Sequence[Mapping[str, Found]], kind: str) -> dict[str, Found]:
+    """The data files of a kind, which must all be in one place.
+
+    Args:
+        by_place: Of each place its files, by path within the folder.
+        kind: For messages.
+
+    Raises:
+        UserError: If there are some in several places: one may be an old copy of the other.
+    """
+    found = [{path: one[path] for path in sorted(one) if is_data(path)} for one in by_place]
+    found = [one for one in found if one]
+    if len(found) > 1:
+        first, second = (next(iter(one)) for one in found[:2])
+        raise UserError(
+            f"{kind} are in several places ({first}, {second}): keep one, or name it in "
+            f"`files.paths.{kind}`"
+        )
+    return found[0] if found else {}
 
 
 def is_data(path: str) -> bool:

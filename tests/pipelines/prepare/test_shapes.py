@@ -393,6 +393,10 @@ def test_a_log_gives_the_same_events_in_any_shape(tmp_path, data, rejected, conf
             {"events.csv": text()}, {"files": {"paths": {"interactions": "log*.csv"}}},
             r"expected log\*.csv \(`files.paths.interactions`\)", id="pattern-without-files",
         ),
+        pytest.param(
+            {"interactions.csv": text(), "dt=2024-05-01/interactions.csv": text()}, {},
+            r"in several places \(interactions.csv, dt=2024-05-01/interactions.csv\)", id="places",
+        ),
         pytest.param({"interactions.parquet.gz": b"PAR1"}, {}, "unpack the .gz", id="parquet-gz"),
     ],
 )  # fmt: skip
