@@ -1,7 +1,7 @@
 """Approximate search with stock TensorFlow ops: inverted lists of whole embeddings."""
 
 import dataclasses
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -10,6 +10,7 @@ import tensorflow as tf
 from tfrs_twotower.index.base import CandidateIndex
 from tfrs_twotower.index.control_flow import in_chunks
 from tfrs_twotower.index.leaves import partition
+from tfrs_twotower.index.outside import NO_ROW, OutsideRows
 from tfrs_twotower.index.parameters import IvfParameters, Parameters
 
 # Elements of the leaves that are copied for some queries at a time: 8 MB of float32, so that what
@@ -17,7 +18,41 @@ from tfrs_twotower.index.parameters import IvfParameters, Parameters
 CACHE_ELEMENTS = 2_000_000
 # How many times more candidates than asked for lie in the leaves of a wider search.
 OVERSAMPLING = 2
-NO_ROW = -1
+
+
+class Leaves(NamedTuple):
+    """What the index is made of beside the embeddings, as arrays.
+
+    Attributes:
+        rows: `[num_leaves, leaf_size]` int32 candidate rows; -1: an empty slot.
+        vectors: `[num_leaves, leaf_size, embedding_dim]` float32, their embeddings.
+        centres: `[num_leaves, embedding_dim]` float32, of length 1.
+    """
+
+    rows: npt.NDArray[np.int32]
+    vectors: npt.NDArray[np.float32]
+    centres: npt.NDArray[np.float32]
+
+
+def build_leaves(embeddings: npt.NDArray[np.float32], parameters: IvfParameters) -> Leaves:
+    """The leaves of a corpus; the same arguments give the same leaves.
+
+    Args:
+        embeddings: See `CandidateIndex`; of length 1, if leaves are to hold what has the largest
+            dot products.
+        parameters: Of the leaves.
+    """
+    dim = embeddings.shape[1]
+    members_of = partition(embeddings, parameters.num_leaves, parameters.leaf_size)
+    rows = np.full([len(members_of), parameters.leaf_size], NO_ROW, np.int32)
+    vectors = np.zeros([*rows.shape, dim], np.float32)
+    centres = np.empty([len(members_of), dim], np.float32)
+    for leaf, members in enumerate(members_of):
+        rows[leaf, : len(members)] = members
+        vectors[leaf, : len(members)] = embeddings[members]
+        centre = embeddings[members].mean(axis=0)
+        centres[leaf] = centre / max(float(np.linalg.norm(centre)), 1e-12)
+    return Leaves(rows, vectors, centres)
 
 
 class IvfIndex(CandidateIndex):
@@ -25,35 +60,35 @@ class IvfIndex(CandidateIndex):
 
     Sivic & Zisserman 2003, "Video Google"; without codes, as faiss' `IndexIVFFlat`. All ops are
     stock TensorFlow's, so every server can load it. A leaf is a block of one size, read in one
-    piece: its empty slots are the price, and a second copy of the embeddings.
+    piece: its empty slots are the price, and a second copy of the embeddings. Candidates that are
+    in no leaf are scored for every query.
     """
 
-    def __init__(self, embeddings: npt.NDArray[np.float32], parameters: IvfParameters) -> None:
+    def __init__(
+        self,
+        embeddings: npt.NDArray[np.float32],
+        parameters: IvfParameters,
+        leaves: Leaves | None = None,
+    ) -> None:
         """Builds the index; the same arguments give the same index.
 
         Args:
-            embeddings: See `CandidateIndex`; of length 1, if leaves are to hold what has the
-                largest dot products.
+            embeddings: See `CandidateIndex`.
             parameters: Of the leaves.
+            leaves: Of an earlier corpus, with the rows of this one; None: see `build_leaves`.
 
         Raises:
             ValueError: See `CandidateIndex`.
         """
         super().__init__(embeddings)
         self._parameters = parameters
-        leaves = partition(embeddings, parameters.num_leaves, parameters.leaf_size)
-        rows = np.full([len(leaves), parameters.leaf_size], NO_ROW, np.int32)
-        vectors = np.zeros([*rows.shape, self.embedding_dim], np.float32)
-        centres = np.empty([len(leaves), self.embedding_dim], np.float32)
-        for leaf, members in enumerate(leaves):
-            rows[leaf, : len(members)] = members
-            vectors[leaf, : len(members)] = embeddings[members]
-            centre = embeddings[members].mean(axis=0)
-            centres[leaf] = centre / max(float(np.linalg.norm(centre)), 1e-12)
+        if leaves is None:
+            leaves = build_leaves(embeddings, parameters)
         self._rows, self._vectors, self._centres = (
             tf.Variable(value, trainable=False, name=f"leaf_{name}")
-            for name, value in {"rows": rows, "vectors": vectors, "centres": centres}.items()
+            for name, value in leaves._asdict().items()
         )
+        self._outside = OutsideRows(embeddings, leaves.rows)
 
     @property
     def parameters(self) -> IvfParameters:
@@ -68,7 +103,7 @@ class IvfIndex(CandidateIndex):
     @property
     def description(self) -> dict[str, Any]:
         """See `CandidateIndex`."""
-        return {"kind": "ivf", **self._parameters.as_dict()}
+        return {"kind": "ivf", **self._parameters.as_dict(), **self._outside.description}
 
     @property
     def searcher_bytes(self) -> int:
@@ -124,10 +159,7 @@ class IvfIndex(CandidateIndex):
             vectors = _of_leaves(self._vectors, nearest, [num_slots, self.embedding_dim])
             rows = _of_leaves(self._rows, nearest, [num_slots])
             scores = tf.matmul(some[:, tf.newaxis], vectors, transpose_b=True)[:, 0]
-            scores = tf.where(rows == NO_ROW, scores.dtype.min, scores)
-            slots = tf.math.top_k(scores, tf.minimum(k, num_slots), sorted=False).indices
-            found = tf.gather(rows, slots, batch_dims=1)
-            is_short = tf.reduce_any(found == NO_ROW, axis=1) | (num_slots < k)
+            found, is_short = self._outside.best_of_both(some, rows, scores, k)
             return self._completed(some, k, found, is_short)
 
         return in_chunks(

@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,10 @@ class ScannIndex(CandidateIndex):
     """
 
     def __init__(
-        self, embeddings: npt.NDArray[np.float32], parameters: IndexParameters | None = None
+        self,
+        embeddings: npt.NDArray[np.float32],
+        parameters: IndexParameters | None = None,
+        state: Mapping[str, Any] | None = None,
     ) -> None:
         """Builds the index; the same arguments give the same index.
 
@@ -34,6 +38,7 @@ class ScannIndex(CandidateIndex):
                 products.
             parameters: Of the tree; None: brute force, which suits corpora of up to some ten
                 thousand candidates.
+            state: What such an index is made of, as it was saved; None: it is built.
 
         Raises:
             ValueError: See `CandidateIndex`; or if there are fewer than 256 candidates for a tree.
@@ -51,7 +56,8 @@ class ScannIndex(CandidateIndex):
         digest.update(np.ascontiguousarray(embeddings).data)
         # Signatures of a model share one searcher by this name, two models never do.
         self._shared_name = f"scann-{digest.hexdigest()[:16]}"
-        state = _scann_internals.build(self.embeddings, config, f"{self._shared_name}-build")
+        if state is None:
+            state = _scann_internals.build(self.embeddings, config, f"{self._shared_name}-build")
         self._state = {
             name: tf.Variable(tensor, trainable=False, name=f"scann_{name}")
             for name, tensor in state.items()
@@ -116,9 +122,22 @@ class ScannIndex(CandidateIndex):
         )
 
     def _find(self, queries: tf.Tensor, k: tf.Tensor) -> tf.Tensor:
+        return self.find_more(queries, k, tf.constant(0))
+
+    def find_more(self, queries: tf.Tensor, k: tf.Tensor, more: tf.Tensor) -> tf.Tensor:
+        """The best rows in any order, searched as for `k`, and the next that this brings along.
+
+        Args:
+            queries: See `search`.
+            k: See `search`.
+            more: int32 scalar, how many beyond `k`; both together at most `num_candidates`.
+
+        Returns:
+            `[batch, k + more]` int32, distinct.
+        """
         parameters = self._parameters
         if parameters is None:
-            return self._find_by_scann(queries, k, tf.constant(-1), tf.constant(-1))
+            return self._find_by_scann(queries, k + more, tf.constant(-1), tf.constant(-1))
         # What suits k = `at` suits a smaller one, and grows with a larger one.
         reorder = tf.maximum(parameters.reorder, -(-parameters.reorder * k // parameters.at))
         least = tf.where(k > parameters.at, OVERSAMPLING * k, k)
@@ -126,7 +145,8 @@ class ScannIndex(CandidateIndex):
         leaves = tf.clip_by_value(
             OVERSAMPLING * k // leaf_size, parameters.leaves_to_search, parameters.num_leaves
         )
-        return self._find_by_scann(queries, k, leaves, tf.maximum(reorder, least))
+        reorder = tf.maximum(tf.maximum(reorder, least), k + more)
+        return self._find_by_scann(queries, k + more, leaves, reorder)
 
     def _find_by_scann(
         self, queries: tf.Tensor, k: tf.Tensor, leaves: tf.Tensor, reorder: tf.Tensor

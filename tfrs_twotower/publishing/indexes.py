@@ -3,7 +3,7 @@
 What an export and a refresh have in common.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from tfrs_twotower.index.scann import ScannIndex
 from tfrs_twotower.index.scoring_layer import exact_index
 from tfrs_twotower.index.tuning import tune, tune_ivf
 from tfrs_twotower.models.scorers import DOT_PRODUCT, Scorer
+from tfrs_twotower.publishing.earlier_indexes import EarlierVersion
 from tfrs_twotower.publishing.models_folder import HELD_OUT_QUERIES, PART, QUERY_EMBEDDING
 from tfrs_twotower.publishing.progress import Begin, untold
 from tfrs_twotower.publishing.saved_model_writer import save
@@ -81,6 +82,7 @@ def write_indexes(
     config: Config,
     facts: Mapping[str, Any],
     begin: Begin = untold,
+    earlier: EarlierVersion | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Writes the folders of a version that depend on the corpus.
 
@@ -92,6 +94,7 @@ def write_indexes(
         config: Index, rules, export.
         facts: For the manifests; see `saved_model_writer.save`.
         begin: Is told of each model.
+        earlier: The version whose indexes are corrected, where they can be; None: they are built.
 
     Returns:
         Manifests by model; without `retrieval` where the config wants none, and without
@@ -115,20 +118,25 @@ def write_indexes(
             searcher_bytes=index.searcher_bytes,
         )
 
+    is_searchable = query_side.scorer is DOT_PRODUCT and has_tree(config.index, len(embeddings))
+
+    def found(
+        name: str, build: Callable[..., tuple[CandidateIndex, dict[str, Any]]]
+    ) -> tuple[CandidateIndex, dict[str, Any]]:
+        is_tuned = is_searchable and earlier is None
+        begin(f"{name}: tuning its index" if is_tuned else name)
+        known = earlier and earlier.corrected(name, embeddings, held_out, config.index)
+        return known or build(embeddings, held_out, config.index)
+
     begin(RETRIEVAL_EXACT)
     # One index after the other, so that only one is in memory beside the embeddings.
     manifests = {
         RETRIEVAL_EXACT: write(RETRIEVAL_EXACT, exact_index(embeddings, query_side.scorer), {})
     }
-    is_searchable = query_side.scorer is DOT_PRODUCT and has_tree(config.index, len(embeddings))
     if config.export.retrieval_stock and is_searchable:
-        begin(f"{RETRIEVAL_STOCK}: tuning its index")
-        manifests[RETRIEVAL_STOCK] = write(
-            RETRIEVAL_STOCK, *ivf_index(embeddings, held_out, config.index)
-        )
+        manifests[RETRIEVAL_STOCK] = write(RETRIEVAL_STOCK, *found(RETRIEVAL_STOCK, ivf_index))
     if config.export.retrieval:
-        begin(f"{RETRIEVAL}: tuning its index" if is_searchable else RETRIEVAL)
-        manifests[RETRIEVAL] = write(RETRIEVAL, *scann_index(embeddings, held_out, config.index))
+        manifests[RETRIEVAL] = write(RETRIEVAL, *found(RETRIEVAL, scann_index))
     if (preferred := preferred_model(manifests)) != RETRIEVAL_EXACT:
         queries = pa.table({QUERY_EMBEDDING: vectors(held_out)})
         pq.write_table(queries, staging / preferred / EXTRA_ASSETS / HELD_OUT_QUERIES)

@@ -1,9 +1,11 @@
 """New candidates for trained towers: the next version of every model, without training.
 
-The candidates come through the candidate tower that is served. One whose vector stays what it was
-keeps the stored one, and with it every score to the last bit.
+Candidates that are new, or have other features, come through the candidate tower that is served.
+One whose vector stays what it was keeps the stored one, and with it every score to the last bit.
+The trees of the indexes are kept while little has changed, see `earlier_indexes`.
 """
 
+import os
 import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -11,13 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from tfrs_twotower.index.memory import check_build
+from tfrs_twotower.index.outside import NO_ROW
 from tfrs_twotower.publishing import server_config
+from tfrs_twotower.publishing.earlier_indexes import EarlierVersion
 from tfrs_twotower.publishing.halves import JOIN
 from tfrs_twotower.publishing.indexes import (
     EMBEDDING,
@@ -41,8 +43,8 @@ from tfrs_twotower.publishing.progress import Begin, told_steps
 from tfrs_twotower.publishing.saved_model_reader import (
     LoadedQueryTower,
     LoadedSignature,
-    embed_candidates,
 )
+from tfrs_twotower.publishing.unchanged import embed_changed
 from tfrs_twotower.publishing.versions import choose
 from tfrs_twotower.schema import UserError
 from tfrs_twotower.schema.models_layout import (
@@ -58,10 +60,6 @@ from tfrs_twotower.schema.results import Tabular
 if TYPE_CHECKING:
     import pandas as pd
 
-Floats = npt.NDArray[np.float32]
-
-# Two roundings of one vector differ by less.
-SAME_VECTOR = 1e-6
 KEPT_FACTS = ("schema_fingerprint", "towers_digest", "metrics")
 
 
@@ -145,9 +143,10 @@ def _refresh(models: Path, candidates: Iterable[pa.Table], base: int, begin: Beg
     check_build(len(table), stored.schema.field(EMBEDDING).type.list_size, config.index)
     begin(CANDIDATE_TOWER)
     tower = LoadedSignature(models / CANDIDATE_TOWER / str(base))
-    embeddings, known, is_same = _kept(
-        embed_candidates(tower, config.candidate_features, table), table, stored
-    )
+    found = embed_changed(tower, config.candidate_features, table, stored)
+    known = found.earlier_rows >= 0
+    new_rows = np.full(len(stored), NO_ROW, np.int32)
+    new_rows[found.earlier_rows[found.is_same]] = np.flatnonzero(found.is_same)
     asked = asked_model(models, base)
     manifest = read_model_manifest(models, asked, base)
     facts = {name: manifest[name] for name in KEPT_FACTS if name in manifest}
@@ -157,15 +156,16 @@ def _refresh(models: Path, candidates: Iterable[pa.Table], base: int, begin: Beg
         held_out = matrix(queries, QUERY_EMBEDDING)
     with staging_folder(models) as staging:
         for name in (QUERY_TOWER, CANDIDATE_TOWER, QUERIES):
-            shutil.copytree(models / name / str(base), staging / name)
+            shutil.copytree(models / name / str(base), staging / name, copy_function=_link)
         manifests = write_indexes(
             staging,
             QuerySide(query_tower, joined_tower),
-            Corpus(table, embeddings),
+            Corpus(table, found.embeddings),
             held_out,
             config,
             {**facts, "origin": "refresh", "base_version": base},
             begin,
+            EarlierVersion(models, base, new_rows),
         )
         published = publish(models, staging)
     server_config.write(models, server_config.read_labels(models))
@@ -175,7 +175,7 @@ def _refresh(models: Path, candidates: Iterable[pa.Table], base: int, begin: Beg
         base_version=base,
         corpus_size=len(table),
         num_new=int((~known).sum()),
-        num_changed=int((known & ~is_same).sum()),
+        num_changed=int((known & ~found.is_same).sum()),
         num_removed=len(stored) - int(known.sum()),
         manifests=manifests,
     )
@@ -197,17 +197,9 @@ def _check_columns(table: pa.Table, stored: pa.Table) -> None:
         raise UserError(f"the candidates lack {', '.join(missing)}, which the version before has")
 
 
-def _kept(
-    embeddings: Floats, table: pa.Table, stored: pa.Table
-) -> tuple[Floats, npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
-    """Puts the stored vector where the new one is the same.
-
-    Returns:
-        The embeddings, and for each candidate whether it was there before and stayed the same.
-    """
-    place = pc.index_in(table.column(CANDIDATE_ID), stored.column(CANDIDATE_ID).combine_chunks())
-    rows = pc.fill_null(place, -1).to_numpy()
-    before = matrix(stored, EMBEDDING)[rows]
-    known = rows >= 0
-    is_same = known & (np.abs(embeddings - before).max(axis=1) <= SAME_VECTOR)
-    return np.where(is_same[:, np.newaxis], before, embeddings), known, is_same
+def _link(source: str, target: str) -> None:
+    """The same file twice: a published version is never written to again."""
+    try:
+        os.link(source, target)
+    except OSError:  # Of a file system without links.
+        shutil.copy2(source, target)

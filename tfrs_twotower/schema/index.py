@@ -28,3 +28,10 @@ class Index(Strict):
     at: PositiveInt = Field(
         100, description="The k that the parameters suit; larger ones search wider."
     )
+    refresh_rebuild_share: float = Field(
+        0.05,
+        ge=0.0,
+        le=1.0,
+        description="`twotower refresh` keeps the tree until more than this share of the "
+        "candidates is gone from it, or not in it; 0: it is built anew by each.",
+    )

@@ -7,6 +7,7 @@ import pytest
 
 from tfrs_twotower.index import IndexParameters, memory
 from tfrs_twotower.keras import tf
+from tfrs_twotower.publishing.earlier_indexes import EarlierVersion
 from tfrs_twotower.publishing.indexes import (
     Corpus,
     QuerySide,
@@ -164,6 +165,27 @@ def test_candidates_and_their_vectors_are_stored_in_the_order_of_rows(written):
 
     assert stored.column_names == ["candidate_id", "embedding", "genres"]
     np.testing.assert_array_equal(matrix(stored, "embedding"), EMBEDDINGS)
+
+
+def test_a_version_is_made_of_the_indexes_of_the_one_before(written, tmp_path):
+    models, staging = tmp_path / "models", tmp_path / "staging"
+    for name in ("retrieval", "retrieval_stock"):
+        (models / name).mkdir(parents=True)
+        (models / name / "1").symlink_to(written[0] / name)
+    staging.mkdir()
+    kept = Corpus(CANDIDATES.slice(1), EMBEDDINGS[1:])
+    earlier = EarlierVersion(models, 1, np.arange(-1, SIZE - 1, dtype=np.int32))
+
+    config = parse_config(CONFIG, "here")
+    made = write_indexes(staging, QuerySide(Taste()), kept, QUERIES, config, {}, earlier=earlier)
+
+    for name in ("retrieval", "retrieval_stock"):
+        assert made[name]["tuning"] == written[1][name]["tuning"]
+        recommend = LoadedSignature(staging / name, "serving_default")
+        for row in (0, 1):
+            answer = recommend({"taste": tf.constant(EMBEDDINGS[row : row + 1])})
+            best = answer["candidate_ids"].numpy()[0, 0].decode()
+            assert (best == CANDIDATES["candidate_id"][row].as_py()) == (row == 1)
 
 
 def test_a_target_needs_queries_to_measure_on(tmp_path):
