@@ -3,12 +3,12 @@
 import shutil
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pytest
 
 from pipelines.prepare import prepare
 from tfrs_twotower.datasets import write_dataset
+from tfrs_twotower.evaluation.compare import Difference, compare
 from tfrs_twotower.evaluation.evaluate import evaluate
 from tfrs_twotower.schema import Config, load_config
 from tfrs_twotower.training.train import train
@@ -26,10 +26,12 @@ def until(dataset: Path, folder: Path, end_s: int) -> Path:
     return folder
 
 
-def recall(run: Path, data: Path) -> float:
-    value = evaluate(run, data).systems["model"]["all"]["recall_at_10"]
-    assert value is not None
-    return value
+def recall_beside(run: Path, other: Path, data: Path) -> Difference:
+    """How far the recall of a run is from that of the other, over the same queries."""
+    for each in (other, run):
+        evaluate(each, data)
+    differences = compare([other, run]).metrics[run.name]
+    return next(found for found in differences if found.metric == "recall_at_10")
 
 
 @pytest.mark.slow
@@ -53,7 +55,6 @@ def test_each_days_data_is_learned_in_a_fraction_of_the_time_at_no_lower_recall(
         training = config.training.model_copy(update={"epochs": WARM_EPOCHS})
         return config.model_copy(update={"training": training})
 
-    gains = []
     before = tmp_path / "before"
     train(config, prepared(2), before)
     for days_ago in (1, 0):
@@ -67,7 +68,8 @@ def test_each_days_data_is_learned_in_a_fraction_of_the_time_at_no_lower_recall(
 
         assert of_warm.vocabulary_changes["item_id"].kept > 1000
         assert len(of_warm.epochs) * 4 <= len(of_cold.epochs)
-        gains.append(recall(warm, data) - recall(cold, data))
+        # Another seed alone moves the recall by 0.0014; over the same queries a loss would show.
+        gain = recall_beside(warm, cold, data)
+        assert gain.difference_interval.high >= 0
+        assert gain.difference_interval.low > -0.01
         before = warm
-    # A tenth of the 95 % interval of the test split; of a single day the seed alone makes as much.
-    assert np.mean(gains) >= -0.001
