@@ -13,10 +13,12 @@ from tfrs_twotower.datasets.preview import (
     SplitPreview,
     preview_labels,
     preview_split,
+    share_not_in_train,
 )
 from tfrs_twotower.datasets.roles import Contents, Roles, guess_roles, runner_up
 from tfrs_twotower.schema import Config, Parameter, UsageError, UserError, parse_config
 from tfrs_twotower.schema.file_shapes import EXPECTED
+from tfrs_twotower.schema.hints import MUCH_LEFT_OUT
 
 MAX_ROWS = 50_000
 FIRST_ROWS = 5
@@ -101,6 +103,7 @@ def inspect_dataset(
         warnings=(
             *_competitors(found, contents["interactions"], named),
             *_warnings(found, heads),
+            *_left_out(heads, config, unit),
         ),
         config_text=text,
         config=config,
@@ -210,3 +213,16 @@ def _warnings(roles: Roles, heads: Mapping[str, Head]) -> Iterator[str]:
                 f"{unknown:,} of the rows read name a candidate that {candidates.file_names[0]} "
                 "does not list: they would be rejected"
             )
+
+
+def _left_out(heads: Mapping[str, Head], config: Config, unit: str | None) -> Iterator[str]:
+    """Tells how many events have a candidate that is newer than train; see `hints.left_out`."""
+    if "candidates" in heads:
+        return
+    share = share_not_in_train(heads["interactions"].rows, config, unit)
+    if share >= MUCH_LEFT_OUT:
+        yield (
+            f"{share:.0%} of the rows read that come after train have a candidate that train "
+            "lacks: without a candidates file they are left out. Set `split.corpus: log` for a "
+            "corpus of all ids of the log, or bring a candidates file"
+        )

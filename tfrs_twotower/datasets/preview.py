@@ -9,6 +9,8 @@ from tfrs_twotower.datasets.guessing import to_seconds
 from tfrs_twotower.schema import SPLITS, Config
 from tfrs_twotower.schema.labels import Label
 
+FEW_ROWS = 10  # A share of fewer means nothing.
+
 
 @dataclass(frozen=True)
 class LabelPreview:
@@ -50,11 +52,7 @@ def preview_labels(rows: pd.DataFrame, config: Config) -> list[LabelPreview]:
 
 def preview_split(rows: pd.DataFrame, config: Config, unit: str | None) -> list[SplitPreview]:
     """How the split of a config cuts rows; `unit` is what the timestamp column holds, if any."""
-    columns = config.columns
-    seconds = pd.Series(np.nan, rows.index)
-    if columns.timestamp and unit:
-        seconds = to_seconds(rows[columns.timestamp], unit)
-        rows, seconds = rows[seconds.notna()], seconds[seconds.notna()]
+    rows, seconds = _timed(rows, config, unit)
     part = _parts(rows, seconds, config)
     return [
         SplitPreview(
@@ -65,6 +63,23 @@ def preview_split(rows: pd.DataFrame, config: Config, unit: str | None) -> list[
         )
         for split in SPLITS
     ]
+
+
+def share_not_in_train(rows: pd.DataFrame, config: Config, unit: str | None) -> float:
+    """The share of rows after train whose candidate occurs in no row of train; of few rows 0."""
+    rows, seconds = _timed(rows, config, unit)
+    part = _parts(rows, seconds, config)
+    candidates, is_train = rows[config.columns.candidate_id].astype(str), part == SPLITS[0]
+    is_new = ~candidates[~is_train].isin(candidates[is_train])
+    return float(is_new.mean()) if len(is_new) >= FEW_ROWS else 0.0
+
+
+def _timed(rows: pd.DataFrame, config: Config, unit: str | None) -> tuple[pd.DataFrame, pd.Series]:
+    """The rows whose time can be read, and their times in Unix seconds; without times all, NaN."""
+    if not (config.columns.timestamp and unit):
+        return rows, pd.Series(np.nan, rows.index)
+    seconds = to_seconds(rows[config.columns.timestamp], unit)
+    return rows[seconds.notna()], seconds[seconds.notna()]
 
 
 def _label_preview(column: str | None, value: str, rows: int, rule: Label | None) -> LabelPreview:

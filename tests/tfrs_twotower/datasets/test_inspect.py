@@ -199,6 +199,21 @@ def test_ids_are_found_as_keys_of_the_other_files(tmp_path):
     assert (columns.query_id, columns.candidate_id) == ("kunde", "ware")
 
 
+def test_candidates_that_are_newer_than_train_are_told_where_no_file_lists_them(tmp_path):
+    # A tenth of the rows each is validation and test: of those twenty, fifteen are of new ones.
+    items = [f"i{n % 7}" for n in range(85)] + [f"new{n}" for n in range(15)]
+    users = [f"u{n % 9}" for n in range(100)]
+    seconds = [1_700_000_000 + 60 * n for n in range(100)]
+    write_csv(tmp_path, "interactions.csv", user_id=users, item_id=items, timestamp=seconds)
+
+    [warning] = [text for text in inspect_dataset(tmp_path).warnings if "left out" in text]
+
+    assert warning.startswith("75% of the rows read that come after train")
+    assert "`split.corpus: log`" in warning
+    write_csv(tmp_path, "candidates.csv", item_id=sorted(set(items)))
+    assert not any("left out" in text for text in inspect_dataset(tmp_path).warnings)
+
+
 @pytest.mark.parametrize(
     ("times", "time_format"),
     [

@@ -199,7 +199,7 @@ def test_a_frame_is_read_as_a_file(models):
     [
         pytest.param("a.csv", "item\nx\n", "no column `item_id`", id="column"),
         pytest.param("a.csv", "item_id\n\nx\n,\n", "cannot be used|malformed", id="row"),
-        pytest.param("a.txt", "x", r"expected a \.csv", id="kind"),
+        pytest.param("a.txt", "x", r"expected a file \.csv", id="kind"),
     ],
 )
 def test_a_file_that_cannot_be_used_is_refused(models, tmp_path, name, text, message):
