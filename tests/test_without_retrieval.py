@@ -344,7 +344,7 @@ def test_candidates_are_embedded_in_batch_as_they_are_stored(made, tmp_path):
 
 
 def test_embeddings_are_written_for_every_candidate(made, said, tmp_path):
-    words = ("--run", made.run, "--data", made.prepared, "--output", tmp_path / "out")
+    words = ("--models", made.models, "--output", tmp_path / "out")
 
     assert said("embeddings", *words).startswith(f"{small_shop.NUM_ITEMS} embeddings of 8")
 

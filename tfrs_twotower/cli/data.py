@@ -153,7 +153,12 @@ def impressions(
     print(f"{written.num_impressions:,} impressions of {written.num_files} files{skipped}")
 
 
-@app.command()
+@app.command(
+    epilog=examples(
+        "twotower config > shop/twotower.yaml",
+        "twotower config --config shop/twotower.yaml --output parts/",
+    )
+)
 def config(
     config: Annotated[
         Path | None, typer.Option("--config", help="A config to check, for --output.")

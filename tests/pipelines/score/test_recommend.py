@@ -16,6 +16,9 @@ from tests.pipelines.reference import files_of
 from tfrs_twotower.publishing.models_folder import complete_query
 from tfrs_twotower.schema import UsageError, UserError
 
+# The models that are asked take most of a minute.
+pytestmark = pytest.mark.slow
+
 K_REFUSED = r"`k` must be between 1 and 1000 \(`export\.max_k` of the config\), got 5000$"
 NOW = small_shop.FIRST_DAY + 91 * 86_400
 
@@ -99,7 +102,6 @@ def test_each_query_gets_the_answer_that_it_would_get_online(answer, client, mod
     assert_same(answer(queries, k=7), queries, client, models, k=7)
 
 
-@pytest.mark.slow
 def test_a_thousand_queries_get_the_answers_that_they_would_get_online(
     answer, client, models, monkeypatch
 ):
@@ -118,7 +120,6 @@ def whole(models, tmp_path_factory):
     return queries, rows_of(folder / "out")
 
 
-@pytest.mark.slow
 def test_the_parts_of_the_output_change_nothing(answer, monkeypatch, whole):
     monkeypatch.setattr(queries_module, "ROWS_A_FILE", 2)
 
@@ -126,12 +127,10 @@ def test_the_parts_of_the_output_change_nothing(answer, monkeypatch, whole):
 
 
 @pytest.mark.parametrize("name", ["queries.jsonl", "queries.csv"])
-@pytest.mark.slow
 def test_text_is_read_like_parquet(answer, name, whole):
     pd.testing.assert_frame_equal(answer(whole[0], name, k=4), whole[1])
 
 
-@pytest.mark.slow
 def test_json_lines_hold_the_same_as_parquet(answer, whole):
     lines = answer(whole[0], k=4, file_format="jsonl")
 
@@ -209,7 +208,6 @@ def test_what_a_query_already_had_is_recommended_where_that_is_wanted(models, tm
     assert len(rows_of(tmp_path / "out")["candidate_ids"][0]) == 40
 
 
-@pytest.mark.slow
 def test_k_over_the_corpus_gives_the_corpus_and_says_so(models, tmp_path):
     queries_of(3).to_parquet(tmp_path / "queries.parquet")
     manifest = recommend(
@@ -223,7 +221,6 @@ def test_k_over_the_corpus_gives_the_corpus_and_says_so(models, tmp_path):
     assert [len(ids) for ids in found] == [40 - len(had.get(user, ())) for user in found.index]
 
 
-@pytest.mark.slow
 def test_several_files_are_one_set_of_queries(models, tmp_path):
     for place in range(3):
         queries_of(4).to_parquet(tmp_path / f"queries-{place}.parquet")
@@ -280,7 +277,6 @@ def test_a_damaged_line_of_json_is_told(models, tmp_path):
         recommend(str(models), str(tmp_path / "queries.jsonl"), str(tmp_path / "out"))
 
 
-@pytest.mark.slow
 def test_a_finished_folder_is_not_replaced_unasked(models, tmp_path):
     queries_of(2).to_parquet(tmp_path / "queries.parquet")
     arguments = (str(models), str(tmp_path / "queries.parquet"), str(tmp_path / "out"))
@@ -313,7 +309,6 @@ def test_the_command_shows_named_users_with_titles_and_closes_with_counts(models
     assert "queries/s" in said
 
 
-@pytest.mark.slow
 def test_the_history_that_is_shown_is_the_one_that_was_asked_with(models, tmp_path, capsys):
     queries = pd.DataFrame({"user": ["u05", "u07"], "history": [["i11", "i22"], None]})
     queries.to_parquet(tmp_path / "queries.parquet")

@@ -83,6 +83,7 @@ def test_nothing_goes_wrong(run, datasets, expected, tmp_path):
     assert fetch(OUTPUT, tmp_path) == expected[0]
 
 
+@pytest.mark.slow
 def test_fewer_partitions_replace_more(run, datasets, expected, tmp_path):
     run(datasets[0], num_partitions=8)
 

@@ -205,11 +205,10 @@ def test_report_writes_a_page_or_says_what_is_missing(evaluated, tmp_path, capsy
     assert page.read_text(encoding="utf-8").startswith("<!doctype html>")
 
 
-def test_embeddings_are_written_with_their_size_told(evaluated, tmp_path, capsys):
-    run, data = evaluated
-    arguments = ["embeddings", "--run", str(run), "--data", str(data)]
+def test_embeddings_are_written_with_their_size_told(models, tmp_path, capsys):
+    arguments = ["embeddings", "--models", str(models), "--output", str(tmp_path / "store")]
 
-    assert main([*arguments, "--output", str(tmp_path / "store")]) == 0
+    assert main(arguments) == 0
 
     assert "20 embeddings of 8" in capsys.readouterr().out
     assert (tmp_path / "store" / "candidates.parquet").exists()

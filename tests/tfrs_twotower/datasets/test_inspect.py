@@ -333,6 +333,7 @@ def test_any_name_of_a_column_gives_a_config_that_loads(tmp_path, column):
     assert column in [feature.column or name for name, feature in features.items()]
 
 
+@pytest.mark.slow
 def test_the_sample_is_understood(sample_folder):
     """Nearly what its author wrote."""
     inspection = inspect_dataset(sample_folder)

@@ -12,6 +12,9 @@ from tfrs_twotower.models.run_folder import load_run
 from tfrs_twotower.schema import UsageError, UserError
 from tfrs_twotower.training.train import train
 
+# A model of every kind of feature is trained.
+pytestmark = pytest.mark.slow
+
 QUERY = {
     "user": "user-3",
     "plan": "paid",

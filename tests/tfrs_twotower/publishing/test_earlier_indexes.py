@@ -11,6 +11,9 @@ from tfrs_twotower.publishing.earlier_indexes import EarlierVersion
 from tfrs_twotower.publishing.indexes import ivf_index, scann_index
 from tfrs_twotower.schema.index import Index
 
+# Two indexes are built, and corrected.
+pytestmark = pytest.mark.slow
+
 SIZE, DIMENSION, AT = 600, 4, 10
 CONFIG = Index(brute_force_below=0, target_recall=0.9, at=AT, num_leaves=20, dimensions_per_block=2)
 BUILD = {"retrieval": scann_index, "retrieval_stock": ivf_index}

@@ -20,6 +20,9 @@ from tfrs_twotower.publishing.versions import rollback, set_label
 from tfrs_twotower.schema import UserError
 from tfrs_twotower.schema.scann_ops import scann_op_library
 
+# Each test refreshes a whole models folder.
+pytestmark = pytest.mark.slow
+
 OLD = sorted(candidate_id(number) for number in range(SIZE))
 
 
@@ -69,7 +72,6 @@ def test_new_candidates_are_found_and_removed_ones_are_not(refreshed, name):
     assert set(answer(models, 2, name)) == {*OLD[2:], "new"}
 
 
-@pytest.mark.slow
 def test_candidates_that_stay_keep_their_scores_to_the_last_bit(refreshed):
     models, _ = refreshed
     before, after = answer(models, 1), answer(models, 2)
@@ -97,7 +99,6 @@ def test_recall_is_measured_again(refreshed):
     assert made.manifests["retrieval"]["recall"]["mean"] == 1.0
 
 
-@pytest.mark.slow
 def test_a_refreshed_version_can_be_refreshed(refreshed, tmp_path):
     models = tmp_path / "models"
     shutil.copytree(refreshed[0], models)
@@ -108,7 +109,6 @@ def test_a_refreshed_version_can_be_refreshed(refreshed, tmp_path):
     assert answer(models, 3) == answer(models, 1)
 
 
-@pytest.mark.slow
 def test_what_was_rolled_back_from_is_neither_built_on_nor_asked(refreshed, tmp_path, capsys):
     models, corpus = tmp_path / "models", tmp_path / "corpus.csv"
     shutil.copytree(refreshed[0], models)
@@ -131,7 +131,6 @@ def test_what_was_rolled_back_from_is_neither_built_on_nor_asked(refreshed, tmp_
     assert answer["model_version"] == 1
 
 
-@pytest.mark.slow
 def test_the_notes_of_tensorflow_are_not_the_commands_own(models):
     command = [sys.executable, "-m", "tfrs_twotower.cli", "recommend", "--models", str(models)]
 
@@ -148,7 +147,6 @@ def test_a_base_that_is_not_there_is_named(models):
         refresh(models, [table_of(OLD)], version=7)
 
 
-@pytest.mark.slow
 def test_labels_stay_where_they_are(models):
     set_label(models, 1)
 
@@ -175,7 +173,6 @@ def test_candidates_that_cannot_be_a_corpus_are_refused(models, tables, message)
     assert not (models / ".incomplete").exists()
 
 
-@pytest.mark.slow
 def test_files_are_read_as_the_pipeline_reads_them(models, tmp_path):
     pd.DataFrame({"item_id": [*OLD[:5], "late"]}).to_csv(tmp_path / "a.csv", index=False)
     pd.DataFrame({"item_id": OLD[5:]}).to_parquet(tmp_path / "b.parquet")
@@ -186,7 +183,6 @@ def test_files_are_read_as_the_pipeline_reads_them(models, tmp_path):
     assert read_candidates(models, 2)["candidate_id"].tolist() == sorted([*OLD, "late"])
 
 
-@pytest.mark.slow
 def test_a_frame_is_read_as_a_file(models):
     made = api.refresh(models, pd.DataFrame({"item_id": pd.Categorical([*OLD[1:], "late"])}))
 

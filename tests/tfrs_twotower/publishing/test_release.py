@@ -15,6 +15,9 @@ from tfrs_twotower.publishing.release import Limits, release_gate
 from tfrs_twotower.publishing.versions import set_label
 from tfrs_twotower.schema import UserError
 
+# Two versions are published.
+pytestmark = pytest.mark.slow
+
 OLD = sorted(candidate_id(number) for number in range(SIZE))
 
 
@@ -51,7 +54,6 @@ def test_a_first_release_is_compared_with_nothing(models):
     assert all(check.served == "" for check in gate.checks)
 
 
-@pytest.mark.slow
 def test_a_metric_that_falls_in_one_slice_stops_it(two):
     def worse(manifest):
         part = manifest["metrics"]["metrics"]["model"]["warm"]
@@ -74,7 +76,6 @@ def test_a_metric_that_falls_in_one_slice_stops_it(two):
     ]
 
 
-@pytest.mark.slow
 def test_a_model_below_popularity_is_stopped(two):
     def below(manifest):
         metrics = manifest["metrics"]["metrics"]
@@ -86,7 +87,6 @@ def test_a_model_below_popularity_is_stopped(two):
     assert release_gate(two, 2).reasons == ["recall_at_10 0.9800 is below popularity, 0.9900"]
 
 
-@pytest.mark.slow
 def test_what_a_refresh_did_not_measure_is_not_shown_as_its_own(two):
     change_manifest(
         two, "retrieval", lambda manifest: manifest.update(origin="refresh", base_version=1)
@@ -106,7 +106,6 @@ def test_an_index_that_finds_less_is_stopped(two):
     ]
 
 
-@pytest.mark.slow
 def test_two_versions_that_do_not_fit_into_memory_are_stopped(two, monkeypatch):
     for name in models_of(two, 2):
         change_manifest(two, name, lambda manifest: manifest.update(memory_bytes=10**9))
@@ -117,7 +116,6 @@ def test_two_versions_that_do_not_fit_into_memory_are_stopped(two, monkeypatch):
     ]
 
 
-@pytest.mark.slow
 def test_candidates_that_are_gone_are_not_missed(models):
     set_label(models, 1)
     refresh(models, [pa.table({"candidate_id": OLD[:12]})])
@@ -129,7 +127,6 @@ def test_candidates_that_are_gone_are_not_missed(models):
     assert gate.is_go
 
 
-@pytest.mark.slow
 def test_other_answers_from_the_same_towers_are_stopped(two):
     """Version 2 has the index of other candidates under the ids of the old ones."""
     names = [f"other-{number}" for number in range(30)]
@@ -140,7 +137,6 @@ def test_other_answers_from_the_same_towers_are_stopped(two):
     assert "of the answers are those of version 1" in gate.reasons[0]
 
 
-@pytest.mark.slow
 def test_a_slow_version_is_stopped(two):
     gate = release_gate(two, 2, Limits(max_latency_ratio=0.0, latency_floor_ms=0.0))
 

@@ -9,6 +9,14 @@ from tfrs_twotower.publishing.models_folder import publish
 from tfrs_twotower.schema.interrupts import raise_if_interrupted, remembered
 
 
+@pytest.fixture(autouse=True)
+def _interruptible():
+    """As a command that a person starts; processes in the background may ignore interrupts."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def _swallow_an_interrupt():
     with suppress(KeyboardInterrupt):
         signal.raise_signal(signal.SIGINT)
@@ -42,10 +50,8 @@ def test_a_later_command_knows_nothing_of_it():
 
 
 def test_a_process_that_ignores_interrupts_goes_on():
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        with remembered():
-            signal.raise_signal(signal.SIGINT)
-            raise_if_interrupted()
-    finally:
-        signal.signal(signal.SIGINT, before)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    with remembered():
+        signal.raise_signal(signal.SIGINT)
+        raise_if_interrupted()

@@ -8,6 +8,9 @@ from tensorflow.core.protobuf import saved_model_pb2
 from tfrs_twotower.publishing.doctor import Finding
 from tfrs_twotower.publishing.doctor.saved_model import check_saved_model
 
+# SavedModels are written, damaged and loaded.
+pytestmark = pytest.mark.slow
+
 STOCK = "tensorflow/serving:2.20.0"
 
 
