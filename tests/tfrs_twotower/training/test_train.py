@@ -487,7 +487,7 @@ def test_a_killed_and_resumed_training_ends_with_the_bits_of_an_uninterrupted_on
     run, prepared, tmp_path, moment, finished_epochs
 ):
     command = [sys.executable, "-c", KILLED, str(prepared), str(tmp_path / "run"), moment]
-    root = str(Path(__file__).parents[2])
+    root = str(Path(__file__).parents[3])
     killed = subprocess.run(command, check=False, cwd=root, capture_output=True, text=True)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     assert not (tmp_path / "run" / MANIFEST).exists()
@@ -506,7 +506,7 @@ def test_a_training_killed_at_a_random_moment_ends_with_the_same_bits(
     run, prepared, tmp_path, seed
 ):
     command = [sys.executable, "-c", KILLED_SOMETIME, str(prepared), str(tmp_path / "run"), seed]
-    root = str(Path(__file__).parents[2])
+    root = str(Path(__file__).parents[3])
     killed = subprocess.run(
         [str(word) for word in command], check=False, cwd=root, capture_output=True, text=True
     )
