@@ -96,8 +96,11 @@ def guess_roles(
             raise UsageError(
                 Parameter(role), f": no column `{column}` in the interactions: they have {there}"
             )
-    query_id = named.get("query_id") or _id_column(heads, "queries", QUERY_ID_NAMES)
-    candidate_id = named.get("candidate_id") or _id_column(heads, "candidates", CANDIDATE_ID_NAMES)
+    recurring = _recurring(log, len(rows))
+    query_id = named.get("query_id") or _id_column(heads, "queries", QUERY_ID_NAMES, recurring)
+    candidate_id = named.get("candidate_id") or _id_column(
+        heads, "candidates", CANDIDATE_ID_NAMES, recurring
+    )
     for found, role, what in (
         (query_id, "query_id", "user"),
         (candidate_id, "candidate_id", "item"),
@@ -167,12 +170,22 @@ def _named(columns: list[str], names: str) -> str | None:
     return next((plain[name] for name in names.split() if name in plain), None)
 
 
-def _id_column(heads: Mapping[str, Head], kind: str, names: str) -> str | None:
+def _recurring(log: Contents, num_rows: int) -> list[str]:
+    """The columns with several values of which some recur, as the ids of users and items do.
+
+    The name of the shop, the same in every row, or the id of the event is neither.
+    """
+    return [column for column, content in log.items() if 1 < content.num_distinct < num_rows]
+
+
+def _id_column(
+    heads: Mapping[str, Head], kind: str, names: str, recurring: list[str]
+) -> str | None:
     """By name, or as the one column that is a key of the other file and stands in the log."""
     log = [str(column) for column in heads["interactions"].rows]
     other = heads.get(kind)
     if other is None:
-        return _named(log, names)
+        return _named(recurring, names) or _named(log, names)
     shared = [column for column in log if column in other.rows]
     keys = [column for column in shared if other.rows[column].is_unique]
     return _named(keys or shared, names) or (keys[0] if len(keys) == 1 else None)

@@ -9,6 +9,9 @@ from pipelines.score.embed import embed, main
 from tests.pipelines.reference import files_of
 from tfrs_twotower.schema import UserError
 
+# The towers that embed are trained and exported first.
+pytestmark = pytest.mark.slow
+
 CONFIG = """
 columns: {timestamp: t}
 features:

@@ -422,6 +422,20 @@ def test_a_person_goes_before_a_session_which_is_told(tmp_path):
     )
 
 
+@pytest.mark.parametrize("client", [["shop"] * 4, ["1", "2", "3", "4"]])
+def test_a_column_that_never_recurs_or_never_changes_is_no_id(tmp_path, client):
+    write_csv(
+        tmp_path,
+        "interactions.csv",
+        client_id=client,
+        visitor_id=["a", "b", "a", "b"],
+        item_id=["x", "y", "y", "z"],
+        timestamp=[JANUARY + second for second in range(4)],
+    )
+
+    assert inspect_dataset(tmp_path).config.columns.query_id == "visitor_id"
+
+
 def test_named_columns_are_not_guessed(tmp_path):
     two_ids(tmp_path)
 

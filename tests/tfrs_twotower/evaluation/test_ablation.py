@@ -18,6 +18,9 @@ from tfrs_twotower.models.run_folder import load_run
 from tfrs_twotower.schema import UsageError, parse_config
 from tfrs_twotower.training.train import train
 
+# A model of every kind of feature is trained.
+pytestmark = pytest.mark.slow
+
 NOTHING = Pairs(*np.zeros([2, 0], np.int64))
 
 

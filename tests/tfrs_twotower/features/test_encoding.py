@@ -87,6 +87,7 @@ def test_unknown_tokens_share_the_buckets_before_the_vocabulary(encode):
     assert set(rows[:-1]) == {1, 2, 3}
 
 
+@pytest.mark.slow
 def test_an_unknown_token_has_the_same_bucket_in_every_process(vocabulary_dir):
     script = (
         "import sys, tensorflow as tf\n"

@@ -12,6 +12,9 @@ from tfrs_twotower.models.run_folder import load_run
 from tfrs_twotower.schema import TrainingDiverged, UsageError, UserError, parse_config
 from tfrs_twotower.training.tune import tune
 
+# Each trial is a training.
+pytestmark = pytest.mark.slow
+
 SPACE = (
     "search={training.learning_rate: {low: 0.001, high: 0.1, log: true}, "
     "towers.embedding_dim: [2, 8]}"
@@ -80,7 +83,6 @@ def test_settings_are_shown_as_the_command_line_takes_them(searched):
     assert again.towers.embedding_dim == trials[0].settings["towers.embedding_dim"]
 
 
-@pytest.mark.slow
 def test_a_search_that_was_killed_goes_on_as_if_it_had_not_been(searched, prepared, tmp_path):
     class Kill(keras.callbacks.Callback):
         trials = 0
@@ -161,7 +163,6 @@ def test_a_space_that_cannot_be_is_refused_before_any_training(prepared, tmp_pat
     assert not (tmp_path / "search").exists()
 
 
-@pytest.mark.slow
 def test_the_command_prints_the_trials_and_how_to_train_the_best(prepared, tmp_path, capsys):
     path = tmp_path / "twotower.yaml"
     path.write_text(tiny_world.CONFIG_TEXT, encoding="utf-8")

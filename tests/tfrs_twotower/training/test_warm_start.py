@@ -20,6 +20,9 @@ from tfrs_twotower.training.warm_start import (
     reordered_rows,
 )
 
+# Each test trains twice.
+pytestmark = pytest.mark.slow
+
 CONFIG_TEXT = """\
 columns: {query_id: user, candidate_id: item}
 split: {by: column}
@@ -300,7 +303,6 @@ def test_what_does_not_change_the_weights_may_change(earlier, override):
     earlier_run(earlier / "run", config(override))
 
 
-@pytest.mark.slow
 def test_dropout_of_the_context_tower_may_change_too(tmp_path):
     """Of all settings of the three towers and of an encoder with dropout of its own."""
     settings = every_kind.config(epochs=1)
@@ -325,7 +327,6 @@ def test_a_feature_named_like_a_setting_is_a_feature(earlier, name):
         earlier_run(earlier / "run", config(f"features.candidate.{name}={{kind: number}}"))
 
 
-@pytest.mark.slow
 def test_a_run_begun_from_other_weights_is_not_resumed(earlier, later, tmp_path):
     class Stop(tf.keras.callbacks.Callback):
         def on_epoch_end(self, epoch, logs):
