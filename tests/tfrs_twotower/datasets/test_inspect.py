@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from tfrs_twotower.datasets.inspect import inspect_dataset, write_config
-from tfrs_twotower.schema import UsageError, UserError, load_config
+from tfrs_twotower.schema import UsageError, UserError, load_config, parse_config
 from tfrs_twotower.schema.features import (
     Boolean,
     Categorical,
@@ -103,7 +103,14 @@ def test_features_are_found_by_content(shop):
     }
     assert features.candidate["embedding"].dimension == 3
     assert features.candidate["tags"].separator == "|"
-    assert list(features.context) == ["clock"]
+    assert not features.context
+
+
+def test_what_is_known_at_the_moment_of_the_query_is_offered_and_not_used(shop):
+    text = inspect_dataset(shop).config_text
+
+    offered = text.replace("  # context:", "  context:").replace("    # clock:", "    clock:")
+    assert list(parse_config(offered, "the draft").features.context) == ["clock"]
 
 
 def test_columns_that_are_not_used_are_named_with_the_reason(shop):
@@ -231,7 +238,6 @@ def test_the_draft_says_how_times_are_written(tmp_path, times, time_format):
     assert inspection.config.columns.timestamp == "time"
     assert inspection.config.columns.time_format == time_format
     assert inspection.config.split.by == "time"
-    assert "clock" in inspection.config.features.context
     assert inspection.splits[0].first_s == JANUARY
     assert not inspection.warnings
 
@@ -384,7 +390,6 @@ def test_dates_are_times_as_they_are(tmp_path):
 
     assert inspection.config.columns.timestamp == "time"
     assert inspection.config.split.by == "time"
-    assert "clock" in inspection.config.features.context
     assert inspection.splits[0].first_s == JANUARY
     assert not inspection.warnings
 
