@@ -12,7 +12,7 @@ Data          `prepare` a log (files or pandas frames), `impressions`, `write_da
               `load_config`
 Training      `train`, `tune`; for models of your own `RetrievalTask`, `losses`, `TwoTowerModel`
 Evaluation    `evaluate`, `compare`, `report`, `explain`, `sensitivity`, `click_through`, `drift`;
-              for embeddings of your own `rank_corpus`
+              a page to look at the answers: `explore`; for embeddings of your own `rank_corpus`
 Publishing    `export`, `refresh`, `versions`, `promote`, `rollback`, `doctor`, `signatures`,
               `embeddings`, `user_embeddings`; for towers of your own `export_retriever`, `index`
 Answers       `serve`, `recommend`, `complete_query`, `titles`, `RetrievalClient`
@@ -83,6 +83,7 @@ __all__ = [
     "embeddings",
     "evaluate",
     "explain",
+    "explore",
     "export",
     "export_retriever",
     "impressions",
@@ -116,6 +117,7 @@ if TYPE_CHECKING:
         Prepared,
         click_through,
         complete_query,
+        explore,
         impressions,
         prepare,
         promote,
@@ -202,6 +204,7 @@ else:
         "embeddings": "tfrs_twotower.publishing.embedding_store:write_embeddings",
         "evaluate": "tfrs_twotower.evaluation.evaluate:evaluate",
         "explain": "tfrs_twotower.evaluation.explain:explain",
+        "explore": "tfrs_twotower.api:explore",
         "export": "tfrs_twotower.publishing.export:export",
         "export_retriever": "tfrs_twotower.publishing.retriever_export:export_retriever",
         "impressions": "tfrs_twotower.api:impressions",

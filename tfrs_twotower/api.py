@@ -4,13 +4,14 @@ A composition root like the command line. `import tfrs_twotower as tt` offers th
 those that one package holds alone; `api.NAME` finds both.
 """
 
+import atexit
 import json
 import subprocess
 import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
@@ -31,6 +32,7 @@ from tfrs_twotower.schema.status_line import is_ipython, status_line
 if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
+    from panel.viewable import Viewable
 
     from pipelines.prepare.dataset_files import Chunk
     from serving.client import Recommendations, RetrievalClient
@@ -44,6 +46,7 @@ if TYPE_CHECKING:
     from tfrs_twotower import user_embeddings as user_embeddings
     from tfrs_twotower.datasets.impressions import Written as Impressions
     from tfrs_twotower.evaluation.click_through import ClickThrough
+    from tfrs_twotower.evaluation.explore.explored import Explored
     from tfrs_twotower.keras import keras
     from tfrs_twotower.publishing.refresh import Refresh
     from tfrs_twotower.publishing.release import Gate
@@ -584,6 +587,68 @@ def _with_missing(query: Mapping[str, Any], client: "RetrievalClient") -> Mappin
 def _warn(message: str) -> None:
     """Warns at the line that called `recommend`."""
     warnings.warn(message, stacklevel=4)
+
+
+def explore(models: StrPath, *, compare: int | None = None) -> "Viewable":
+    """A page to look at a recommender, for a notebook; `twotower explore` serves it.
+
+    Its models are served on the loopback until the process ends.
+
+    Example:
+        tt.explore("models")
+
+    Args:
+        models: The models folder; its stable version answers, without labels the newest.
+        compare: Another version, to see what moves.
+
+    Returns:
+        What a notebook shows; of Panel.
+
+    Raises:
+        UsageError: If Panel is not installed.
+        UserError: If there are no such versions.
+    """
+    panel = _panel()
+    from tfrs_twotower.evaluation.explore.page import view
+
+    panel.extension()
+    lasting = ExitStack()
+    atexit.register(lasting.close)
+    return view(lasting.enter_context(explored(models, compare)))
+
+
+@contextmanager
+def explored(models: StrPath, compare: int | None) -> "Iterator[Explored]":
+    """The versions that a page shows, served while they are looked at; see `explore`."""
+    _panel()
+    from tfrs_twotower.evaluation.explore.explored import Explored
+    from tfrs_twotower.evaluation.explore.explored_version import read_version
+    from tfrs_twotower.publishing.versions import choose
+
+    folder = Path(models).resolve()
+    numbers = [choose(folder), *([] if compare is None else [choose(folder, compare)])]
+    if numbers[0] == compare:
+        raise UsageError(Parameter("compare"), f": version {compare} is shown anyway, name another")
+    with ExitStack() as served:
+        found = [
+            read_version(
+                folder, number, served.enter_context(_served(folder, number, optimize=False))
+            )
+            for number in numbers
+        ]
+        looked_at = Explored("/".join(folder.parts[-2:]), found)
+        looked_at.prepare()
+        yield looked_at
+
+
+def _panel() -> Any:
+    try:
+        import panel
+    except ImportError as error:
+        raise UsageError(
+            "`twotower explore` needs Panel: pip install -e '.[explore]' in the clone"
+        ) from error
+    return panel
 
 
 def titles(models: StrPath) -> dict[str, str]:

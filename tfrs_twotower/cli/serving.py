@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tfrs_twotower.cli.options import PASSED_ON, JsonFlag, QueryOption, examples
+from tfrs_twotower.cli.options import PASSED_ON, JsonFlag, ModelsOption, QueryOption, examples
 from tfrs_twotower.cli.output import print_json, print_table, warn
 from tfrs_twotower.schema.requests import json_object
 
@@ -81,6 +81,30 @@ def recommend(
         _print_answer(answer, api.titles(models) if models else {})
 
 
+@app.command(
+    epilog=examples(
+        "twotower explore --models demo/models",
+        "twotower explore --models demo/models --compare 2",
+    )
+)
+def explore(
+    models: ModelsOption,
+    compare: Annotated[
+        int | None,
+        typer.Option(metavar="VERSION", help="Another version, beside the stable or newest one."),
+    ] = None,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: a free one.")] = 5006,
+) -> None:
+    """Open a page to look at users, recommendations and candidates; on this machine alone."""
+    from tfrs_twotower import api
+
+    api.quiet_native_log()
+    with api.explored(models, compare) as explored:
+        from tfrs_twotower.evaluation.explore.server import serve_page
+
+        serve_page(explored, port, _tell_address)
+
+
 @app.command(**PASSED_ON)
 def score(context: typer.Context) -> None:
     """Recommend for a file of queries, with Apache Beam."""
@@ -95,6 +119,11 @@ def embed(context: typer.Context) -> None:
     from pipelines import embed as job
 
     raise typer.Exit(job.main(context.args, "twotower embed"))
+
+
+def _tell_address(address: str) -> None:
+    # At once, also into a pipe: the server goes on.
+    print(f"{address} (Ctrl+C ends)", flush=True)
 
 
 def _print_answer(answer: "Recommendations", titles: Mapping[str, str]) -> None:

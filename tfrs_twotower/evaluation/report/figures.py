@@ -1,10 +1,11 @@
 """The figures of the report, drawn with Bokeh; they fill the width they get."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 from bokeh.models import (
     BasicTicker,
     ColumnDataSource,
@@ -26,6 +27,7 @@ SYSTEM_COLOURS = (*Colorblind[8][:4], *Colorblind[8][5:])
 CONSUMED, CONSUMED_COLOUR = "consumed", "#333333"
 OTHERS = "(others)"
 MAX_GROUPS = 9
+MAX_VALUES = 40  # Of an attribute that colours the map.
 
 
 def training_curves(epochs: Sequence[Mapping[str, float]], best_epoch: int) -> dict[str, figure]:
@@ -212,6 +214,27 @@ def _columns(rows: Sequence[Mapping[str, Any]]) -> ColumnDataSource:
     return ColumnDataSource({str(name): [row[name] for row in rows] for name in rows[0]})
 
 
+def groupings(attributes: pd.DataFrame) -> Iterator[tuple[str, list[str]]]:
+    """The attributes by which a map can be coloured: those of text with a few values.
+
+    Args:
+        attributes: A row a candidate.
+
+    Yields:
+        The name, and a value a candidate; of a list the first, "" where it has none.
+    """
+    for name in attributes:
+        values = attributes[name].map(_first)
+        if values.map(type).isin([str]).any() and 1 < values.nunique() <= MAX_VALUES:
+            yield str(name), values.fillna("").astype(str).tolist()
+
+
+def _first(value: object) -> object:
+    if isinstance(value, list | np.ndarray):
+        return value[0] if len(value) else None
+    return value
+
+
 def embedding_map(
     embeddings: npt.NDArray[np.float32], names: Sequence[str], groups: Sequence[str]
 ) -> tuple[figure, float]:
@@ -248,6 +271,7 @@ def embedding_map(
                 "y": plane[belongs, 1],
                 "name": [names[place] for place in belongs],
                 "group": [str(groups[place]) for place in belongs],
+                "place": belongs,
             }
         )
         label = {} if len(shown) == 1 else {"legend_label": group}

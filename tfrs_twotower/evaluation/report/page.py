@@ -9,7 +9,6 @@ from typing import Any
 import bokeh
 import jinja2
 import numpy as np
-import pandas as pd
 from bokeh.embed import components
 from bokeh.model import Model
 from bokeh.plotting import figure
@@ -49,8 +48,6 @@ LIST_METRICS = (
     "novelty_at_10",
     "diversity_at_10",
 )
-# Of an attribute that colours the map: one value a candidate, and not too many.
-MAX_COLOURS = 40
 
 
 def write_report(
@@ -224,7 +221,9 @@ def _map(models: Path, version: int) -> tuple[figure, dict[str, Any]]:
     shown = candidates.iloc[evenly_spaced(len(candidates), MAX_MAPPED)]
     ids = shown["candidate_id"].astype(str)
     names = shown[TITLE].fillna(ids).astype(str) if TITLE in shown else ids
-    attribute, groups = _groups(shown)
+    columns = shown.drop(columns=["candidate_id", "embedding", TITLE], errors="ignore")
+    no_group: tuple[str | None, list[str]] = None, [""] * len(shown)
+    attribute, groups = next(figures.groupings(columns), no_group)
     drawing, kept = figures.embedding_map(
         np.stack(shown["embedding"].to_list()), names.tolist(), groups
     )
@@ -235,21 +234,6 @@ def _map(models: Path, version: int) -> tuple[figure, dict[str, Any]]:
         "variance": kept,
     }
     return drawing, facts
-
-
-def _groups(candidates: pd.DataFrame) -> tuple[str | None, list[str]]:
-    """The first attribute with a few values, and its values; of a list the first."""
-    for name in candidates.columns.drop(["candidate_id", "embedding", TITLE], errors="ignore"):
-        values = candidates[name].map(_first)
-        if values.map(type).isin([str]).any() and 1 < values.nunique() <= MAX_COLOURS:
-            return name, values.fillna("").astype(str).tolist()
-    return None, [""] * len(candidates)
-
-
-def _first(value: object) -> object:
-    if isinstance(value, list | np.ndarray):
-        return value[0] if len(value) else None
-    return value
 
 
 def _day(seconds: int) -> str:

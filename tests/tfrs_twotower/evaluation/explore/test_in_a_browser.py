@@ -1,0 +1,194 @@
+"""What people do on the page, in a real Chromium, as wide as a desk and as a phone."""
+
+import contextlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests import small_shop
+from tfrs_twotower import api
+
+pytestmark = pytest.mark.slow
+
+# Where the pictures of the tasks are kept, such as for an artefact of CI.
+PICTURES_VARIABLE = "TFRS_TWOTOWER_PICTURES"
+RULES = "rules: {filters: [shelf], exclude_known: true}\n"
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    """The shop with rules, in two versions: of one epoch and of three."""
+    folder = tmp_path_factory.mktemp("explore")
+    log, prepared, models = folder / "log", folder / "prepared", folder / "shop" / "models"
+    config = small_shop.write_dataset(log) / "twotower.yaml"
+    config.write_text(config.read_text() + RULES)
+    api.prepare(config, log, prepared)
+    for epochs in (1, 3):
+        run = folder / f"run-{epochs}"
+        overridden = api.load_config(config, [f"training.epochs={epochs}"])
+        api.train(overridden, prepared, run, progress=False)
+        api.export(run, prepared, models)
+    return models
+
+
+@pytest.fixture(scope="module")
+def address(models):
+    """A page that the command serves."""
+    command = [sys.executable, "-m", "tfrs_twotower.cli", "explore", "--models", str(models)]
+    with subprocess.Popen(
+        [*command, "--compare", "1", "--port", "0"], stdout=subprocess.PIPE, text=True
+    ) as server:
+        try:
+            line = server.stdout.readline()
+            yield re.search(r"http://localhost:\d+/", line).group()
+        finally:
+            server.terminate()
+
+
+@pytest.fixture(scope="module")
+def browser():
+    names = ("chromium", "chromium-browser", "google-chrome")
+    found = next(filter(None, map(shutil.which, names)), None)
+    if found is None:
+        pytest.skip("no Chromium on the path: apt-get install chromium")
+    playwright = pytest.importorskip("playwright.sync_api")
+    with playwright.sync_playwright() as started:
+        launched = started.chromium.launch(executable_path=found, args=["--no-sandbox"])
+        yield launched
+        launched.close()
+
+
+@pytest.fixture(params=[1280, 400], ids=["desk", "phone"])
+def page(request, browser, address, tmp_path):
+    """The page, opened; afterwards its picture is taken and looked at for what never may be."""
+    opened = browser.new_page(viewport={"width": request.param, "height": 900})
+    opened.set_default_timeout(30_000)
+    asked, wrong = set(), []
+    opened.on("request", lambda request: asked.add(request.url))
+    opened.on("pageerror", lambda error: wrong.append(str(error)))
+    opened.on("console", lambda line: line.type == "error" and wrong.append(line.text))
+    opened.goto(address)
+    opened.get_by_role("heading", name="Recommendations").wait_for()
+    yield opened
+    folder = Path(os.environ.get(PICTURES_VARIABLE) or tmp_path)
+    folder.mkdir(parents=True, exist_ok=True)
+    opened.screenshot(path=folder / f"explore-{request.node.name}.png", full_page=True)
+    width = opened.evaluate("document.documentElement.scrollWidth")
+    title = opened.title()
+    opened.close()
+    assert width <= request.param, "the page scrolls sideways"
+    assert wrong == []
+    assert {url for url in asked if not url.startswith((address, "blob:", "data:"))} == set()
+    assert title == "twotower explore", "a title of the data was read as HTML"
+
+
+def titles(page, name):
+    """The titles of a list, once it is there."""
+    listed = page.get_by_role("list", name=name, exact=True)
+    listed.wait_for()
+    return listed.locator(".title").all_inner_texts()
+
+
+@contextlib.contextmanager
+def changing(page, name):
+    """What is done within changes the texts of a list."""
+    listed = page.get_by_role("list", name=name, exact=True)
+    before = listed.inner_text()
+    yield
+    for _ in range(100):
+        if listed.inner_text() != before:
+            return
+        page.wait_for_timeout(100)
+    pytest.fail(f"{name} did not change")
+
+
+def test_find_a_user_and_see_history_and_recommendations_with_reasons(page):
+    with changing(page, "Recommendations"):
+        page.get_by_label("Find one of 60 users").press_sequentially("u07")
+        page.get_by_role("list", name=re.compile("Find one of")).get_by_role("button").click()
+
+    page.get_by_role("heading", name="u07").wait_for()
+    assert len(titles(page, "History")) >= 1
+    assert len(titles(page, "Recommendations")) == 10
+    first = page.get_by_role("list", name="Recommendations").get_by_role("button").first
+    assert re.search(r"like .+ \d\.\d\d", first.inner_text())
+    assert not {*titles(page, "History")} & {*titles(page, "Recommendations")}
+
+
+def test_make_up_a_user_with_the_keyboard_alone(page):
+    page.get_by_role("button", name="Make up a user").press("Enter")
+    page.get_by_text("Empty: add candidates by their title.").wait_for()
+    with changing(page, "Recommendations"):
+        page.get_by_label("Add to the history").press_sequentially("title 12")
+        matches = page.get_by_role("list", name="Add to the history: matches")
+        matches.get_by_role("button", name="Title 12").wait_for()
+        page.keyboard.press("Tab")
+        page.keyboard.press("Enter")
+
+    assert titles(page, "History") == ["Title 12"]
+    assert "Title 12" not in titles(page, "Recommendations")
+    why = page.get_by_role("list", name="Recommendations").locator(".why").all_inner_texts()
+    assert len(why) == 10
+    assert all(text.startswith("like Title 12") for text in why)
+
+    page.get_by_role("button", name="Remove Title 12").press("Enter")
+    page.get_by_text("Empty: add candidates by their title.").wait_for()
+
+
+def test_turn_moment_and_rules_and_see_the_list_change(page):
+    with changing(page, "Recommendations"):
+        page.get_by_label("clock: weekday").select_option("Saturday")
+    with changing(page, "Recommendations"):
+        page.get_by_label("member").select_option("no")
+    slider = page.get_by_role("slider").nth(1)
+    with changing(page, "Recommendations"):
+        slider.press("ArrowRight")
+    with changing(page, "Recommendations"):
+        page.get_by_role("combobox").and_(page.locator("input")).first.click()
+        page.keyboard.type("wine")
+        page.keyboard.press("Enter")
+
+    details = page.get_by_role("list", name="Recommendations").locator(".detail").all_inner_texts()
+    shelves = [detail.split(" · ")[0] for detail in details if " · " in detail]
+    assert {*shelves} == {"wine"}
+
+
+def test_look_at_a_candidate_its_neighbours_and_the_users_that_get_it(page):
+    page.get_by_role("list", name="Recommendations").get_by_role("button").first.click()
+    page.get_by_text(re.compile(r"users had it: rank \d+ of")).wait_for()
+    assert len(titles(page, "Nearest neighbours")) == 10
+    page.get_by_text(re.compile(r"Of a sample of \d+ users \d+ have it")).wait_for()
+
+    user = titles(page, "Users that get it")[0]
+    page.get_by_role("list", name="Users that get it").get_by_role("button").first.click()
+    page.get_by_role("heading", name=user).wait_for()
+
+
+def test_find_a_candidate_on_the_map_and_open_it(page):
+    page.get_by_role("button", name="Map", exact=True).click()
+    page.locator("canvas").first.wait_for()
+    page.get_by_label("Colour by").select_option("label")
+    page.get_by_label("Find on the map").press_sequentially("script")
+    matches = page.get_by_role("list", name="Find on the map: matches")
+    matches.get_by_role("button").click()
+    assert titles(page, "Chosen on the map") == [small_shop.HOSTILE]
+
+    with changing(page, "Chosen on the map"):
+        box = page.locator(".bk-Canvas").first.bounding_box()
+        page.mouse.click(box["x"] + box["width"] / 3, box["y"] + box["height"] / 3)
+    [chosen] = titles(page, "Chosen on the map")
+    page.get_by_role("list", name="Chosen on the map").get_by_role("button").click()
+    page.get_by_role("heading", name=chosen).wait_for()
+
+
+def test_see_what_moves_between_two_versions(page):
+    page.get_by_role("button", name="Versions", exact=True).click()
+
+    page.get_by_text(re.compile(r"Over a sample of 60 users \d+% of the first 10")).wait_for()
+    assert len(titles(page, "Version 2")) == len(titles(page, "Version 1")) == 10
+    assert page.locator(".badge").count() > 0
