@@ -71,7 +71,11 @@ def test_a_request_names_inputs_or_instances():
     ("path", "document", "status"),
     [
         ("/v1/models/{model}:predict", {"inputs": QUERY}, 200),
-        ("/v1/models/{model}:predict", {"instances": [{"user_id": "east", "history": [""], "age": 3.0}]}, 200),
+        (
+            "/v1/models/{model}:predict",
+            {"instances": [{"user_id": "east", "history": [""], "age": 3.0}]},
+            200,
+        ),
         ("/v1/models/{model}:predict", {"inputs": {"unknown": [1]}}, 400),
         ("/v1/models/{model}:predict", {}, 400),
         ("/v1/models/{model}/versions/{version}:predict", {"inputs": QUERY}, 200),
