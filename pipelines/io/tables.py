@@ -9,6 +9,7 @@ import pyarrow.compute as pc
 
 # Of every hash that decides where a row goes; another key would be another, equally valid, split.
 HASH_KEY = "tfrs-two-tower-1"
+MAX_TEXT_BYTES = (1 << 31) - 1  # Of an Arrow array of strings, whose offsets have 32 bits.
 
 
 def to_ipc(table: pa.Table) -> bytes:
@@ -25,9 +26,22 @@ def from_ipc(data: bytes) -> pa.Table:
 
 
 def concat(pieces: Iterable[bytes]) -> pa.Table:
-    """One table of many IPC streams, one chunk a column; dictionaries are unified."""
-    table = pa.concat_tables([from_ipc(piece) for piece in pieces])
-    return table.unify_dictionaries().combine_chunks()
+    """One table of many IPC streams; see `joined`."""
+    return joined([from_ipc(piece) for piece in pieces])
+
+
+def joined(tables: Iterable[pa.Table]) -> pa.Table:
+    """One table of many, one chunk a column; dictionaries are unified.
+
+    Text of more than `MAX_TEXT_BYTES` becomes `large_string`.
+    """
+    # "permissive": text of some tables may be large already.
+    table = pa.concat_tables(tables, promote_options="permissive").unify_dictionaries()
+    for place, field in enumerate(table.schema):
+        if pa.types.is_string(field.type) and table.column(place).nbytes > MAX_TEXT_BYTES:
+            large = table.column(place).cast(pa.large_string())
+            table = table.set_column(place, field.name, large)
+    return table.combine_chunks()
 
 
 def column(table: pa.Table, name: str) -> pa.Array:
@@ -40,6 +54,11 @@ def hash_ids(ids: pa.Array) -> np.ndarray:
     """`[n]` uint64 hashes of strings, the same in every process and on every machine."""
     values = np.asarray(ids.to_numpy(zero_copy_only=False), object)
     return pd.util.hash_array(values, hash_key=HASH_KEY, categorize=False)
+
+
+def buckets(ids: pa.Array, num_buckets: int) -> np.ndarray:
+    """`[n]` int64 numbers of the buckets of strings, from 0: equal ones are in the same."""
+    return (hash_ids(ids) % np.uint64(num_buckets)).astype(np.int64)
 
 
 def mix(*hashes: np.ndarray) -> np.ndarray:
@@ -83,7 +102,7 @@ def partition(
     Yields:
         Number of the partition and its rows, in their order; empty parts are left out.
     """
-    of_ids = (hash_ids(ids.dictionary) % np.uint64(num_partitions)).astype(np.int64)
+    of_ids = buckets(ids.dictionary, num_partitions)
     for number, part in pieces_by(table, of_ids[indices(ids)]):
         yield number, _compact(part)
 

@@ -52,8 +52,9 @@ def encode(
             codes[name] = pc.fill_null(distinct.indices, len(distinct.dictionary)).to_numpy(
                 zero_copy_only=False
             )
+            texts = distinct.dictionary
             # One more, for null.
-            raw[name] = _strings(feature, pa.concat_arrays([distinct.dictionary, pa.array([""])]))
+            raw[name] = _strings(feature, pa.concat_arrays([texts, pa.array([""], texts.type)]))
     encoded = {name: array.numpy() for name, array in encoder(raw).items()}
     return {name: array[codes[name]] if name in codes else array for name, array in encoded.items()}
 

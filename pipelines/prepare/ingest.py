@@ -17,7 +17,7 @@ from pipelines import UNREADABLE
 from pipelines.io import filesystem
 from pipelines.io.filesystem import join
 from pipelines.io.report import Summary, written_summary
-from pipelines.io.tables import column, dictionary, partition, to_ipc
+from pipelines.io.tables import buckets, column, dictionary, partition, pieces_by, to_ipc
 from pipelines.prepare.dataset_files import CANDIDATES, INTERACTIONS, QUERIES, Chunk, needed_columns
 from pipelines.prepare.job import Job, load_catalogue
 from pipelines.prepare.parsing import RawBatch, Reject, read_chunk
@@ -50,7 +50,7 @@ class Pieces(NamedTuple):
     tables: PCollection[tuple[int, bytes]]  # Arrow IPC by number of partition.
     rejected: PCollection[tuple[str, bytes]]  # See `WriteRejected`, by file name.
     report: PCollection[str]  # Summaries as JSON.
-    candidate_ids: PCollection[tuple[int, bytes]]  # Distinct ids of events without catalogue.
+    candidate_ids: PCollection[tuple[int, bytes]]  # Of events without catalogue, by bucket.
 
 
 class ReadFiles(beam.PTransform[beam.Pipeline, Pieces]):
@@ -132,9 +132,10 @@ class _ReadChunk(beam.DoFn):
         if self._kind == INTERACTIONS:
             ids = column(table, QUERY_ID)
             if catalogue is None:
-                distinct = column(table, CANDIDATE_ID).unique()
-                ids_table = pa.table({CANDIDATE_ID: distinct.dictionary_decode()})
-                yield TaggedOutput(CANDIDATE_IDS, (0, to_ipc(ids_table)))
+                distinct = column(table, CANDIDATE_ID).unique().dictionary_decode()
+                ids_table = pa.table({CANDIDATE_ID: distinct})
+                for bucket, part in pieces_by(ids_table, buckets(distinct, self._job.num_buckets)):
+                    yield TaggedOutput(CANDIDATE_IDS, (bucket, to_ipc(part)))
         else:
             rows = batch.rows[valid.reasons < 0]
             table = _with_origin(table, chunk.name, chunk.number, rows)

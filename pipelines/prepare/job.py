@@ -24,6 +24,9 @@ from pipelines.prepare.partitions import Partition
 from pipelines.prepare.validate import CANDIDATE_ID, Catalogue
 from tfrs_twotower.schema import SPLITS, Config, dump_config, parse_config
 
+# A bucket gets a piece from each bundle of partitions: fewer of them make fewer, larger pieces.
+PARTITIONS_A_BUCKET = 32
+
 
 class StagedPartition(NamedTuple):
     """A partition of queries in files."""
@@ -52,6 +55,11 @@ class Job:
     def config(self) -> Config:
         """The config, read once a worker and run."""
         return _config(self.config_path)
+
+    @property
+    def num_buckets(self) -> int:
+        """In how many parts, by hash, distinct ids and tokens are found."""
+        return -(-self.num_partitions // PARTITIONS_A_BUCKET)
 
     @property
     def corpus(self) -> str:

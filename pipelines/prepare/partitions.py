@@ -47,12 +47,13 @@ def make_partition(events: pa.Table, profiles: pa.Table) -> Partition:
     """
     encoded = column(events, QUERY_ID)
     seen = encoded.dictionary.take(pc.unique(encoded.indices))
-    ids = pc.unique(pa.concat_arrays([seen, column(profiles, QUERY_ID)]))
+    with_profile = column(profiles, QUERY_ID)
+    ids = pc.unique(pa.concat_arrays([seen.cast(with_profile.type), with_profile]))
     ids = ids.take(pc.sort_indices(ids))
     of_dictionary = pc.fill_null(pc.index_in(encoded.dictionary, ids), -1)
     queries = of_dictionary.to_numpy()[indices(encoded)].astype(np.int32)
     events = events.drop_columns([QUERY_ID]).add_column(0, QUERY, pa.array(queries))
-    places = pc.index_in(ids, column(profiles, QUERY_ID))
+    places = pc.index_in(ids, with_profile)
     table = pa.table(
         {
             QUERY_ID: ids,

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 import apache_beam as beam
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from apache_beam.metrics.metric import Metrics
@@ -14,7 +13,8 @@ from apache_beam.pvalue import PCollection, TaggedOutput
 from apache_beam.typehints.decorators import no_annotations
 
 from pipelines.io.report import Summary
-from pipelines.io.tables import column, concat, indices, pieces_by, to_ipc
+from pipelines.io.sums import SumByKey
+from pipelines.io.tables import column, concat, indices, to_ipc
 from pipelines.prepare.cutoffs import FindCutoffs, times_by_span
 from pipelines.prepare.filters import filter_by_query, positives_of
 from pipelines.prepare.ingest import (
@@ -31,13 +31,13 @@ from pipelines.prepare.job import Job, StagedPartition, load_catalogue
 from pipelines.prepare.parsing import Reject
 from pipelines.prepare.partitions import Partition, first_of_each, make_partition
 from pipelines.prepare.progress import SORTED, count
+from pipelines.prepare.query_rows import NumberQueries, RowsOfRange
 from pipelines.prepare.rare_filter import TIMES, ApplyMinima, filtered_report
 from pipelines.prepare.validate import CANDIDATE_ID, CANDIDATE_ROW, DUPLICATE_ID, QUERY_ID
 
 QUERY_IDS, CANDIDATE_IDS = "query_ids", "candidate_ids"
-POSITIVES, NUM_QUERIES = "positives", "num_queries"
+POSITIVES = "positives"
 EVENTS, PROFILES = "events", "profiles"
-ROW = "row"
 
 
 def deduplicated(
@@ -93,20 +93,19 @@ class _StageCandidates(beam.DoFn):
         candidates, rejects, summary = deduplicated(concat(pieces), CANDIDATE_ID, "candidates")
         candidates = candidates.sort_by(CANDIDATE_ID).combine_chunks()
         yield number, self._job.stage(f"candidates/{number:05d}", candidates)
-        yield TaggedOutput(CANDIDATE_IDS, (0, to_ipc(candidates.select([CANDIDATE_ID]))))
+        yield TaggedOutput(CANDIDATE_IDS, (number, to_ipc(candidates.select([CANDIDATE_ID]))))
         yield from _emit_duplicates(rejects, summary)
 
 
 class _WriteCatalogue(beam.DoFn):
-    """Sorts all candidate ids into the catalogue; gives its path."""
+    """Sorts the distinct candidate ids into the catalogue; gives its path."""
 
     def __init__(self, job: Job) -> None:
         self._job = job
 
     def process(self, element: tuple[int, Iterable[bytes]]) -> Iterator[str]:
-        ids = column(concat(element[1]), CANDIDATE_ID).unique()
-        ids = ids.take(pc.sort_indices(ids))
-        yield self._job.stage("catalogue", pa.table({CANDIDATE_ID: ids}))
+        ids = column(concat(element[1]), CANDIDATE_ID)
+        yield self._job.stage("catalogue", pa.table({CANDIDATE_ID: ids.take(pc.sort_indices(ids))}))
 
 
 class _StagePartition(beam.DoFn):
@@ -142,9 +141,7 @@ class _StagePartition(beam.DoFn):
                 yield TaggedOutput(TIMES, span)
         yield self._job.stage_partition(number, partition)
         count(SORTED)
-        ids = partition.queries.select([QUERY_ID])
-        numbers = pa.array(np.full(len(ids), number, np.int32))
-        yield TaggedOutput(QUERY_IDS, (0, to_ipc(ids.append_column("partition", numbers))))
+        yield TaggedOutput(QUERY_IDS, (number, to_ipc(partition.queries.select([QUERY_ID]))))
 
 
 def _with_rows(events: pa.Table, catalogue: str | None) -> pa.Table:
@@ -156,26 +153,11 @@ def _with_rows(events: pa.Table, catalogue: str | None) -> pa.Table:
     return events.drop_columns([CANDIDATE_ID]).append_column(CANDIDATE_ROW, pa.array(rows))
 
 
-class _NumberQueries(beam.DoFn):
-    """Numbers all queries in the order of their ids; gives each partition's rows, and how many."""
-
-    def process(self, element: tuple[int, Iterable[bytes]]) -> Iterator[Any]:
-        table = concat(element[1])
-        order = pc.sort_indices(column(table, QUERY_ID)).to_numpy()
-        rows = np.empty(len(order), np.int64)
-        rows[order] = np.arange(len(order))
-        # The ids of a partition came in their order, so its rows do too.
-        of_rows = pa.table({ROW: pa.array(rows)})
-        for number, piece in pieces_by(of_rows, column(table, "partition").to_numpy()):
-            yield number, to_ipc(piece)
-        yield TaggedOutput(NUM_QUERIES, len(order))
-
-
 class Staged(NamedTuple):
     """What is known of the staged partitions."""
 
     partitions: PCollection[StagedPartition]
-    query_rows: PCollection[tuple[int, bytes]]  # By number of partition, in its order.
+    query_rows: PCollection[tuple[int, RowsOfRange]]  # By number of partition.
     cutoffs: PCollection[tuple[int, int]]
     num_queries: PCollection[int]
     rejected: PCollection[tuple[str, bytes]]
@@ -208,22 +190,13 @@ class StagePartitions(beam.PTransform[dict[str, PCollection[tuple[int, bytes]]],
             minima = ApplyMinima(self._job, staged[POSITIVES], self._catalogue)
             partitions, times, counted = partitions | "ApplyMinima" >> minima
             reports = (reports, counted) | "Reports" >> beam.Flatten()
-        no_query = pa.table(
-            {QUERY_ID: pa.array([], pa.string()), "partition": pa.array([], pa.int32())}
-        )
-        seed = partitions.pipeline | "NoQuery" >> beam.Create([(0, to_ipc(no_query))])
-        queries = (
-            (staged[QUERY_IDS], seed)
-            | beam.Flatten()
-            | "AllQueries" >> beam.GroupByKey()
-            | "NumberQueries" >> beam.ParDo(_NumberQueries()).with_outputs(NUM_QUERIES, main="rows")
-        )
+        queries = staged[QUERY_IDS] | "NumberQueries" >> NumberQueries(self._job.num_partitions)
         cutoffs = times | "FindCutoffs" >> FindCutoffs(self._job)
         return Staged(
             partitions | "Spread" >> beam.Reshuffle(),
             queries.rows,
             cutoffs,
-            queries[NUM_QUERIES],
+            queries.num_queries,
             staged[REJECTED],
             reports,
         )
@@ -238,12 +211,14 @@ class StageCatalogue(beam.PTransform[PCollection[tuple[int, bytes]], PCollection
         self._job = job
 
     def expand(self, ids: PCollection[tuple[int, bytes]]) -> PCollection[str]:
-        """Takes ids, all under one key."""
+        """Takes ids; those that are equal must come under one number."""
         nothing = to_ipc(pa.table({CANDIDATE_ID: pa.array([], pa.string())}))
         seed = ids.pipeline | "NoCandidate" >> beam.Create([(0, nothing)])
         return (
             (ids, seed)
             | beam.Flatten()
+            | "Distinct" >> beam.CombinePerKey(SumByKey())
+            | "Together" >> beam.MapTuple(lambda number, ids: (0, to_ipc(ids)))
             | "AllCandidates" >> beam.GroupByKey()
             | "WriteCatalogue" >> beam.ParDo(_WriteCatalogue(self._job))
         )

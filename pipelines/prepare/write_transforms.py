@@ -13,7 +13,7 @@ from pipelines.io import filesystem
 from pipelines.io.output import WrittenFile
 from pipelines.io.report import Summary, written_summary
 from pipelines.io.shards import write_framed, write_parquet, write_records
-from pipelines.io.tables import column, from_ipc, hash_ids
+from pipelines.io.tables import column, hash_ids
 from pipelines.prepare.aggregates import events_of
 from pipelines.prepare.audit import (
     Audit,
@@ -36,8 +36,8 @@ from pipelines.prepare.job import (
 )
 from pipelines.prepare.partitions import QUERY, Partition
 from pipelines.prepare.progress import WRITTEN, count
+from pipelines.prepare.query_rows import rows_of
 from pipelines.prepare.split import Cutoffs
-from pipelines.prepare.staging import ROW
 from pipelines.prepare.validate import CANDIDATE_ID, QUERY_ID
 from tfrs_twotower.features.encoding import Encoder
 from tfrs_twotower.schema import SPLITS, Config
@@ -85,10 +85,7 @@ class WritePartition(beam.DoFn):
             of_queries = _audit_of_queries(job.config, partition, num_queries)
             yield json.dumps({"audit": of_queries._asdict()})
         splits = split_partition(job.config, partition, Cutoffs(*cutoffs), corpus.hashes)
-        # A partition of which no query is left has no rows.
-        query_rows = [column(from_ipc(rows), ROW).to_numpy() for rows in given[QUERY_ROWS]]
-        rows = np.concatenate([np.zeros(0, np.int64), *query_rows])
-        examples = Examples(job.config, partition, splits, rows, corpus)
+        examples = Examples(job.config, partition, splits, rows_of(given[QUERY_ROWS]), corpus)
         del partition
         encoder = _example_encoder(
             job, catalogue, candidate_counts, num_queries, tuple(sorted(vocabularies.items()))

@@ -97,6 +97,23 @@ def test_the_cut_into_chunks_and_partitions_does_not_show(small_world, monkeypat
 
 
 @pytest.mark.slow
+def test_buckets_ranges_and_large_text_do_not_show(small_world, monkeypatch):
+    (small_world.dataset / "candidates.jsonl").unlink()
+    config = CONFIG.replace("    genre: {kind: categorical}\n", "")
+    small_world.prepare(config)
+    expected = contents(small_world.output)
+    # As if an array could hold no more than ten bytes of text.
+    monkeypatch.setattr("pipelines.io.tables.MAX_TEXT_BYTES", 10)
+    monkeypatch.setattr("pipelines.io.sums.TABLES_A_TIME", 2)
+    monkeypatch.setattr("pipelines.prepare.job.PARTITIONS_A_BUCKET", 3)
+    monkeypatch.setattr("pipelines.prepare.query_rows.MAX_RANGES", 5)
+
+    small_world.prepare(config, overwrite=True)
+
+    assert contents(small_world.output) == expected
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["multi_processing", "multi_threading"])
 def test_two_workers_write_what_one_writes(small_world, mode):
     small_world.prepare(CONFIG)
