@@ -10,7 +10,8 @@ from apache_beam.pvalue import PCollection, TaggedOutput
 from apache_beam.typehints.decorators import no_annotations
 
 from pipelines.io import filesystem
-from pipelines.io.tables import concat, to_ipc
+from pipelines.io.sums import SumByKey
+from pipelines.io.tables import buckets, column, concat, from_ipc, pieces_by, to_ipc
 from pipelines.prepare import value_counts
 from pipelines.prepare.examples import split_partition
 from pipelines.prepare.job import (
@@ -21,10 +22,12 @@ from pipelines.prepare.job import (
     load_catalogue_hashes,
     read_partition,
 )
-from pipelines.prepare.number_statistics import COUNT, VALUE, merge_counts, number_statistics
+from pipelines.prepare.number_statistics import COUNT, VALUE, DescribeNumbers
 from pipelines.prepare.split import TRAIN, Cutoffs
-from pipelines.prepare.vocabularies import make_vocabulary
+from pipelines.prepare.validate import CANDIDATE_ROW
+from pipelines.prepare.vocabularies import frequent, make_vocabulary
 from tfrs_twotower.schema.features import WITH_VOCABULARY, Feature
+from tfrs_twotower.schema.prepared import NumberStatistics
 
 VOCABULARIES, CANDIDATE_COUNTS = "vocabularies", "candidate_counts"
 
@@ -71,7 +74,11 @@ class Counted(NamedTuple):
 
 
 class MergeCounts(beam.PTransform[PCollection[tuple[str, bytes]], Counted]):
-    """Merges counts by key into vocabularies, number statistics and counts of candidates."""
+    """Merges counts by key into vocabularies, number statistics and counts of candidates.
+
+    Counts of tokens and candidates are added up in buckets, and what is too rare for a vocabulary
+    is left out there: only what may stand in it comes together.
+    """
 
     def __init__(self, job: Job, catalogue: Any) -> None:
         """Takes the job and a side input, the path of the catalogue."""
@@ -83,21 +90,71 @@ class MergeCounts(beam.PTransform[PCollection[tuple[str, bytes]], Counted]):
         """Takes counts by quantity, see `value_counts`."""
         job = pieces.pipeline | "Job" >> beam.Create([self._job])
         seeds = job | "NoCounts" >> beam.FlatMap(_empty_pieces)
+        counts = (pieces, seeds) | beam.Flatten()
+        numbers = (
+            counts
+            | "Numbers" >> beam.Filter(lambda counted: _is_of_numbers(counted[0]))
+            | "Describe" >> beam.CombinePerKey(DescribeNumbers())
+            | "Statistics" >> beam.MapTuple(_statistics)
+        )
         merged = (
-            (pieces, seeds)
-            | beam.Flatten()
+            counts
+            | "Others" >> beam.Filter(lambda counted: not _is_of_numbers(counted[0]))
+            | "CutIntoBuckets" >> beam.FlatMap(_cut_into_buckets, self._job.num_buckets)
+            | "AddUp" >> beam.CombinePerKey(SumByKey([COUNT]))
+            | "LeaveOutRare" >> beam.Map(_without_rare, self._job)
             | "ByQuantity" >> beam.GroupByKey()
             | "Merge"
             >> beam.ParDo(_MergeCounts(self._job), self._catalogue).with_outputs(
                 VOCABULARIES, CANDIDATE_COUNTS, main="report"
             )
         )
-        return Counted(merged[VOCABULARIES], merged[CANDIDATE_COUNTS], merged.report)
+        report = (merged.report, numbers) | "Reports" >> beam.Flatten()
+        return Counted(merged[VOCABULARIES], merged[CANDIDATE_COUNTS], report)
 
 
 def _empty_pieces(job: Job) -> Iterator[tuple[str, bytes]]:
     for key, piece in value_counts.empty_pieces(job.config):
         yield key, to_ipc(piece)
+
+
+def _is_of_numbers(key: str) -> bool:
+    return key.startswith(value_counts.NUMBERS)
+
+
+def _statistics(key: str, statistics: NumberStatistics) -> str:
+    return json.dumps({"numbers": {key.removeprefix(value_counts.NUMBERS): statistics._asdict()}})
+
+
+def _cut_into_buckets(
+    element: tuple[str, bytes], num_buckets: int
+) -> Iterator[tuple[tuple[str, int], bytes]]:
+    """Counts by quantity and bucket; where there are none, they stand in the first."""
+    key, data = element
+    counts = from_ipc(data)
+    if num_buckets == 1 or not len(counts):
+        yield (key, 0), data
+        return
+    if key == value_counts.CANDIDATES:
+        numbers = column(counts, CANDIDATE_ROW).to_numpy() % num_buckets
+    else:
+        numbers = buckets(column(counts, VALUE), num_buckets)
+    for number, part in pieces_by(counts, numbers):
+        yield (key, number), to_ipc(part)
+
+
+def _without_rare(element: tuple[tuple[str, int], pa.Table], job: Job) -> tuple[str, bytes]:
+    """The counts of a bucket by quantity, of tokens those that may stand in the vocabulary."""
+    (key, _), counts = element
+    if key != value_counts.CANDIDATES:
+        feature = _feature_of(key, job)
+        counts = frequent(counts, feature.min_count, feature.max_size)
+    return key, to_ipc(counts)
+
+
+def _feature_of(key: str, job: Job) -> Any:
+    features = job.config.query_features | job.config.candidate_features
+    return features[key.removeprefix(value_counts.TOKENS)]
 
 
 class _MergeCounts(beam.DoFn):
@@ -109,15 +166,11 @@ class _MergeCounts(beam.DoFn):
         config = self._job.config
         if key == value_counts.CANDIDATES:
             yield from self._merge_candidates(concat(pieces), catalogue)
-        elif key.startswith(value_counts.NUMBERS):
-            counts = merge_counts(concat(pieces))
-            name = key.removeprefix(value_counts.NUMBERS)
-            yield json.dumps({"numbers": {name: number_statistics(counts)._asdict()}})
-        else:
-            name = key.removeprefix(value_counts.TOKENS)
-            if config.candidate_id is None or name != config.candidate_id.name:
-                features = config.query_features | config.candidate_features
-                yield from self._stage_vocabulary(name, features[name], concat(pieces))
+            return
+        name = key.removeprefix(value_counts.TOKENS)
+        # The ids of candidates are counted by their rows.
+        if config.candidate_id is None or name != config.candidate_id.name:
+            yield from self._stage_vocabulary(name, _feature_of(key, self._job), concat(pieces))
 
     def _merge_candidates(self, counts: pa.Table, path: str) -> Iterator[Any]:
         catalogue = load_catalogue(path)

@@ -16,7 +16,7 @@ from pipelines.io.tables import column
 from pipelines.prepare.cutoffs import times_by_span
 from pipelines.prepare.filters import Pairs, filter_by_count, find_core
 from pipelines.prepare.ingest import REPORT
-from pipelines.prepare.job import Job, StagedPartition, load_catalogue, read_partition
+from pipelines.prepare.job import Job, StagedPartition, load_catalogue, once, read_partition
 from pipelines.prepare.partitions import Partition
 
 TIMES = "times"
@@ -101,10 +101,16 @@ class _LeaveOutRare(beam.DoFn):
 
     def process(self, staged: StagedPartition, core: str) -> Iterator[Any]:
         job = self._job
-        is_kept = np.asarray(column(filesystem.read_table(core), KEPT), bool)
+        is_kept = _load_core(core)
         events, queries = read_partition(staged)
         kept, filtered = filter_by_count(job.config.filters, events, is_kept)
         yield job.stage_partition(staged.number, Partition(kept, queries))
         yield TaggedOutput(REPORT, filtered_report(filtered))
         for span in times_by_span(kept):
             yield TaggedOutput(TIMES, span)
+
+
+@once
+def _load_core(path: str) -> np.ndarray:
+    """`[catalogue_size]` bool: the candidates with enough positives; read once a worker."""
+    return np.asarray(column(filesystem.read_table(path), KEPT), bool)

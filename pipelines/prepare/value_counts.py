@@ -149,9 +149,9 @@ def _candidate_counts(rows: np.ndarray, splits: np.ndarray, labels: np.ndarray) 
     codes = counted.field(0).to_numpy()
     return pa.table(
         {
-            CANDIDATE_ROW: pa.array(codes // kinds),
-            SPLIT_CODE: pa.array(codes % kinds // 2),
-            LABEL_CODE: pa.array(codes % 2),
+            CANDIDATE_ROW: pa.array(codes // kinds, pa.int32()),
+            SPLIT_CODE: pa.array(codes % kinds // 2, pa.int8()),
+            LABEL_CODE: pa.array(codes % 2, pa.int8()),
             COUNT: counted.field(1),
         }
     )

@@ -3,11 +3,12 @@
 import hashlib
 from typing import NamedTuple
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines.io.tables import column
-from pipelines.prepare.number_statistics import COUNT, VALUE, merge_counts
+from pipelines.prepare.number_statistics import COUNT, VALUE
 
 # TensorFlow reads a token a line and drops carriage returns: such a token has no line.
 UNWRITABLE = r"[\r\n]|^$"
@@ -25,20 +26,30 @@ class Vocabulary(NamedTuple):
         return hashlib.sha256(self.text).hexdigest()
 
 
-def make_vocabulary(counts: pa.Table, min_count: int, max_size: int | None) -> Vocabulary:
-    """Orders tokens by count, most frequent first, then by their bytes.
+def frequent(counts: pa.Table, min_count: int, max_size: int | None) -> pa.Table:
+    """The tokens that may stand in a vocabulary, most frequent first, then by their bytes.
+
+    What is frequent among the tokens of each of several parts holds what is frequent among all.
 
     Args:
-        counts: Tokens and counts, in any order; a token may stand in several rows.
-        min_count: Rarer tokens are left out.
+        counts: Distinct tokens and counts, in any order.
+        min_count: Rarer tokens are left out, and those that no line can hold.
         max_size: How many tokens at most; None: all.
-
-    Returns:
-        The vocabulary. Tokens that hold a line break are left out.
     """
-    merged = merge_counts(counts)
-    writable = pc.invert(pc.match_substring_regex(column(merged, VALUE), UNWRITABLE))
-    merged = merged.filter(pc.and_(writable, pc.greater_equal(column(merged, COUNT), min_count)))
-    merged = merged.sort_by([(COUNT, "descending"), (VALUE, "ascending")])
-    tokens = merged.column(VALUE).to_pylist()[:max_size]
-    return Vocabulary("".join(f"{token}\n" for token in tokens).encode(), len(tokens))
+    writable = pc.invert(pc.match_substring_regex(column(counts, VALUE), UNWRITABLE))
+    counts = counts.filter(pc.and_(writable, pc.greater_equal(column(counts, COUNT), min_count)))
+    counts = counts.sort_by([(COUNT, "descending"), (VALUE, "ascending")])
+    return counts.slice(0, max_size).combine_chunks()
+
+
+def make_vocabulary(counts: pa.Table, min_count: int, max_size: int | None) -> Vocabulary:
+    """The vocabulary of distinct tokens; see `frequent`."""
+    tokens = column(frequent(counts, min_count, max_size), VALUE).cast(pa.large_string())
+    if not len(tokens):
+        return Vocabulary(b"", 0)
+    # In an array the characters of its texts follow one another: no token becomes an object.
+    nothing, line_break = (pa.scalar(text, pa.large_string()) for text in ("", "\n"))
+    lines = pc.binary_join_element_wise(tokens, nothing, line_break)
+    _, offsets, characters = lines.buffers()
+    end = int(np.frombuffer(offsets, np.int64)[len(lines)])
+    return Vocabulary(characters.slice(0, end).to_pybytes(), len(tokens))
