@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -60,3 +61,15 @@ def test_a_file_that_is_gone_is_told(tmp_path):
 def test_a_folder_without_a_manifest_names_the_command_that_makes_one(tmp_path):
     with pytest.raises(UserError, match="(?s)cannot read .*manifest.json.*Make .* `a command`"):
         RemoteFolder(f"file://{tmp_path}").read_manifest(kind="prepared", made_by="a command")
+
+
+def test_a_store_that_does_not_answer_is_asked_for_a_minute_not_for_a_quarter_of_an_hour(
+    monkeypatch,
+):
+    monkeypatch.setenv("CLOUD_STORAGE_EMULATOR_ENDPOINT", "http://127.0.0.1:1")
+
+    opened = RemoteFolder("gs://bucket/prepared")
+
+    _, (options,) = opened._files.__reduce__()
+    assert options["anonymous"]
+    assert options["retry_time_limit"] == timedelta(seconds=60)
