@@ -1,5 +1,6 @@
 """Files on any Beam filesystem. A file is written once, under a name that nothing else writes."""
 
+import atexit
 import hashlib
 import io
 import os
@@ -8,6 +9,7 @@ import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, BinaryIO
 
 import pyarrow as pa
@@ -207,6 +209,30 @@ def write_table(path: str, table: pa.Table) -> None:
 def read_table(path: str) -> pa.Table:
     """Reads what `write_table` wrote, as one chunk a column."""
     return pa.ipc.open_file(pa.py_buffer(read_bytes(path))).read_all().combine_chunks()
+
+
+def map_table(path: str) -> pa.Table:
+    """Memory-maps what `write_table` wrote: the processes of a machine share its pages.
+
+    A file of an object store is first copied to the local disk, once a machine.
+    """
+    return pa.ipc.open_file(pa.memory_map(_local_file(path))).read_all().combine_chunks()
+
+
+def _local_file(path: str) -> str:
+    if "://" not in path:
+        return path
+    name = f"twotower-{hashlib.sha256(path.encode()).hexdigest()}"
+    local = Path(tempfile.gettempdir(), name)
+    if not local.exists():
+        with tempfile.TemporaryDirectory(prefix="twotower-copy-") as folder:
+            copy = Path(folder, name)
+            with open_raw(path) as source, copy.open("wb") as target:
+                shutil.copyfileobj(source, target)
+            copy.replace(local)
+        # Processes that have mapped it by then keep it.
+        atexit.register(local.unlink, missing_ok=True)
+    return str(local)
 
 
 def make_folder(path: str) -> None:

@@ -24,7 +24,6 @@ from pipelines.prepare.job import (
     Job,
     StagedPartition,
     load_catalogue,
-    load_catalogue_hashes,
     read_partition,
 )
 from pipelines.prepare.partitions import QUERY
@@ -105,7 +104,7 @@ class _CutByCandidate(beam.DoFn):
         if not job.config.candidate_aggregates:
             return
         partition = read_partition(staged)
-        hashes = load_catalogue_hashes(catalogue)
+        hashes = load_catalogue(catalogue).hashes
         splits = split_partition(job.config, partition, Cutoffs(*cutoffs), hashes)
         names = (CANDIDATE_ROW, TIMESTAMP_S, LABEL, VALUE)
         events = partition.events
@@ -147,7 +146,7 @@ class _OfCandidates(beam.DoFn):
         at_end = Log(events.where(is_train)).columns(aggregates, rows, moments)
         corpus = pa.table({CANDIDATE_ROW: pa.array(rows), **at_end})
         yield TaggedOutput(CORPUS, (0, to_ipc(corpus)))
-        hashes = load_catalogue_hashes(catalogue)
+        hashes = load_catalogue(catalogue).hashes
         chosen = is_sampled(hashes[rows], len(hashes))
         positions, found_at_end = spread(events, rows[chosen]), corpus.filter(pa.array(chosen))
         for audit in (

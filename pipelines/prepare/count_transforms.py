@@ -15,11 +15,11 @@ from pipelines.io.tables import buckets, column, concat, from_ipc, pieces_by, to
 from pipelines.prepare import value_counts
 from pipelines.prepare.examples import split_partition
 from pipelines.prepare.job import (
+    CORPUS_ROW,
     Job,
     StagedPartition,
     count_column,
     load_catalogue,
-    load_catalogue_hashes,
     read_partition,
 )
 from pipelines.prepare.number_statistics import COUNT, VALUE, DescribeNumbers
@@ -45,7 +45,7 @@ class CountPartition(beam.DoFn):
         """Takes a partition; gives counts by quantity, see `value_counts`."""
         config = self._job.config
         partition = read_partition(staged)
-        hashes = load_catalogue_hashes(catalogue)
+        hashes = load_catalogue(catalogue).hashes
         splits = split_partition(config, partition, Cutoffs(*cutoffs), hashes)
         for key, piece in value_counts.count_partition(config, partition, splits):
             yield key, to_ipc(piece)
@@ -176,6 +176,7 @@ class _MergeCounts(beam.DoFn):
         catalogue = load_catalogue(path)
         merged = value_counts.merge_candidate_counts(counts, len(catalogue))
         dense = {count_column(*codes): pa.array(values) for codes, values in merged.items()}
+        dense[CORPUS_ROW] = pa.array(value_counts.corpus_rows(merged, self._job.corpus))
         yield TaggedOutput(CANDIDATE_COUNTS, self._job.stage(CANDIDATE_COUNTS, pa.table(dense)))
         if self._job.config.candidate_id is not None:
             name, feature = self._job.config.candidate_id

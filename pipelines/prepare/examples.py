@@ -138,7 +138,7 @@ class Examples:
         return _gather(self.catalogue_rows[listed], places)
 
     def _pair_hashes(self) -> np.ndarray:
-        return _pair_hashes(self.partition, self.corpus.hashes)
+        return _pair_hashes(self.partition, self.corpus.catalogue.hashes)
 
     def known_positives(self) -> pa.Table:
         """Queries with train positives: id, row, and the candidate rows, ascending, distinct."""
@@ -247,10 +247,16 @@ class ExampleEncoder:
         if config.history is not None and config.candidate_id is not None:
             id_name, id_feature = config.candidate_id
             encoder = Encoder({id_name: id_feature}, vocabulary_dir)
-            ids = corpus.catalogue.ids.to_numpy(zero_copy_only=False)
-            id_rows = np.append(encoder({id_name: ids})[id_name].numpy(), PADDING_ROW)
+            ids = corpus.catalogue.ids
+            # In slices: as Python objects and tensors all ids would take more than all else here.
+            encoded = [
+                encoder({id_name: ids[start : start + SLICE_ROWS].to_numpy(zero_copy_only=False)})
+                for start in range(0, len(ids), SLICE_ROWS)
+            ]
             # Rows of one partition's histories are the largest arrays of a worker.
-            self._id_rows = id_rows.astype(np.int32)
+            self._id_rows = np.concatenate(
+                [*(rows[id_name].numpy() for rows in encoded), [PADDING_ROW]], dtype=np.int32
+            )
             width = int_width(encoder.num_rows(id_name))
             name, history = config.history
             fields.append(Field(name, INT, history.length, width))

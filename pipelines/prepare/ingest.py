@@ -18,6 +18,7 @@ from pipelines.io import filesystem
 from pipelines.io.filesystem import join
 from pipelines.io.report import Summary, written_summary
 from pipelines.io.tables import buckets, column, dictionary, partition, pieces_by, to_ipc
+from pipelines.prepare.catalogue import Catalogue, catalogue_table
 from pipelines.prepare.dataset_files import CANDIDATES, INTERACTIONS, QUERIES, Chunk, needed_columns
 from pipelines.prepare.job import Job, load_catalogue
 from pipelines.prepare.parsing import RawBatch, Reject, read_chunk
@@ -26,7 +27,6 @@ from pipelines.prepare.validate import (
     CANDIDATE_ID,
     QUERY_ID,
     REASONS,
-    Catalogue,
     Validated,
     numeric_columns,
     validate_entities,
@@ -156,7 +156,8 @@ def _with_origin(table: pa.Table, file: str, chunk: int, rows: np.ndarray) -> pa
 
 def no_events(config: Config, has_candidates: bool) -> pa.Table:
     """Sound events, but none: what columns they have."""
-    catalogue = Catalogue(pa.array([], pa.string())) if has_candidates else None
+    nothing = catalogue_table(pa.array([], pa.string()))
+    catalogue = Catalogue(nothing) if has_candidates else None
     return validate_events(_no_rows(config, INTERACTIONS), config, catalogue).table
 
 

@@ -19,13 +19,14 @@ import pyarrow as pa
 from pipelines.io import filesystem
 from pipelines.io.filesystem import join
 from pipelines.io.output import Run
-from pipelines.io.tables import column, hash_ids
+from pipelines.io.tables import column
+from pipelines.prepare.catalogue import Catalogue
 from pipelines.prepare.partitions import Partition
-from pipelines.prepare.validate import CANDIDATE_ID, Catalogue
-from tfrs_twotower.schema import SPLITS, Config, dump_config, parse_config
+from tfrs_twotower.schema import Config, dump_config, parse_config
 
 # A bucket gets a piece from each bundle of partitions: fewer of them make fewer, larger pieces.
 PARTITIONS_A_BUCKET = 32
+CORPUS_ROW = "corpus_row"  # Column beside the counts of candidates, see `Corpus.rows`.
 
 
 class StagedPartition(NamedTuple):
@@ -105,7 +106,6 @@ class Corpus:
     """The catalogue with what the train part says of it."""
 
     catalogue: Catalogue
-    hashes: np.ndarray  # [catalogue_size] uint64, of the ids
     counts: pa.Table  # Columns `count_column`, [catalogue_size] int64
     rows: np.ndarray  # [catalogue_size] int64 candidate row, -1: not in the corpus
 
@@ -140,37 +140,19 @@ def _config(path: str) -> Config:
 @once
 def load_catalogue(path: str) -> Catalogue:
     """The known candidates; read once a worker."""
-    return Catalogue(column(filesystem.read_table(path), CANDIDATE_ID))
+    return Catalogue(filesystem.map_table(path))
 
 
 @once
-def load_catalogue_hashes(path: str) -> np.ndarray:
-    """`[catalogue_size]` uint64 hashes of the known candidate ids; made once a worker."""
-    return hash_ids(load_catalogue(path).ids)
-
-
-@once
-def load_corpus(catalogue: str, counts: str, corpus: str) -> Corpus:
+def load_corpus(catalogue: str, counts: str) -> Corpus:
     """The corpus; read once a worker.
 
     Args:
         catalogue: Path of the known candidates.
-        counts: Path of the events of each, by split and label.
-        corpus: Which of them are members, see `Job.corpus`.
+        counts: Path of the events of each, by split and label, and of its row in the corpus.
     """
-    known = load_catalogue(catalogue)
-    counted = filesystem.read_table(counts)
-    is_member = np.ones(len(known), bool)
-    if corpus != "file":
-        splits = range(len(SPLITS)) if corpus == "log" else range(1)
-        events = [
-            column(counted, count_column(split, label)).to_numpy()
-            for split in splits
-            for label in (0, 1)
-        ]
-        is_member = sum(events) > 0
-    rows = np.where(is_member, np.cumsum(is_member) - 1, -1)
-    return Corpus(known, load_catalogue_hashes(catalogue), counted, rows)
+    counted = filesystem.map_table(counts)
+    return Corpus(load_catalogue(catalogue), counted, column(counted, CORPUS_ROW).to_numpy())
 
 
 @contextmanager

@@ -74,9 +74,7 @@ def publish_report(report: Summary, job: Job, *, overwrite: bool) -> dict[str, A
         RuntimeError: If records were lost, or the audit found a leak.
         UsageError: See `Run.publish`.
     """
-    corpus = load_corpus(
-        report["paths"]["catalogue"], report["paths"]["candidate_counts"], job.corpus
-    )
+    corpus = load_corpus(report["paths"]["catalogue"], report["paths"]["candidate_counts"])
     files = written_files(report)
     files[layout.STATISTICS] = [_write_statistics(report, job, corpus)]
     files[layout.VOCABULARIES] = _publish_vocabularies(report, job)
@@ -163,7 +161,7 @@ def _audit(report: Summary, corpus: Corpus) -> dict[str, dict[str, int]]:
     """The workers' audits, and whether train was counted as it was written."""
     counted = column(corpus.counts, count_column(TRAIN, 1)).to_numpy()
     counted = np.where(corpus.rows >= 0, counted, 0)
-    same = train_digest(corpus.hashes, counted) == report["train_digest"] % DIGEST_MODULUS
+    same = train_digest(corpus.catalogue.hashes, counted) == report["train_digest"] % DIGEST_MODULUS
     checked, violations = report["audit"]["checked"], report["audit"]["violations"]
     nothing = dict.fromkeys(CHECKS, 0)
     return {

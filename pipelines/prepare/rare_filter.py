@@ -113,4 +113,4 @@ class _LeaveOutRare(beam.DoFn):
 @once
 def _load_core(path: str) -> np.ndarray:
     """`[catalogue_size]` bool: the candidates with enough positives; read once a worker."""
-    return np.asarray(column(filesystem.read_table(path), KEPT), bool)
+    return np.asarray(column(filesystem.map_table(path), KEPT), bool)

@@ -15,6 +15,7 @@ from apache_beam.typehints.decorators import no_annotations
 from pipelines.io.report import Summary
 from pipelines.io.sums import SumByKey
 from pipelines.io.tables import column, concat, indices, to_ipc
+from pipelines.prepare.catalogue import catalogue_table
 from pipelines.prepare.cutoffs import FindCutoffs, times_by_span
 from pipelines.prepare.filters import filter_by_query, positives_of
 from pipelines.prepare.ingest import (
@@ -105,7 +106,7 @@ class _WriteCatalogue(beam.DoFn):
 
     def process(self, element: tuple[int, Iterable[bytes]]) -> Iterator[str]:
         ids = column(concat(element[1]), CANDIDATE_ID)
-        yield self._job.stage("catalogue", pa.table({CANDIDATE_ID: ids.take(pc.sort_indices(ids))}))
+        yield self._job.stage("catalogue", catalogue_table(ids.take(pc.sort_indices(ids))))
 
 
 class _StagePartition(beam.DoFn):

@@ -8,11 +8,11 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines.io.tables import column, dictionary, indices
+from pipelines.prepare.catalogue import Catalogue
 from pipelines.prepare.columns import (
     TOKEN_SEPARATOR,
     to_attribute,
@@ -76,25 +76,6 @@ END_OF_TIME_S = 4_102_444_800  # 1 January 2100.
 FIRST_NOT_SECONDS = 100_000_000_000  # In seconds the year 5138, in milliseconds 1973.
 DATE_TEXT = r"^\s*[0-9]{4}-[0-9]{1,2}-[0-9]{1,2}|^\s*[0-9]{1,2}[./][0-9]{1,2}[./][0-9]{2,4}"
 FRACTION_TEXT = r"^\s*[0-9]{1,12}\.[0-9]+\s*$"
-
-
-class Catalogue:
-    """The known candidate ids, sorted by UTF-8 bytes; a position is a catalogue row."""
-
-    def __init__(self, ids: pa.StringArray) -> None:
-        """Takes distinct ids in their order."""
-        self.ids = ids
-        self._index: pd.Index | None = None
-
-    def __len__(self) -> int:
-        """Known candidates."""
-        return len(self.ids)
-
-    def rows(self, ids: pa.Array) -> np.ndarray:
-        """`[n]` int32 catalogue rows of ids; -1 where unknown."""
-        if self._index is None:
-            self._index = pd.Index(_objects(self.ids), dtype=object)
-        return self._index.get_indexer(pd.Index(_objects(ids), dtype=object)).astype(np.int32)
 
 
 class Validated(NamedTuple):

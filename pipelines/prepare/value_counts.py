@@ -122,6 +122,21 @@ def merge_candidate_counts(
     return merged
 
 
+def corpus_rows(counts: Mapping[tuple[int, int], np.ndarray], corpus: str) -> np.ndarray:
+    """`[catalogue_size]` int64 rows of the known candidates in the corpus, -1 for no members.
+
+    Args:
+        counts: See `merge_candidate_counts`.
+        corpus: Which of them are members, see `Job.corpus`.
+    """
+    is_member = np.ones(len(counts[TRAIN, 0]), bool)
+    if corpus != "file":
+        splits = range(len(SPLITS)) if corpus == "log" else [TRAIN]
+        events = [counts[split, label] for split in splits for label in (0, 1)]
+        is_member = np.sum(events, axis=0) > 0
+    return np.where(is_member, np.cumsum(is_member) - 1, -1)
+
+
 def _count(name: str, feature: Feature, values: pa.Array) -> Iterator[CountedPiece]:
     if isinstance(feature, Number):
         yield NUMBERS + name, count_values(values)

@@ -79,12 +79,12 @@ class WritePartition(beam.DoFn):
         number, given = element
         [staged] = given[STAGED]
         job = self._job
-        corpus = load_corpus(catalogue, candidate_counts, job.corpus)
+        corpus = load_corpus(catalogue, candidate_counts)
         partition = read_partition(staged)
         if job.config.query_aggregates:
             of_queries = _audit_of_queries(job.config, partition, num_queries)
             yield json.dumps({"audit": of_queries._asdict()})
-        splits = split_partition(job.config, partition, Cutoffs(*cutoffs), corpus.hashes)
+        splits = split_partition(job.config, partition, Cutoffs(*cutoffs), corpus.catalogue.hashes)
         examples = Examples(job.config, partition, splits, rows_of(given[QUERY_ROWS]), corpus)
         del partition
         encoder = _example_encoder(
@@ -138,7 +138,7 @@ def _digest_of_train(examples: Examples) -> int:
     """`train_digest` of the train positives of a partition, of the candidates that occur alone."""
     rows = examples.catalogue_rows[examples.is_train_positive]
     distinct, counts = np.unique(rows, return_counts=True)
-    return train_digest(examples.corpus.hashes[distinct], counts)
+    return train_digest(examples.corpus.catalogue.hashes[distinct], counts)
 
 
 class WriteCandidates(beam.DoFn):
@@ -167,9 +167,8 @@ class WriteCandidates(beam.DoFn):
         """
         job = self._job
         number, path = part
-        corpus = load_corpus(catalogue, candidate_counts, job.corpus)
+        corpus = load_corpus(catalogue, candidate_counts)
         candidates = filesystem.read_table(path) if path else _members(corpus)
-        # A worker sees each part once: no need to keep an index of the whole corpus for it.
         places = corpus.catalogue.rows(column(candidates, CANDIDATE_ID))
         rows = corpus.rows[places]
         if corpus_aggregates:
@@ -217,7 +216,7 @@ def _example_encoder(
     num_queries: int,
     vocabularies: tuple[tuple[str, str], ...],
 ) -> ExampleEncoder:
-    corpus = load_corpus(catalogue, candidate_counts, job.corpus)
+    corpus = load_corpus(catalogue, candidate_counts)
     with local_vocabularies(dict(vocabularies)) as folder:
         return ExampleEncoder(job.config, folder, corpus, num_queries)
 

@@ -2,6 +2,7 @@
 
 import hashlib
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
@@ -24,6 +25,17 @@ def test_a_table_is_read_as_it_was_written(tmp_path):
     filesystem.write_table(str(tmp_path / "table"), table)
 
     assert filesystem.read_table(str(tmp_path / "table")).equals(table)
+
+
+def test_a_mapped_table_takes_no_memory_of_the_process(tmp_path):
+    table = pa.table({"x": np.arange(1 << 20)})
+    filesystem.write_table(str(tmp_path / "table"), table)
+    before = pa.total_allocated_bytes()
+
+    mapped = filesystem.map_table(str(tmp_path / "table"))
+
+    assert pa.total_allocated_bytes() - before < 1 << 16
+    assert mapped.equals(table)
 
 
 def test_a_file_is_replaced_as_a_whole_or_not_at_all(tmp_path, monkeypatch):

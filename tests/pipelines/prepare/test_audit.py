@@ -14,11 +14,11 @@ from pipelines.prepare.audit import (
     spread,
     train_digest,
 )
+from pipelines.prepare.catalogue import Catalogue, catalogue_table
 from pipelines.prepare.examples import Examples
 from pipelines.prepare.job import Corpus
 from pipelines.prepare.partitions import Partition
 from pipelines.prepare.split import NEVER, Cutoffs
-from pipelines.prepare.validate import Catalogue
 from tfrs_twotower.schema import parse_config
 from tfrs_twotower.schema.features import Aggregate
 
@@ -43,7 +43,7 @@ def make_examples(config="columns: {timestamp: t}", splits=SPLITS):
         }
     )
     queries = pa.table({"query_id": ["u0", "u1"]})
-    corpus = Corpus(Catalogue(ids), hash_ids(ids), pa.table({}), np.arange(9))
+    corpus = Corpus(Catalogue(catalogue_table(ids)), pa.table({}), np.arange(9))
     return Examples(
         parse_config(config, "c"),
         Partition(events, queries),

@@ -3,7 +3,8 @@
 import pyarrow as pa
 import pytest
 
-from pipelines.prepare.validate import REASONS, Catalogue, validate_entities, validate_events
+from pipelines.prepare.catalogue import Catalogue, catalogue_table
+from pipelines.prepare.validate import REASONS, validate_entities, validate_events
 from tfrs_twotower.schema import parse_config
 
 CONFIG = """
@@ -22,7 +23,9 @@ ROW = {
 
 def validate(row=None, config=CONFIG):
     table = pa.table({name: [value] for name, value in (ROW | (row or {})).items()})
-    return validate_events(table, parse_config(config, "c"), Catalogue(pa.array(["i"])))
+    return validate_events(
+        table, parse_config(config, "c"), Catalogue(catalogue_table(pa.array(["i"])))
+    )
 
 
 def reason_of(row):
@@ -82,12 +85,6 @@ def test_values_from_a_threshold_on_are_positives(stars, label):
     config = "columns: {timestamp: t, value: stars}\nlabels: {positive_from: 4}"
 
     assert validate({"stars": stars}, config).table.to_pylist()[0]["label"] == label
-
-
-def test_candidates_are_found_in_the_catalogue_by_position():
-    catalogue = Catalogue(pa.array(["a", "b", "é"]))
-
-    assert catalogue.rows(pa.array(["é", "x", "a"])).tolist() == [2, -1, 0]
 
 
 def test_a_candidate_keeps_title_attributes_and_features():
