@@ -90,7 +90,12 @@ def build(pipeline: beam.Pipeline, job: Job, dataset: Dataset) -> None:
     else:
         events = read(INTERACTIONS, None)
         catalogue_path = events.candidate_ids | "Catalogue" >> StageCatalogue(job)
-        candidate_parts = catalogue_path | "OnePart" >> beam.Map(lambda path: (0, ""))
+        candidate_parts = (
+            catalogue_path
+            | "Parts"
+            >> beam.FlatMap(lambda path, num: [(n, "") for n in range(num)], job.num_buckets)
+            | "SpreadParts" >> beam.Reshuffle()
+        )
     catalogue = AsSingleton(catalogue_path)
     pieces = {EVENTS: events.tables, PROFILES: profiles.tables}
     staged = pieces | "StagePartitions" >> StagePartitions(job, catalogue)

@@ -159,7 +159,8 @@ class WriteCandidates(beam.DoFn):
         """Writes a part of the candidates.
 
         Args:
-            part: Its number and path; "": the corpus itself, of ids alone.
+            part: Its number and path; "": one of `Job.num_buckets` parts of the corpus itself, of
+                ids alone.
             catalogue: Path of the known candidates.
             candidate_counts: Path of the events of each.
             vocabularies: Path by feature.
@@ -168,7 +169,10 @@ class WriteCandidates(beam.DoFn):
         job = self._job
         number, path = part
         corpus = load_corpus(catalogue, candidate_counts)
-        candidates = filesystem.read_table(path) if path else _members(corpus)
+        if path:
+            candidates = filesystem.read_table(path)
+        else:
+            candidates = _members(corpus, number, job.num_buckets)
         places = corpus.catalogue.rows(column(candidates, CANDIDATE_ID))
         rows = corpus.rows[places]
         if corpus_aggregates:
@@ -188,8 +192,10 @@ class WriteCandidates(beam.DoFn):
         yield json.dumps({"corpus_size": len(rows), "records_digests": digests})
 
 
-def _members(corpus: Corpus) -> pa.Table:
-    return pa.table({CANDIDATE_ID: corpus.catalogue.ids.filter(pa.array(corpus.rows >= 0))})
+def _members(corpus: Corpus, number: int, num_parts: int) -> pa.Table:
+    start, end = (len(corpus.rows) * n // num_parts for n in (number, number + 1))
+    is_member = pa.array(corpus.rows[start:end] >= 0)
+    return pa.table({CANDIDATE_ID: corpus.catalogue.ids[start:end].filter(is_member)})
 
 
 def _audit_of_queries(config: Config, partition: Partition, num_queries: int) -> Audit:
