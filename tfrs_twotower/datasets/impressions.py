@@ -79,6 +79,25 @@ def log_files(folder: str | Path) -> list[Path]:
     return found
 
 
+def prediction_logs(path: Path) -> Iterator[Any]:
+    """The `PredictionLog` records of a file of a request log, in their order.
+
+    Raises:
+        UserError: If the file is damaged.
+    """
+    try:
+        records = tf.data.TFRecordDataset(str(path), compression_type="GZIP")
+        for record in records.as_numpy_iterator():
+            yield prediction_log_pb2.PredictionLog.FromString(record)
+    except (tf.errors.OpError, DecodeError) as error:
+        raise damaged(path) from error
+
+
+def damaged(path: Path) -> UserError:
+    """What to raise for a file that holds something else than answered requests."""
+    return UserError(f"{path} is no request log, or damaged: remove it")
+
+
 def read_impressions(
     path: Path, config: Config, skipped: Counter[str], *, max_rank: int | None = None
 ) -> pa.Table:
@@ -105,13 +124,11 @@ def read_impressions(
     context = _context(config)
     fields = [pa.field(column, _type(feature)) for column, (_, feature) in context.items()]
     rows: list[dict[str, Any]] = []
-    try:
-        records = tf.data.TFRecordDataset(str(path), compression_type="GZIP")
-        for record in records.as_numpy_iterator():
-            log = prediction_log_pb2.PredictionLog.FromString(record)
+    for log in prediction_logs(path):
+        try:
             rows += _rows(log, config.query_id.name, context, skipped, max_rank)
-    except (tf.errors.OpError, DecodeError, TypeError) as error:
-        raise UserError(f"{path} is no request log, or damaged: remove it") from error
+        except TypeError as error:
+            raise damaged(path) from error
     return pa.Table.from_pylist(rows, pa.schema([*_SCHEMA, *fields]))
 
 

@@ -1,9 +1,10 @@
-"""Counts two prepared folders by the same cells, batch by batch, for `drift_noise` to compare.
+"""Counts two samples by the same cells, batch by batch, for `drift_noise` to compare.
 
+The first is a prepared folder, the second another one, or the queries that a server was asked.
 Memory follows the vocabularies, the corpus and the number of queries, not the number of events.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
@@ -27,6 +28,7 @@ from tfrs_twotower.schema.features import (
     Boolean,
     Feature,
     History,
+    MultiCategorical,
     Text,
     Timestamp,
     Vector,
@@ -39,7 +41,8 @@ MAX_TOKENS = 1000
 # Points between which the coordinates of vectors are counted.
 NUM_EDGES = 19
 
-GROUP, VALUES = "group", "values"
+GROUP = "group"
+VALUES, LENGTH, UNKNOWN = "values", "length", "unknown"
 MISSING = -1
 _NO_GROUP, _SEVERAL_GROUPS = -1, -2
 Ints = npt.NDArray[np.int64]
@@ -70,9 +73,9 @@ class Sample:
         features = self.corpus.features
         return {name: values for name, values in features.items() if name not in own}
 
-    def batches(self) -> Iterator[Arrays]:
-        """The examples with the group of their query."""
-        for split in self.splits:
+    def batches(self, splits: Sequence[str] | None = None) -> Iterator[Arrays]:
+        """The examples with the group of their query; None: of `splits` of the sample."""
+        for split in self.splits if splits is None else splits:
             for batch in self.data.batches_of_examples(split):
                 yield {**batch, GROUP: self.groups[batch[layout.QUERY_ROW]]}
 
@@ -85,14 +88,66 @@ def measures(a: Sample, b: Sample) -> list[Measure]:
     """Counts both samples.
 
     Returns:
-        For each feature its values, how often it is missing, and how often a token is out of
-        vocabulary; the share of positives; the shares of cold queries and candidates after train.
+        For each feature its values, how often it is missing, how long a list is, and how often a
+        token is out of vocabulary; the share of positives; the shares of cold queries and
+        candidates after train.
     """
     cells = _cells(a, b)
     of_a, of_b = (_count(sample, cells, number) for number, sample in enumerate((a, b)))
+    return _paired(of_a, of_b, cells)
+
+
+def measures_of_queries(a: Sample, queries: Iterable[Arrays]) -> list[Measure]:
+    """Counts the queries of a prepared folder's examples, and those that a server was asked.
+
+    Args:
+        a: The prepared folder.
+        queries: Batches of encoded features of the query and the context, by its vocabularies, with
+            the group of each query.
+
+    Returns:
+        As `measures`, without what only an event has. Tokens out of vocabulary are counted in the
+        examples after train, from which no vocabulary is made; those of the query's id are there
+        too, while its values, which query asks how often, are not.
+    """
+    config = a.data.config
+    cells = {
+        name: _cells_of_query(name, feature, a) for name, feature in config.query_features.items()
+    }
+    of_a, after_train, of_b = (
+        {name: _FeatureCounts(of, folder) for name, of in cells.items()} for folder in (0, 0, 1)
+    )
+    for counts, batches in (
+        (of_a, a.batches()),
+        (after_train, a.batches(SPLITS[1:])),
+        (of_b, queries),
+    ):
+        for batch in batches:
+            for name, of_feature in counts.items():
+                of_feature.add(batch[GROUP], batch[name])
+    found_a, found_b = (
+        {key: n for name, one in counts.items() for key, n in one.by_key(name).items()}
+        for counts in (of_a, of_b)
+    )
+    for name, one in after_train.items():
+        found_a |= {key: n for key, n in one.by_key(name).items() if key.what == UNKNOWN}
+    if config.query_id is not None:
+        found_a = {
+            key: n for key, n in found_a.items() if key[:2] != (config.query_id.name, VALUES)
+        }
+    return _paired(found_a, found_b, cells)
+
+
+def _paired(
+    of_a: Mapping["_Key", Counts], of_b: Mapping["_Key", Counts], cells: Mapping[str, "_Cells"]
+) -> list[Measure]:
+    """The counts of both by what they count, where there is something to compare."""
     found = []
     for key in of_a:
         measure = Measure(*key, of_a[key], of_b[key])
+        if key.what == LENGTH:
+            lengths = (f"up to {n}" for n in range(1, 1 + measure.a.shape[-1]))
+            measure = measure._replace(cells=(tuple(lengths),))
         if key.what == VALUES:
             measure = measure._replace(cells=cells[key.name].names)
             if key.distance == "total_variation":
@@ -118,6 +173,7 @@ class _Cells(NamedTuple):
     Attributes:
         num_cells: Of each of `width` distributions.
         width: 1, or the number of parts of a moment or of coordinates of a vector.
+        max_length: Of a list of tokens; 0: no list.
         rows: For rows: the cell of each by folder, `MISSING` for what is missing.
         edges: For numbers: `[width, n]` ascending; a cell is between two of them.
         unknown: For tokens: whether each row is one that the first folder lacks, by folder.
@@ -128,6 +184,7 @@ class _Cells(NamedTuple):
 
     num_cells: int
     width: int = 1
+    max_length: int = 0
     rows: tuple[Ints, Ints] | None = None
     edges: npt.NDArray[np.float32] | None = None
     unknown: tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]] | None = None
@@ -155,10 +212,23 @@ def _cells(a: Sample, b: Sample) -> dict[str, _Cells]:
     }
 
 
+def _cells_of_query(name: str, feature: Feature, a: Sample) -> _Cells:
+    """Of a feature that both samples have by the first one's vocabulary."""
+    cells = _cells_of(name, feature, a, a)
+    if not isinstance(feature, (*WITH_VOCABULARY, History)):
+        return cells
+    candidate_id = a.data.config.candidate_id
+    source = candidate_id[1] if isinstance(feature, History) and candidate_id else feature
+    assert isinstance(source, WITH_VOCABULARY)
+    return cells._replace(unknown=_out_of_vocabulary(cells, source.oov_buckets), is_cut=True)
+
+
 def _cells_of(name: str, feature: Feature, a: Sample, b: Sample) -> _Cells:
     if isinstance(feature, WITH_VOCABULARY):
         own_ids = a.data.config.query_id
         cells = _cells_of_tokens(a.tokens(name), b.tokens(name), feature.oov_buckets)
+        if isinstance(feature, MultiCategorical):
+            cells = cells._replace(max_length=feature.max_length)
         if own_ids is not None and own_ids.name == name:
             # New users are expected: the shares of cold queries tell how many there are.
             return cells._replace(unknown=None)
@@ -173,11 +243,11 @@ def _cells_of(name: str, feature: Feature, a: Sample, b: Sample) -> _Cells:
         assert candidate_id is not None
         name, id_feature = candidate_id
         cells = _cells_of_tokens(a.tokens(name), b.tokens(name), id_feature.oov_buckets)
-        return cells._replace(unknown=None)
+        return cells._replace(unknown=None, max_length=feature.length)
     if isinstance(feature, Text):
         words = np.arange(FIRST_OOV_ROW + feature.buckets) % MAX_TOKENS
         words[0] = MISSING
-        return _Cells(MAX_TOKENS, rows=(words, words))
+        return _Cells(MAX_TOKENS, max_length=feature.max_length, rows=(words, words))
     if isinstance(feature, Timestamp):
         num_rows = {"hour": 25, "weekday": 8}
         size = max(num_rows[part] for part in feature.parts)
@@ -269,10 +339,7 @@ def _count(sample: Sample, cells: Mapping[str, _Cells], folder: int) -> dict[_Ke
                 counts.add(batch[GROUP], batch[name])
     found = {_Key("label", "positive"): labels, **_cold(sample)}
     for name, counts in features.items():
-        found[_Key(name, VALUES, counts.cells.distance)] = counts.values
-        found[_Key(name, "missing")] = counts.missing
-        if counts.cells.unknown is not None:
-            found[_Key(name, "unknown", "increase")] = counts.unknown()
+        found |= counts.by_key(name)
     return found
 
 
@@ -311,6 +378,7 @@ class _FeatureCounts:
         self.cells, self._folder = cells, folder
         self.values: Counts = np.zeros([NUM_GROUPS, cells.width, cells.num_cells], np.int64)
         self.missing = _yes_no()
+        self.lengths: Counts = np.zeros([NUM_GROUPS, 1, cells.max_length], np.int64)
         self._unknown = _yes_no()
         if cells.unknown is not None:
             num_rows = len(cells.unknown[folder])
@@ -322,12 +390,27 @@ class _FeatureCounts:
         cells = self.cells.of(encoded, self._folder)
         is_there = cells != MISSING
         _add(self.missing, groups, ~is_there.any(axis=1))
+        if self.cells.max_length:
+            lengths = is_there.sum(axis=1)
+            _add(self.lengths, groups[lengths > 0], lengths[lengths > 0] - 1)
         group_of = np.broadcast_to(groups[:, np.newaxis], cells.shape)[is_there]
         width = self.cells.width
         entries = np.broadcast_to(np.arange(cells.shape[1]), cells.shape)[is_there]
         _add(self.values, group_of, cells[is_there], entries if width > 1 else 0)
         if self.cells.unknown is not None:
             self._add_tokens(group_of, encoded.reshape(cells.shape)[is_there])
+
+    def by_key(self, name: str) -> dict[_Key, Counts]:
+        """All that is counted of the feature, given its name."""
+        found = {
+            _Key(name, VALUES, self.cells.distance): self.values,
+            _Key(name, "missing"): self.missing,
+        }
+        if self.cells.max_length:
+            found[_Key(name, LENGTH, "kolmogorov_smirnov")] = self.lengths
+        if self.cells.unknown is not None:
+            found[_Key(name, UNKNOWN, "increase")] = self.unknown()
+        return found
 
     def _add_tokens(self, groups: Ints, rows: np.ndarray) -> None:
         assert self.cells.unknown is not None

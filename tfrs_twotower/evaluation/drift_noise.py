@@ -32,7 +32,7 @@ class Measure(NamedTuple):
 
     Attributes:
         name: The feature, or what else is counted.
-        what: What of it: "values", "missing", "unknown", ...
+        what: What of it: "values", "length", "missing", "unknown", ...
         distance: How two distributions are compared.
         a: `[num_groups, width, num_cells]` counts of the first sample. The distance is the largest
             of the `width` distributions, such as the coordinates of a vector.
@@ -78,6 +78,13 @@ class Difference(NamedTuple):
         if self.distance is None or self.noise is None:
             return False
         return self.distance > self.noise
+
+    @property
+    def change(self) -> str:
+        """Where the two differ most, or their shares."""
+        if self.largest is not None:
+            return self.largest
+        return "" if self.a is None or self.b is None else f"{self.a:.1%} to {self.b:.1%}"
 
 
 def compare(measures: list[Measure], *, level: float, seed: int) -> list[Difference]:
@@ -153,7 +160,7 @@ def _difference(measure: Measure, noise: float | None) -> Difference:
         return Difference(name, what, kind, None, None, None, None)
     shares_a, shares_b = _shares(a.sum(axis=0)), _shares(b.sum(axis=0))
     distance = float(_distances((shares_b - shares_a)[np.newaxis], kind)[0])
-    is_share = what != "values"
+    is_share = what not in ("values", "length")
     return Difference(
         name,
         what,

@@ -1,8 +1,8 @@
-"""Drift planted in a prepared folder is found where it was planted."""
+"""Drift planted in a prepared folder, or in served queries, is found where it was planted."""
 
 import dataclasses
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import pytest
 
 import tfrs_twotower as tt
 from tests.prepared_folder import Example, write_prepared_folder
+from tests.request_logs import record, write_log
 from tfrs_twotower.cli import main
 from tfrs_twotower.evaluation.drift import Churn, Drift, drift
 from tfrs_twotower.schema import Config, UsageError, UserError, parse_config
@@ -36,6 +37,7 @@ features:
 CONFIG = parse_config(CONFIG_TEXT, "drift")
 NUM_USERS, EVENTS_EACH = 150, 6
 ITEMS = [f"item-{number:02d}" for number in range(20)]
+FRESH = "fresh"  # The candidate that no event of train has.
 Encoded = dict[str, Any]
 NUMBERS = {
     name: {
@@ -59,6 +61,34 @@ class World:
     context: Callable[[np.random.Generator, Encoded], None] = lambda draw, encoded: None
     label: float = 0.2  # Share of negatives.
     is_known: float = 0.7  # Share of the users of test that train knows.
+    fresh: int = 1  # Of ten events of test, how many have a candidate that train does not.
+
+
+def drawn(
+    seed: int, world: World, users: list[str], num_known: int
+) -> Iterator[tuple[list[Example], bool]]:
+    """The events of each user, and whether train knows the user of the test event."""
+    draw = np.random.default_rng(seed)
+    for row, user in enumerate(users):
+        profile: Encoded = {
+            "user": 2 + row,
+            "plan": int(draw.choice([2, 3], p=[0.7, 0.3])),
+            "age": float(draw.normal()),
+            "taste": draw.normal(size=2).tolist(),
+        }
+        world.query(draw, profile)
+        examples = []
+        for _ in range(EVENTS_EACH):
+            item = int(draw.integers(len(world.items)))
+            context: Encoded = {
+                "recent": [2 + int(draw.integers(num_known)), 0],
+                "moment": [1 + int(draw.integers(24)), 1 + int(draw.integers(7))],
+                "mobile": float(draw.random() < 0.5),
+            }
+            world.context(draw, context)
+            label = int(draw.random() >= world.label)
+            examples.append(Example(user, world.items[item], {**profile, **context}, label=label))
+        yield examples, draw.random() < world.is_known
 
 
 def write(
@@ -69,38 +99,16 @@ def write(
     config: Config = CONFIG,
     vocabulary: list[str] | None = None,
 ) -> Path:
-    draw = np.random.default_rng(seed)
     examples: dict[str, list[Example]] = {"train": [], "test": []}
     users = [f"{prefix}-{number:03d}" for number in range(NUM_USERS)]
     items = world.items
     known = vocabulary or items
-    for row, user in enumerate(users):
-        profile: Encoded = {
-            "user": 2 + row,
-            "plan": int(draw.choice([2, 3], p=[0.7, 0.3])),
-            "age": float(draw.normal()),
-            "taste": draw.normal(size=2).tolist(),
-        }
-        world.query(draw, profile)
-        for _ in range(EVENTS_EACH):
-            item = int(draw.integers(len(items)))
-            context: Encoded = {
-                "recent": [2 + int(draw.integers(len(known))), 0],
-                "moment": [1 + int(draw.integers(24)), 1 + int(draw.integers(7))],
-                "mobile": float(draw.random() < 0.5),
-            }
-            world.context(draw, context)
-            example = Example(
-                user,
-                items[item],
-                {**profile, **context},
-                label=int(draw.random() >= world.label),
-            )
-            examples["train"].append(example)
-        is_known = draw.random() < world.is_known
-        examples["test"].append(
-            examples["train"][-1]._replace(query_id=user if is_known else f"new-{user}")
-        )
+    for number, (of_user, is_known) in enumerate(drawn(seed, world, users, len(known))):
+        examples["train"] += of_user
+        last = of_user[-1]
+        query_id = last.query_id if is_known else f"new-{last.query_id}"
+        candidate_id = FRESH if number % 10 < world.fresh else last.candidate_id
+        examples["test"].append(last._replace(query_id=query_id, candidate_id=candidate_id))
     return write_prepared_folder(
         folder,
         config,
@@ -117,11 +125,37 @@ def write(
                 "title": [1 + row % 16, 0, 0],
                 "price": (row % 5) / 5,
             }
-            for row, name in enumerate(items)
+            for row, name in enumerate([*items, FRESH])
         },
         examples=examples,
         numbers=NUMBERS,
     )
+
+
+PLANS = ["", "gold", "free", "paid"]  # By row; the second is no token of the vocabulary.
+
+
+def write_requests(folder: Path, seed: int, world: World, user: str = "user-{}") -> Path:
+    """What the users of the same names would have asked a server with."""
+    users = [f"{number:03d}" for number in range(NUM_USERS)]
+    records = []
+    for of_user, _ in drawn(seed, world, users, len(ITEMS)):
+        for query_id, _, encoded, *_ in of_user:
+            hour, weekday = (part - 1 for part in encoded["moment"])
+            had = ["x" if row == 1 else ITEMS[row - 2] for row in encoded["recent"] if row]
+            features = {
+                "user": [user.format(query_id)],
+                "plan": [PLANS[encoded["plan"]]],
+                "age": np.array([encoded["age"]], np.float32),
+                "taste": np.array([encoded["taste"]], np.float32),
+                "recent": [["", *had, ""]],
+                # 5 January 1970 was a Monday.
+                "moment": np.array([((4 + weekday) * 24 + hour) * 3600], np.int64),
+                "mobile": np.array([encoded["mobile"]], np.float32),
+            }
+            records.append(record(1, {**features, "k": [5], "exclude_ids": [["a"]]}, {}))
+    write_log(folder, record(1, {"item": ["item-00"]}, {}), *records)
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -181,7 +215,7 @@ def test_between_two_samples_of_one_population_nothing_drifts(first, tmp_path):
 def test_planted_drifts_are_found_and_nothing_else(result):
     values = {(name, "values") for name in ("plan", "taste", "moment", "mobile", "recent")}
     shares = {
-        *(("plan", "unknown"), ("age", "missing")),
+        *(("plan", "unknown"), ("age", "missing"), ("recent", "length")),
         *(("label", "positive"), ("queries", "cold")),
     }
 
@@ -200,9 +234,10 @@ def test_planted_drifts_are_found_and_nothing_else(result):
         (World(query=key_is("taste", [3.0, 3.0])), {("taste", "values")}),
         (World(context=key_is("moment", [9, 1])), {("moment", "values")}),
         (World(context=key_is("mobile", 1.0)), {("mobile", "values")}),
-        (World(context=key_is("recent", [2, 3])), {("recent", "values")}),
+        (World(context=key_is("recent", [2, 3])), {("recent", "values"), ("recent", "length")}),
         (World(label=0.5), {("label", "positive")}),
         (World(is_known=0.2), {("queries", "cold")}),
+        (World(fresh=6), {("candidates", "cold")}),
     ],
     ids=lambda value: "-".join(sorted(map("-".join, value))) if isinstance(value, set) else "",
 )
@@ -253,6 +288,72 @@ def test_which_tokens_are_too_rare_for_a_vocabulary_is_no_drift(tmp_path):
     assert not unknown.is_drift
 
 
+# --- served queries -------------------------------------------------------------------------
+
+
+def test_served_queries_of_the_population_that_was_trained_on_do_not_drift(first, tmp_path):
+    result = drift(first, requests=write_requests(tmp_path / "logs", 2, World()))
+
+    assert found(result) == set()
+    assert result.num_examples == (NUM_USERS * EVENTS_EACH,) * 2
+    assert result.skipped == {"other_inputs": 1}
+    assert result.churn == {}
+    compared = {(one.name, one.what) for one in result.differences if one.noise is not None}
+    assert {
+        *((name, "missing") for name in CONFIG.query_features),
+        *((name, "values") for name in CONFIG.query_features if name != "user"),
+        *((name, "unknown") for name in ("user", "plan", "recent")),
+        ("recent", "length"),
+    } == compared
+
+
+def test_drifts_of_served_queries_are_found_and_nothing_else(first, tmp_path):
+    world = World(
+        query=all_of(key_is("plan", 0), key_is("age", 1.5)),
+        context=all_of(key_is("moment", [9, 1]), key_is("recent", [1, 0])),
+    )
+    result = drift(first, requests=write_requests(tmp_path / "logs", 5, world, "new-{}"))
+
+    values = {(name, "values") for name in ("age", "moment", "recent")}
+    unknown = {("user", "unknown"), ("recent", "unknown")}
+    assert found(result) == values | unknown | {("plan", "missing")}
+    [users] = [one for one in result.differences if (one.name, one.what) == ("user", "unknown")]
+    assert (users.a, users.b) == (0.0, 1.0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("world", "expected"),
+    [
+        (World(query=key_is("plan", 1)), {("plan", "unknown"), ("plan", "values")}),
+        (World(query=key_is("plan", 3)), {("plan", "values")}),
+        (World(query=key_is("age", float("nan"))), {("age", "missing")}),
+        (World(query=key_is("taste", [3.0, 3.0])), {("taste", "values")}),
+        (World(context=key_is("mobile", 1.0)), {("mobile", "values")}),
+        (World(context=key_is("recent", [0, 0])), {("recent", "missing")}),
+        (World(context=key_is("recent", [2, 3])), {("recent", "values"), ("recent", "length")}),
+    ],
+    ids=lambda value: "-".join(sorted(map("-".join, value))) if isinstance(value, set) else "",
+)
+def test_a_drift_of_served_queries_is_found_where_it_is(first, tmp_path, world, expected):
+    assert found(drift(first, requests=write_requests(tmp_path / "logs", 5, world))) == expected
+
+
+def test_logs_that_cannot_be_compared_are_refused(first, tmp_path):
+    logs = tmp_path / "logs"
+    with pytest.raises(UserError, match=r"no \*\.tfrecord\.gz in .*logs"):
+        drift(first, requests=logs)
+    write_log(logs, record(1, {"item": ["item-00"]}, {}))
+    with pytest.raises(UserError, match=r"no request in .*logs has all features of .*: name"):
+        drift(first, requests=logs)
+    (logs / "retrieval-1.tfrecord.gz").write_bytes(b"damaged")
+    with pytest.raises(UserError, match="is no request log, or damaged"):
+        drift(first, requests=logs)
+    for others in ({}, {"b": first, "requests": logs}):
+        with pytest.raises(UsageError, match="compare with another prepared folder, or with"):
+            drift(first, **others)
+
+
 def test_what_cannot_be_compared_is_refused(first, tmp_path):
     with pytest.raises(UserError, match="has no examples of validation"):
         drift(first, first, split="validation")
@@ -274,7 +375,9 @@ def test_what_cannot_be_compared_is_refused(first, tmp_path):
 
 def test_the_command_tells_alarms_by_its_exit_code(result, capsys, monkeypatch):
     asked = []
-    monkeypatch.setattr(tt, "drift", lambda *args, **options: asked.append(args) or result)
+    monkeypatch.setattr(
+        tt, "drift", lambda *args, requests, **_: asked.append((*args, requests)) or result
+    )
     folders = ["first", "second"]
 
     assert main(["drift", *folders, "--fail_above", "0.1", "--json"]) == 1
@@ -285,4 +388,6 @@ def test_the_command_tells_alarms_by_its_exit_code(result, capsys, monkeypatch):
 
     assert main(["drift", *folders, "--fail_above", "0.9"]) == 0
     assert "label" in capsys.readouterr().out
-    assert asked == [(Path("first"), Path("second"))] * 2
+    assert asked == [(Path("first"), Path("second"), None)] * 2
+    assert main(["drift", "first", "--requests", "logs", "--fail_above", "0.1"]) == 1
+    assert asked[2:] == [(Path("first"), None, Path("logs"))]
