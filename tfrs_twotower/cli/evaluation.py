@@ -172,12 +172,16 @@ def report(
     models: Annotated[
         Path | None, typer.Option(help="The models folder exported from the run.")
     ] = None,
+    drift: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="What `twotower drift --json` wrote: show it too."),
+    ] = None,
     evaluation: EvaluationOption = "test-full",
 ) -> None:
     """Write an evaluated run as one HTML page that needs no network."""
     from tfrs_twotower import api
 
-    api.report(run, output, models=models, evaluation=evaluation)
+    api.report(run, output, models=models, drift=drift, evaluation=evaluation)
     print(f"report in {output}")
 
 
@@ -201,11 +205,19 @@ def compare(
     epilog=examples(
         "twotower drift prepared-monday prepared-tuesday",
         "twotower drift prepared-monday prepared-tuesday --fail_above 0.1 --json",
+        "twotower drift prepared-monday --requests logs --split test",
     )
 )
 def drift(
     a: Annotated[Path, typer.Argument(metavar="PREPARED_A", help="The earlier prepared folder.")],
-    b: Annotated[Path, typer.Argument(metavar="PREPARED_B", help="The later one.")],
+    b: Annotated[Path | None, typer.Argument(metavar="[PREPARED_B]", help="The later one.")] = None,
+    requests: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="LOGS",
+            help="In place of PREPARED_B: the folder of a server's request log (`logging_config`).",
+        ),
+    ] = None,
     split: Annotated[
         str, typer.Option(help="Which examples: train, validation, test or all.")
     ] = "train",
@@ -221,14 +233,14 @@ def drift(
     ] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Compare two prepared folders: what differs by more than chance."""
+    """Compare a prepared folder with another, or with served requests, beyond chance."""
     import tfrs_twotower as tt
 
-    found = tt.drift(a, b, split=split)
+    found = tt.drift(a, b, requests=requests, split=split)
     if as_json:
         print_json(found.as_dict())
     else:
-        print_drift(found.as_dict(), found.title)
+        print_drift(found.as_dict())
     above = [] if fail_above is None else found.drifting(fail_above)
     if above:
         warn(f"drift above {fail_above:g}: " + ", ".join(f"{one.name} {one.what}" for one in above))

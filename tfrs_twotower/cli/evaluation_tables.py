@@ -63,15 +63,16 @@ def print_attribution(report: dict[str, Any]) -> None:
     )
 
 
-def print_drift(drift: dict[str, Any], title: str) -> None:
-    """Prints a comparison of prepared folders (`Drift.as_dict`), what drifts most first."""
+def print_drift(drift: dict[str, Any]) -> None:
+    """Prints a comparison (`Drift.as_dict`), what drifts most first."""
+    if drift["churn"]:
+        print_table(
+            "vocabularies",
+            ["", "kept", "new", "gone"],
+            [[name, *churn.values()] for name, churn in drift["churn"].items()],
+        )
     print_table(
-        "vocabularies",
-        ["", "kept", "new", "gone"],
-        [[name, *churn.values()] for name, churn in drift["churn"].items()],
-    )
-    print_table(
-        title,
+        drift["title"],
         ["", "what", "drifts", "distance", "noise", "measured by", "from A to B"],
         [
             [
@@ -81,7 +82,7 @@ def print_drift(drift: dict[str, Any], title: str) -> None:
                 one["distance"],
                 one["noise"],
                 one["kind"].replace("_", " "),
-                one["largest"] or _from_to(one["a"], one["b"]),
+                one["change"],
             ]
             for one in drift["differences"]
         ],
@@ -91,10 +92,8 @@ def print_drift(drift: dict[str, Any], title: str) -> None:
         f"noise: what samples of one population exceed anywhere in the table with probability "
         f"{drift['level']:g}; -: cannot be told"
     )
-
-
-def _from_to(a: float | None, b: float | None) -> str:
-    return "" if a is None or b is None else f"{a:.1%} to {b:.1%}"
+    for reason, count in drift["skipped"].items():
+        print(f"{count:,} records of the log left out: {reason.replace('_', ' ')}")
 
 
 def print_moments(overlap: dict[str, Any] | None) -> None:

@@ -20,6 +20,7 @@ from tfrs_twotower.cli.options import (
 from tfrs_twotower.cli.output import print_json, print_table, warn
 from tfrs_twotower.cli.publishing import print_export
 from tfrs_twotower.schema import Config, load_config
+from tfrs_twotower.schema.hints import training_hints
 
 if TYPE_CHECKING:
     from tfrs_twotower.training.train import TrainingResult
@@ -156,11 +157,10 @@ def _print_training(trained: "TrainingResult", warm_start: Path | None) -> None:
 def _warn_of_result(config: Config, trained: "TrainingResult") -> None:
     if trained.validation is None:
         warn("the validation split is empty: the last epoch was kept")
-    elif trained.is_still_improving:
-        warn(
-            "the last epoch was the best, so the model was still improving: train longer, with "
-            f"--set training.epochs={2 * len(trained.epochs)}"
-        )
+    for hint in training_hints(
+        len(trained.epochs), trained.best_epoch, is_validated=trained.validation is not None
+    ):
+        warn(hint)
     if trained.validation and not config.ranking_is_query_independent:
         warn_if_below_popularity(trained.validation.is_below_popularity, trained.hints)
 

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from tfrs_twotower.evaluation import ablation, insights, rankers
 from tfrs_twotower.evaluation.aggregate import aggregate
 from tfrs_twotower.evaluation.attribution import attribute, exported_index
+from tfrs_twotower.evaluation.hints import evaluation_hints
 from tfrs_twotower.evaluation.inputs import EvaluationInputs
 from tfrs_twotower.evaluation.protocols import (
     FULL,
@@ -29,11 +30,10 @@ from tfrs_twotower.evaluation.served import ServedRetriever
 from tfrs_twotower.evaluation.serving_cost import SERVING_COST_FILE, measure_serving_cost
 from tfrs_twotower.evaluation.slices import slices_of
 from tfrs_twotower.models.embed import embed
-from tfrs_twotower.models.run_folder import EVALUATION, load_run
+from tfrs_twotower.models.run_folder import EVALUATION, METRICS_FILE, load_run
 from tfrs_twotower.retrieval.attributes import CandidateAttributes
 from tfrs_twotower.schema import Parameter, UsageError, UserError
 from tfrs_twotower.schema.folders import write_json
-from tfrs_twotower.schema.hints import config_hints, data_hints
 
 ATTRIBUTED_AT = (10, 100)
 
@@ -73,7 +73,7 @@ def evaluate(
 
     Returns:
         The metrics of every system and slice, with what to read beside them: `cautions`, where the
-        protocol leaks or flatters, and `details["hints"]`, what the data suggest to change.
+        protocol leaks or flatters, and `details["hints"]`, what data and figures suggest to change.
 
     Raises:
         UserError: If a folder is unusable or cannot be written, or a rule is refused; see
@@ -99,10 +99,6 @@ def evaluate(
     details["options"] = _options(
         inputs.evaluation_set, parsed, cut_offs, ranked_lists or {}, rules or {}
     )
-    details["hints"] = [
-        *config_hints(config),
-        *data_hints(config, inputs.data.manifest, split),
-    ]
     if recommended:
         details["rules"] = dict(rules or {})
         details["attribution"] = [
@@ -114,6 +110,9 @@ def evaluate(
         details=details,
         serving_cost=measure_serving_cost(inputs, Path(models) if models else None),
     )
+    training = json.loads((folder / METRICS_FILE).read_text(encoding="utf-8"))
+    hints = evaluation_hints(config, inputs.data.manifest, training, evaluation.as_dict())
+    evaluation = dataclasses.replace(evaluation, details={**details, "hints": hints})
     name = evaluation_name(split, parsed.name, unit, relevant_from)
     _write(folder / EVALUATION, name, evaluation)
     return evaluation

@@ -1,19 +1,19 @@
-"""What the data of a run suggest to change, before and after training.
+"""What config, data and training of a run suggest to change.
 
-Each hint is one sentence of what was found, in figures, and what to do about it. They come from the
-config and the manifest of the prepared folder alone.
+Each hint is one sentence of what was found, in figures, and what to do about it, by which key or
+command. What the figures of an evaluation suggest is `evaluation.hints`.
 """
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from tfrs_twotower.schema.config import Config
 from tfrs_twotower.schema.features import Id
 from tfrs_twotower.schema.prepared import NOT_IN_TRAIN
 from tfrs_twotower.schema.split import SPLITS
 
-# From these on a share is worth a sentence.
-MUCH_LEFT_OUT, MUCH_COLD = 0.01, 0.2
+# From these on a share is worth a sentence; once it is known what it costs, from the last.
+MUCH_LEFT_OUT, MUCH_COLD, COSTLY_COLD = 0.01, 0.2, 0.05
 # Positives a candidate below which an embedding of its id has hardly been trained.
 FEW_POSITIVES = 5.0
 
@@ -34,19 +34,63 @@ def config_hints(config: Config) -> list[str]:
     return hints
 
 
-def data_hints(config: Config, manifest: Mapping[str, Any], split: str = "test") -> list[str]:
+class ColdRecall(NamedTuple):
+    """Recall@10 of a model for cold and for warm queries or candidates; None: there are none."""
+
+    cold: float | None = None
+    warm: float | None = None
+
+    @property
+    def in_words(self) -> str:
+        """Both in brackets; "" where one is lacking."""
+        if self.cold is None or self.warm is None:
+            return ""
+        return f" (recall@10 {self.cold:.3f}, of the others {self.warm:.3f})"
+
+    @property
+    def halves(self) -> bool:
+        """Whether the cold ones have less than half the recall of the warm ones."""
+        return self.cold is not None and self.warm is not None and 2 * self.cold < self.warm
+
+
+def data_hints(
+    config: Config,
+    manifest: Mapping[str, Any],
+    split: str = "test",
+    *,
+    candidates: ColdRecall | None = None,
+    queries: ColdRecall | None = None,
+) -> list[str]:
     """Of candidates and queries that train does not know, and of too few events.
 
     Args:
         config: Says what the towers read.
         manifest: Of the prepared folder.
         split: Which split the model is judged on.
+        candidates: What became of cold candidates there; None: not evaluated.
+        queries: Likewise of cold queries.
     """
     return [
         *left_out(manifest),
-        *_cold_candidates(config, manifest, split),
-        *_cold_queries(config, manifest, split),
+        *_cold_candidates(config, manifest, split, candidates or ColdRecall()),
+        *_cold_queries(config, manifest, split, queries or ColdRecall()),
         *_few_events(config, manifest),
+    ]
+
+
+def training_hints(num_epochs: int, best_epoch: int, *, is_validated: bool) -> list[str]:
+    """Of a training that ended while the model was still improving.
+
+    Args:
+        num_epochs: That it took.
+        best_epoch: From 0.
+        is_validated: Whether the best one is known from a validation split.
+    """
+    if not (is_validated and best_epoch == num_epochs - 1 > 0):
+        return []
+    return [
+        f"the last of {num_epochs} epochs was the best, so the model was still improving: train "
+        f"longer, with `--set training.epochs={2 * num_epochs}`"
     ]
 
 
@@ -64,11 +108,14 @@ def left_out(manifest: Mapping[str, Any]) -> Iterator[str]:
         )
 
 
-def _cold_candidates(config: Config, manifest: Mapping[str, Any], split: str) -> Iterator[str]:
+def _cold_candidates(
+    config: Config, manifest: Mapping[str, Any], split: str, recall: ColdRecall
+) -> Iterator[str]:
     share = _cold_share(manifest, split, "candidates")
-    if share < MUCH_COLD:
+    if share < (COSTLY_COLD if recall.halves else MUCH_COLD):
         return
     found = f"{share:.0%} of the candidates of the {split} split have no positive in train"
+    found += recall.in_words
     if all(isinstance(feature, Id) for feature in config.candidate_features.values()):
         yield (
             f"{found}, and the candidate tower reads nothing but an id, which says nothing of "
@@ -77,18 +124,28 @@ def _cold_candidates(config: Config, manifest: Mapping[str, Any], split: str) ->
         )
     else:
         yield (
-            f"{found}: see the slice `new candidates`; content and `dropout` of the id feature "
-            "teach the tower such candidates"
+            f"{found}: see the slice `new candidates`; more content under `features.candidate` and "
+            "`dropout` of the id feature teach the tower such candidates"
         )
 
 
-def _cold_queries(config: Config, manifest: Mapping[str, Any], split: str) -> Iterator[str]:
+def _cold_queries(
+    config: Config, manifest: Mapping[str, Any], split: str, recall: ColdRecall
+) -> Iterator[str]:
     share = _cold_share(manifest, split, "queries")
-    reads_only_id = all(isinstance(feature, Id) for feature in config.query_features.values())
-    if share >= MUCH_COLD and reads_only_id:
+    if share < (COSTLY_COLD if recall.halves else MUCH_COLD):
+        return
+    found = f"{share:.0%} of the queries of the {split} split have no positive in train"
+    found += recall.in_words
+    if all(isinstance(feature, Id) for feature in config.query_features.values()):
         yield (
-            f"{share:.0%} of the queries of the {split} split have no positive in train, and the "
-            "query tower reads nothing but an id: give it a history, a profile or context"
+            f"{found}, and the query tower reads nothing but an id: give it a history, a profile "
+            "or context"
+        )
+    elif recall.halves:
+        yield (
+            f"{found}: see the slice `cold`; a profile under `features.query`, and `dropout` of "
+            "the id feature, teach the tower such queries"
         )
 
 

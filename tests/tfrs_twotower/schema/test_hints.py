@@ -3,7 +3,7 @@
 import pytest
 
 from tfrs_twotower.schema import Config, parse_config
-from tfrs_twotower.schema.hints import data_hints, left_out
+from tfrs_twotower.schema.hints import ColdRecall, data_hints, left_out, training_hints
 
 IDS_ONLY = "{query: {user: {kind: id}}, candidate: {item: {kind: id}}}"
 WITH_CONTENT = (
@@ -60,6 +60,39 @@ def test_new_users_need_more_than_an_id():
 
     assert hint.startswith("50% of the queries of the test split have no positive in train")
     assert data_hints(config(WITH_CONTENT), manifest(cold_queries=10)) == []
+
+
+def test_what_cold_candidates_cost_is_told_of_fewer_of_them():
+    few = manifest(cold_candidates=4)  # 8 %: not worth a sentence by itself.
+    costly, cheap = ColdRecall(0.01, 0.3), ColdRecall(0.2, 0.3)
+
+    [hint] = data_hints(config(WITH_CONTENT), few, candidates=costly)
+
+    assert hint.startswith(
+        "8% of the candidates of the test split have no positive in train (recall@10 0.010, of the "
+        "others 0.300): see the slice `new candidates`"
+    )
+    assert data_hints(config(WITH_CONTENT), few, candidates=cheap) == []
+    assert data_hints(config(WITH_CONTENT), few, candidates=ColdRecall()) == []
+
+
+def test_what_cold_queries_cost_is_told_where_there_is_more_to_read_than_an_id():
+    few = manifest(cold_queries=2)
+
+    [hint] = data_hints(config(WITH_CONTENT), few, queries=ColdRecall(0.01, 0.3))
+
+    assert "10% of the queries of the test split" in hint
+    assert "`features.query`" in hint
+
+
+def test_a_training_that_was_still_improving_is_told_from_one_that_was_not():
+    [hint] = training_hints(6, 5, is_validated=True)
+
+    assert hint.startswith("the last of 6 epochs was the best")
+    assert "`--set training.epochs=12`" in hint
+    assert training_hints(6, 4, is_validated=True) == []
+    assert training_hints(6, 5, is_validated=False) == []
+    assert training_hints(1, 0, is_validated=True) == []
 
 
 def test_few_events_are_told_with_how_few():

@@ -55,6 +55,7 @@ def write_report(
     output: str | Path,
     *,
     models: str | Path | None = None,
+    drift: str | Path | None = None,
     evaluation: str = evaluation_name("test"),
 ) -> Path:
     """Writes the report of an evaluated run.
@@ -63,13 +64,15 @@ def write_report(
         run: The run folder, after `twotower evaluate`.
         output: The HTML file to write; an older one is replaced.
         models: The models folder, for the index and the map of candidates.
+        drift: A comparison to show: the JSON of `Drift.as_dict`, as `twotower drift --json` gives.
         evaluation: Which evaluation of the run.
 
     Returns:
         The file.
 
     Raises:
-        UserError: If the run is not evaluated, or the file cannot be written.
+        UserError: If the run is not evaluated, `drift` is no such file, or the page cannot be
+            written.
     """
     folder, file = Path(run), Path(output)
     manifest = read_manifest(folder, kind="run", made_by=MADE_BY)
@@ -93,6 +96,7 @@ def write_report(
         "versions": {**manifest, "report": __version__},
         "config": (folder / CONFIG_FILE).read_text(encoding="utf-8"),
         "others": _other_evaluations(folder, evaluation),
+        "drift": None if drift is None else _drift(Path(drift)),
         "index": None,
         "map": None,
         "with_models": None,
@@ -141,6 +145,17 @@ def _evaluation(folder: Path, name: str) -> dict[str, Any]:
     if "title" not in found:
         raise UserError(f"{path} is of an older version: evaluate again with {advice}")
     return found
+
+
+def _drift(path: Path) -> dict[str, Any]:
+    try:
+        found = _read(path)
+        drifting = [one for one in found["differences"] if one["is_drift"]]
+        return {"title": found["title"], "level": found["level"], "drifting": drifting}
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise UserError(
+            f"{path} holds no comparison: write one with `twotower drift ... --json > {path}`"
+        ) from error
 
 
 def _in_order(found: dict[str, Any]) -> dict[str, Any]:

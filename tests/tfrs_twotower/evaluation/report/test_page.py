@@ -21,7 +21,16 @@ from tfrs_twotower.schema import UserError
 pytestmark = pytest.mark.slow
 
 SECTIONS = (
-    *("data", "training", "metrics", "slices", "popularity", "sensitivity", "attribution"),
+    *(
+        "next_steps",
+        "data",
+        "training",
+        "metrics",
+        "slices",
+        "popularity",
+        "sensitivity",
+        "attribution",
+    ),
     *("index", "map", "users", "serving_cost", "reproduce"),
 )
 
@@ -35,6 +44,54 @@ def test_the_page_has_every_section_and_the_metrics_of_the_evaluation(page, shop
     assert f"{found['metrics']['model']['all']['recall_at_10']:.4f}" in text
     assert "test-sampled-3" in text
     assert found["users"][0]["query_id"] in text
+
+
+def test_what_to_do_next_comes_first_and_is_what_evaluate_says(shop, tmp_path, capsys):
+    run, file = tmp_path / "run", tmp_path / "report.html"
+    shutil.copytree(shop.run, run)
+    assert main(["evaluate", "--run", str(run), "--data", str(shop.prepared)]) == 0
+    said = " ".join(capsys.readouterr().err.split())
+    text = write_report(run, file).read_text()
+
+    hints = json.loads((run / "evaluation" / "test-full.json").read_text())["hints"]
+    assert hints
+    first = text.split('<section id="')[1]
+    assert first.startswith("next_steps")
+    shown = re.sub("</?code>", "`", first)
+    for hint in hints:
+        assert " ".join(hint.split()) in said
+        assert f"<li>{hint}.</li>" in html.unescape(shown)
+    assert "<code>" in first
+
+
+def test_a_comparison_is_shown_where_one_is_given(shop, tmp_path):
+    file = tmp_path / "drift.json"
+    one = {
+        "name": "<b>",
+        "what": "values",
+        "distance": 0.25,
+        "noise": 0.1,
+        "change": "x: 1% to 26%",
+    }
+    other = {**one, "name": "age", "is_drift": False}
+    drift = {
+        "title": "b beside a",
+        "level": 0.05,
+        "differences": [{**one, "is_drift": True}, other],
+    }
+    file.write_text(json.dumps(drift))
+    asked = ["report", "--run", str(shop.run), "--output", str(tmp_path / "report.html")]
+
+    assert main([*asked, "--drift", str(file)]) == 0
+
+    text = (tmp_path / "report.html").read_text()
+    section = text.split('<section id="drift">')[1].split("</section>")[0]
+    assert "b beside a" in section
+    assert "<td>&lt;b&gt;</td><td>values</td><td>0.2500</td><td>0.1000</td>" in section
+    assert "<td>age</td>" not in section
+    file.write_text("{}")
+    with pytest.raises(UserError, match=r"drift.json holds no comparison: write one with"):
+        write_report(shop.run, tmp_path / "report.html", drift=file)
 
 
 def test_the_page_asks_no_network(page):
