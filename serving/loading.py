@@ -15,6 +15,7 @@ from tensorflow.core.protobuf import config_pb2, rewriter_config_pb2, saved_mode
 from tensorflow.python.saved_model import loader_impl
 
 from serving.errors import LoadError, from_status
+from serving.request_features import RequestFeatures, read_features
 from serving.tensors import Array, Signature
 from tfrs_twotower.schema import UserError
 from tfrs_twotower.schema.scann_ops import register_scann_ops
@@ -46,6 +47,7 @@ class Servable:
         version: The version's number.
         signatures: By name.
         signature_defs: The same as `SignatureDef` protos, as they were saved.
+        features: Counts what requests give of its features.
     """
 
     def __init__(
@@ -54,11 +56,13 @@ class Servable:
         version: int,
         session: tf.compat.v1.Session,
         signature_defs: Mapping[str, Any],
+        features: RequestFeatures,
     ) -> None:
         """Takes over a session whose graph is loaded; `load` makes one."""
         self.name = name
         self.version = version
         self.signature_defs = signature_defs
+        self.features = features
         self.signatures = {
             key: Signature.from_proto(signature_def)
             for key, signature_def in signature_defs.items()
@@ -148,7 +152,8 @@ def load(path: str | Path, name: str, version: int, *, optimize: bool = True) ->
             _leave_functions(graph_def)
         with session.graph.as_default():
             loader.load(session, ["serve"])
-        return Servable(name, version, session, dict(serve[0].signature_def))
+        signature_defs = dict(serve[0].signature_def)
+        return Servable(name, version, session, signature_defs, read_features(path))
     except Exception as error:  # Whatever a damaged file makes TensorFlow raise.
         session.close()
         reason = _first_line(error) if isinstance(error, tf.errors.OpError) else error

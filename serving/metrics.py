@@ -9,8 +9,10 @@ from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from operator import add
 from typing import NamedTuple, TypeVar
 
+from serving.request_features import FeatureCounts
 from serving.request_log import Counts
 
 METRICS_PATH = "/monitoring/prometheus/metrics"
@@ -25,6 +27,8 @@ RUN_LATENCY = ":twotower:serving:run_latency"
 IN_FLIGHT = ":twotower:serving:requests_in_flight"
 AVAILABLE = ":twotower:serving:available_version"
 LOGGED = ":twotower:serving:request_log_records"
+FEATURE_QUERIES = ":twotower:serving:feature_queries"
+FEATURE_TOKENS = ":twotower:serving:feature_tokens"
 
 LATENCY_BOUNDS_US = tuple(10 * 1.8**step for step in range(33))
 """Upper bounds of the latency buckets in microseconds, TF Serving's own."""
@@ -67,6 +71,7 @@ class Metrics:
         self._times: dict[Asked, _Times] = {}
         self._queued: dict[_OfVersion, _Times] = {}
         self._run: dict[_OfVersion, _Times] = {}
+        self._features: dict[tuple[str, str, str], list[int]] = {}
 
     def record(self, asked: Asked, seconds: float) -> None:
         """Counts a Predict request.
@@ -95,6 +100,21 @@ class Metrics:
             self._queued.setdefault(of_version, _Times()).note(queued_s)
             self._run.setdefault(of_version, _Times()).note(run_s)
 
+    def record_features(
+        self, model: str, version: int, counts: Mapping[str, FeatureCounts]
+    ) -> None:
+        """Counts what a request gives of each feature.
+
+        Args:
+            model: Name of the model.
+            version: That answers.
+            counts: By feature.
+        """
+        with self._lock:
+            for feature, more in counts.items():
+                total = self._features.setdefault((model, str(version), feature), [0] * len(more))
+                total[:] = map(add, total, more)
+
     def render(self, in_flight: int, available: Iterable[tuple[str, int]], logged: Counts) -> str:
         """The page that Prometheus reads.
 
@@ -105,6 +125,7 @@ class Metrics:
         """
         with self._lock:
             seen, queued, run = _copy(self._times), _copy(self._queued), _copy(self._run)
+            features = {key: FeatureCounts(*n) for key, n in sorted(self._features.items())}
         of_versions = {key: dict(zip(_OF_VERSION, key, strict=True)) for key in run}
         labels = {asked: _labels(asked) for asked in seen}
         lines = [
@@ -114,6 +135,8 @@ class Metrics:
             *_histogram(VERSION_REQUEST_LATENCY, seen, labels, _OF_VERSION),
             *_histogram(QUEUE_LATENCY, queued, of_versions, _OF_VERSION),
             *_histogram(RUN_LATENCY, run, of_versions, _OF_VERSION),
+            *_by_feature(FEATURE_QUERIES, features, ("given", "missing")),
+            *_by_feature(FEATURE_TOKENS, features, ("known", "unknown")),
         ]
         lines += [f"# TYPE {IN_FLIGHT} gauge", _line(IN_FLIGHT, {}, in_flight)]
         lines.append(f"# TYPE {AVAILABLE} gauge")
@@ -154,6 +177,16 @@ def _counter(
     yield f"# TYPE {name} counter"
     for values, count in sorted(counts.items()):
         yield _line(name, dict(zip(by, values, strict=True)), count)
+
+
+def _by_feature(
+    name: str, features: Mapping[tuple[str, str, str], FeatureCounts], states: tuple[str, ...]
+) -> Iterable[str]:
+    yield f"# TYPE {name} counter"
+    for (model, version, feature), counts in features.items():
+        for state in states:
+            labels = {"model_name": model, "version": version, "feature": feature, "state": state}
+            yield _line(name, labels, getattr(counts, state))
 
 
 def _histogram(

@@ -139,6 +139,8 @@ class ModelServer:
         def has_run(task: Task, queued_s: float, run_s: float) -> None:
             version = task.servable
             metrics.record_run(version.name, version.version, task.signature, queued_s, run_s)
+            if counts := version.features.count_some(task.inputs):
+                metrics.record_features(version.name, version.version, counts)
 
         self._runner = Runner(num_threads, max_requests, batching, has_run)
         self._request_log = RequestLog()

@@ -1,5 +1,7 @@
 """The page of metrics."""
 
+import json
+import shutil
 import urllib.request
 
 import grpc
@@ -10,9 +12,10 @@ from serving.client import RetrievalClient
 from serving.errors import InvalidRequestError
 from serving.metrics import METRICS_PATH, Asked, Metrics
 from serving.model_config import ModelConfig
+from serving.request_features import FeatureCounts
 from serving.request_log import Counts
 from serving.server import ModelServer
-from tests.serving.toy_models import EAST_QUERY, predict_request
+from tests.serving.toy_models import EAST_QUERY, NORTH_QUERY, predict_request
 
 NOT_LOGGED = Counts(0, 0)
 
@@ -77,11 +80,54 @@ def test_what_waits_is_told_from_what_runs():
     assert f"{run}_sum{{{labels.replace('3', '4')}}} 1000000\n" in page
 
 
+def test_features_are_counted_by_version():
+    metrics = Metrics()
+    metrics.record_features("m", 3, {"user": FeatureCounts(2, 1, known=1, unknown=1)})
+    metrics.record_features("m", 3, {"user": FeatureCounts(1, 0, known=1)})
+    metrics.record_features("m", 4, {"age": FeatureCounts(0, 1)})
+
+    page = metrics.render(0, [], NOT_LOGGED)
+
+    queries, tokens = ":twotower:serving:feature_queries", ":twotower:serving:feature_tokens"
+    user = 'model_name="m",version="3",feature="user",state='
+    assert f'{queries}{{{user}"given"}} 3\n' in page
+    assert f'{queries}{{{user}"missing"}} 1\n' in page
+    assert f'{tokens}{{{user}"known"}} 2\n' in page
+    assert f'{tokens}{{{user}"unknown"}} 1\n' in page
+    age = 'model_name="m",version="4",feature="age",state='
+    assert f'{queries}{{{age}"missing"}} 1\n' in page
+    assert f"# TYPE {queries} counter\n" in page
+
+
 def test_a_model_name_cannot_break_the_page():
     metrics = Metrics()
     metrics.record(asked(model='a"\n\\'), 0.0)
 
     assert '{model_name="a\\"\\n\\\\",status="OK"} 1' in metrics.render(0, [], NOT_LOGGED)
+
+
+def test_a_server_counts_what_is_missing_and_unknown(models_dir, tmp_path):
+    shutil.copytree(models_dir / "retrieval", tmp_path / "retrieval")
+    version = tmp_path / "retrieval" / "3"
+    (version / "assets.extra").mkdir(exist_ok=True)
+    (version / "assets").mkdir(exist_ok=True)
+    (version / "assets" / "user_id.txt").write_text("east\nnorth\n")
+    features = {"user_id": "user_id.txt", "age": None}
+    (version / "assets.extra" / "manifest.json").write_text(json.dumps({"features": features}))
+
+    with ModelServer([ModelConfig("retrieval", tmp_path / "retrieval")]) as server:
+        with RetrievalClient(f"127.0.0.1:{server.port}") as client:
+            client.recommend([EAST_QUERY, {**NORTH_QUERY, "user_id": "nobody"}], k=2)
+        url = f"http://127.0.0.1:{server.rest_port}{METRICS_PATH}"
+        with urllib.request.urlopen(url, timeout=10) as reply:
+            page = reply.read().decode()
+
+    of = 'model_name="retrieval",version="3",feature='
+    assert f':twotower:serving:feature_tokens{{{of}"user_id",state="known"}} 1\n' in page
+    assert f':twotower:serving:feature_tokens{{{of}"user_id",state="unknown"}} 1\n' in page
+    assert f':twotower:serving:feature_queries{{{of}"age",state="missing"}} 1\n' in page
+    assert 'feature="history"' not in page
+    assert 'feature="k"' not in page
 
 
 def test_a_server_counts_what_it_answers(models_dir):

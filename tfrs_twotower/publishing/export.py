@@ -25,7 +25,7 @@ from tfrs_twotower.publishing.saved_model_writer import save
 from tfrs_twotower.retrieval.retriever import ServedTower
 from tfrs_twotower.schema import SPLITS, Config, Parameter, UsageError, differences, dump_config
 from tfrs_twotower.schema import prepared as layout
-from tfrs_twotower.schema.features import History
+from tfrs_twotower.schema.features import WITH_VOCABULARY, History
 from tfrs_twotower.schema.models_layout import (
     CANDIDATE_TOWER,
     EXCLUDE_IDS,
@@ -183,6 +183,7 @@ def _write_version(
         "schema_fingerprint": config.fingerprint(),
         "towers_digest": _digest([model.query_tower, model.candidate_tower]),
         "origin": "export",
+        "features": _features(config),
     }
     joined_tower = None
     if isinstance(model.query_tower, TrilinearQueryTower | ScoredQueryTower):
@@ -211,6 +212,18 @@ def _write_version(
     begin("queries")
     _write_queries(loaded, staging / QUERIES)
     return manifests
+
+
+def _features(config: Config) -> dict[str, str | None]:
+    """The asset that holds each feature's vocabulary; None: it has none. Servers count by it."""
+    own = {**config.query_features, **config.candidate_features}
+    files = {
+        name: f"{name}.txt" if isinstance(one, WITH_VOCABULARY) else None
+        for name, one in own.items()
+    }
+    if config.history and config.candidate_id:
+        files[config.history.name] = f"{config.candidate_id.name}.txt"
+    return files
 
 
 def _held_out(loaded: Run) -> npt.NDArray[np.float32]:

@@ -60,7 +60,7 @@ from tfrs_twotower.schema.results import Tabular
 if TYPE_CHECKING:
     import pandas as pd
 
-KEPT_FACTS = ("schema_fingerprint", "towers_digest", "metrics")
+KEPT_FACTS = ("schema_fingerprint", "towers_digest", "metrics", "features")
 
 
 @dataclass(frozen=True, repr=False)

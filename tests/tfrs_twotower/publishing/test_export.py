@@ -97,6 +97,17 @@ def test_of_too_many_known_positives_the_latest_split_is_kept_first(tiny_run, mo
         assert kept == sorted([withheld, *of_train[:2]])
 
 
+def test_manifests_tell_the_asset_of_each_vocabulary(models, tiny_run):
+    side = {"retrieval": "query_features", "candidate_tower": "candidate_features"}
+    config = read_config(models, 1)
+
+    for name, features in side.items():
+        files = read_model_manifest(models, name, 1)["features"]
+        own = {files[feature] for feature in getattr(config, features)} - {None}
+        assert own == {path.name for path in (models / name / "1" / "assets").iterdir()}
+    assert set(files) == {*config.query_features, *config.candidate_features}
+
+
 def test_the_metrics_of_the_run_are_in_the_manifest(models, tiny_run):
     metrics = json.loads((tiny_run[0] / "metrics.json").read_text())
 

@@ -90,6 +90,7 @@ def test_towers_and_queries_are_those_of_the_version_before(refreshed):
     old = read_model_manifest(models, "retrieval", 1)
     new = made.manifests["retrieval"]
     assert new["towers_digest"] == old["towers_digest"]
+    assert new["features"] == old["features"]
     assert (new["origin"], new["base_version"]) == ("refresh", 1)
 
 
