@@ -10,7 +10,8 @@
 
 Data          `prepare` a log (files or pandas frames), `impressions`, `write_dataset`,
               `load_config`
-Training      `train`, `tune`; for models of your own `RetrievalTask`, `losses`, `TwoTowerModel`
+Training      `train`, `tune`, `backtest`; for models of your own `RetrievalTask`, `losses`,
+              `TwoTowerModel`
 Evaluation    `evaluate`, `compare`, `report`, `explain`, `sensitivity`, `click_through`, `drift`;
               a page to look at the answers: `explore`; for embeddings of your own `rank_corpus`
 Publishing    `export`, `refresh`, `versions`, `promote`, `rollback`, `doctor`, `signatures`,
@@ -47,6 +48,7 @@ _pick_keras_2()
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
 
 __all__ = [
+    "Backtest",
     "ClickThrough",
     "Comparison",
     "Config",
@@ -74,6 +76,7 @@ __all__ = [
     "UserError",
     "Version",
     "Versions",
+    "backtest",
     "click_through",
     "compare",
     "complete_query",
@@ -115,6 +118,7 @@ if TYPE_CHECKING:
     from tfrs_twotower import index, losses
     from tfrs_twotower.api import (
         Prepared,
+        backtest,
         click_through,
         complete_query,
         explore,
@@ -132,6 +136,7 @@ if TYPE_CHECKING:
     from tfrs_twotower.evaluation import CorpusRanking, rank_corpus
     from tfrs_twotower.evaluation.ablation import ContextSensitivity
     from tfrs_twotower.evaluation.ablation import context_sensitivity as sensitivity
+    from tfrs_twotower.evaluation.backtest import Backtest
     from tfrs_twotower.evaluation.click_through import ClickThrough
     from tfrs_twotower.evaluation.compare import Comparison, compare
     from tfrs_twotower.evaluation.drift import Drift, drift
@@ -168,6 +173,7 @@ if TYPE_CHECKING:
 else:
     _HOMES = {
         "__version__": "tfrs_twotower.schema.version:__version__",
+        "Backtest": "tfrs_twotower.evaluation.backtest:Backtest",
         "ClickThrough": "tfrs_twotower.evaluation.click_through:ClickThrough",
         "Comparison": "tfrs_twotower.evaluation.compare:Comparison",
         "Config": "tfrs_twotower.schema:Config",
@@ -195,6 +201,7 @@ else:
         "UserError": "tfrs_twotower.schema:UserError",
         "Version": "tfrs_twotower.publishing.versions:Version",
         "Versions": "tfrs_twotower.publishing.versions:Versions",
+        "backtest": "tfrs_twotower.api:backtest",
         "click_through": "tfrs_twotower.api:click_through",
         "compare": "tfrs_twotower.evaluation.compare:compare",
         "complete_query": "tfrs_twotower.api:complete_query",

@@ -26,10 +26,20 @@ from tfrs_twotower.schema import (
     load_config,
 )
 from tfrs_twotower.schema.models_layout import EXCLUDE_IDS
+from tfrs_twotower.schema.policies import (
+    DEFAULT_POLICIES,
+    Steps,
+    parse_day,
+    parse_policies,
+    parse_step,
+    seconds_of,
+)
 from tfrs_twotower.schema.results import Tabular
 from tfrs_twotower.schema.status_line import is_ipython, status_line
 
 if TYPE_CHECKING:
+    from datetime import date
+
     import pandas as pd
     import pyarrow as pa
     from panel.viewable import Viewable
@@ -45,6 +55,7 @@ if TYPE_CHECKING:
     from tfrs_twotower import sensitivity as sensitivity
     from tfrs_twotower import user_embeddings as user_embeddings
     from tfrs_twotower.datasets.impressions import Written as Impressions
+    from tfrs_twotower.evaluation.backtest import Backtest
     from tfrs_twotower.evaluation.click_through import ClickThrough
     from tfrs_twotower.evaluation.explore.explored import Explored
     from tfrs_twotower.keras import keras
@@ -189,15 +200,8 @@ def prepare(
             write_frames(folder, checked, frames)
             dataset = folder
         with status_line(progress) as line:
-            if is_ipython():
-                manifest = _prepare_apart(
-                    checked, str(dataset), str(output), options, show=line.update
-                )
-            else:
-                from pipelines.prepare import prepare as run
-
-                told = line.update if progress else None
-                manifest = run(checked, str(dataset), str(output), progress=told, **options)
+            told = line.update if progress else None
+            manifest = _prepare(checked, str(dataset), str(output), options, told)
     return Prepared(str(output), manifest)
 
 
@@ -255,6 +259,86 @@ def train(
             warm_start=warm_start,
             callbacks=[EpochProgress(line), *callbacks],
         )
+
+
+def backtest(
+    config: Config | StrPath,
+    dataset: StrPath,
+    output: StrPath,
+    *,
+    policies: str = DEFAULT_POLICIES,
+    step: str = "7d",
+    start: str | None = None,
+    num_steps: int = 8,
+    k: int = 10,
+    warm_epochs: int = 2,
+    progress: bool = True,
+) -> "Backtest":
+    """Replays a log as production would have lived it, under several policies of retraining.
+
+    Args:
+        config: The config, or the path of a `twotower.yaml`; its `split` is not read.
+        dataset: The dataset folder.
+        output: The folder to work in. What an interrupted replay has finished in it is not made
+            again, nor what a replay of fewer steps or other policies has.
+        policies: Names with commas between them: never, refresh, cold, warm, cold-N, warm-N.
+        step: From one decision to the next, in whole days: 1d, 7d.
+        start: The day of the first decision, such as 2024-03-01, 00:00 UTC; None: so that the steps
+            end with the log.
+        num_steps: How many.
+        k: The cut-off of recall@k.
+        warm_epochs: Of a training that starts from the served model; others have those of the
+            config.
+        progress: Whether to show on stderr what is being done.
+
+    Returns:
+        The recall of each policy at each step, with intervals, costs and a recommendation; written
+        to `output` as `backtest.json` and `backtest.html`, too.
+
+    Raises:
+        UsageError: If an option is wrong, or `output` is of another replay.
+        UserError: If the log cannot be used, or a step has nothing to learn from or to judge on.
+    """
+    from pipelines.prepare.as_of import WholeLog
+    from tfrs_twotower.evaluation.report import write_backtest
+    from tfrs_twotower.training.backtest import Job, begin
+    from tfrs_twotower.training.backtest import backtest as replay
+    from tfrs_twotower.training.progress import EpochProgress
+
+    for name, value in {"num_steps": num_steps, "k": k, "warm_epochs": warm_epochs}.items():
+        if value < 1:
+            raise UsageError(Parameter(name), f" must be 1 or more, got {value}")
+    checked, days, chosen = _config(config), parse_step(step), parse_policies(policies)
+    log = WholeLog.read(str(dataset), checked)
+    steps = (
+        Steps.last(int(log.times_s.max()), days, num_steps)
+        if start is None
+        else Steps(parse_day(start), days, num_steps)
+    )
+    with status_line(progress) as line:
+
+        def prepare_at(settings: Config, moment: "date", folder: Path) -> None:
+            with tempfile.TemporaryDirectory(dir=folder.parent) as made:
+                log.write(Path(made) / "dataset", seconds_of(moment))
+                options = {"overwrite": True}
+                told = line.update if progress else None
+                _prepare(settings, str(Path(made) / "dataset"), str(folder), options, told)
+
+        job = Job(
+            config=log.config,
+            steps=steps,
+            policies=chosen,
+            folder=Path(output),
+            prepare=prepare_at,
+            k=k,
+            warm_epochs=warm_epochs,
+            callbacks=[EpochProgress(line)] if progress else [],
+            tell=line.keep,
+        )
+        begin(job, log.digest)
+        found = replay(job, log.num_without_time)
+    write_backtest(found, Path(output))
+    return found
 
 
 def tune(
@@ -674,6 +758,21 @@ def quiet_native_log() -> None:
     from serving import native_log
 
     native_log.keep_errors_only()
+
+
+def _prepare(
+    config: Config,
+    dataset: str,
+    output: str,
+    options: Mapping[str, Any],
+    told: Callable[[str], None] | None,
+) -> dict[str, Any]:
+    """Runs the job of `prepare`; returns the manifest."""
+    if is_ipython():
+        return _prepare_apart(config, dataset, output, options, show=told or (lambda line: None))
+    from pipelines.prepare import prepare as run
+
+    return run(config, dataset, output, progress=told, **options)
 
 
 def _prepare_apart(

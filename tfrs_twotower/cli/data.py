@@ -32,6 +32,7 @@ MEANING_OF_LABEL = {1: "positive", 0: "negative", None: "rejected"}
 @app.command(
     epilog=examples(
         "twotower dataset sample --output demo/dataset",
+        "twotower dataset sample --drift --output drifting",
         "twotower dataset movielens-100k --source ml-100k/ --output ml/dataset",
     )
 )
@@ -45,13 +46,17 @@ def dataset(
         Path | None,
         typer.Option(help="Folder of the original files, plain or .gz; the sample needs none."),
     ] = None,
+    drift: Annotated[
+        bool,
+        typer.Option("--drift", help="Of the sample: tastes move and items age, for `backtest`."),
+    ] = False,
     overwrite: OverwriteOption = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Write a sample or public data set as a dataset folder: log, candidates, config."""
     from tfrs_twotower.datasets import write_dataset
 
-    counts = write_dataset(name, output, source, overwrite=overwrite)
+    counts = write_dataset(name, output, source, overwrite=overwrite, drift=drift)
     if as_json:
         print_json(counts)
     else:

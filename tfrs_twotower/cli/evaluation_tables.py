@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from tfrs_twotower.evaluation.click_through import ClickThrough
 
 CUT_OFFS = (10, 100)
+MARKS = {"promote": "*", "reject": "!"}  # Of what a backtest did at a moment.
 ATTRIBUTED = ("found", "missed_by_model", "missed_by_index", "missed_by_rule")
 
 
@@ -94,6 +95,38 @@ def print_drift(drift: dict[str, Any]) -> None:
     )
     for reason, count in drift["skipped"].items():
         print(f"{count:,} records of the log left out: {reason.replace('_', ' ')}")
+
+
+def print_backtest(found: dict[str, Any]) -> None:
+    """Prints `Backtest.as_dict`: recall by step, then the policies and the recommendation."""
+    names = list(found["policies"])
+    rows = []
+    for step in found["steps"]:
+        of_policies = [step["policies"][name] for name in names]
+        shown = [f"{one['recall']:.4f}{MARKS.get(one['action'], '')}" for one in of_policies]
+        rows.append([step["first_day"], step["num_queries"], *shown])
+    title = f"recall@{found['k']} by step of {found['step_days']} d (* trained, ! held by the gate)"
+    print_table(title, ["from", "queries", *names], rows)
+    [first, *_] = [one["over_first"]["over"] for one in found["policies"].values()]
+    print_table(
+        f"Policies over {found['num_queries']:,} queries",
+        ["policy", f"recall@{found['k']}", "95 %", f"over {first}", "95 %", "minutes a step"],
+        [
+            [name, one["recall"], _interval(one["interval"]), one["over_first"]["mean"]]
+            + [_interval(one["over_first"]["interval"]), f"{found['minutes_a_step'][name]:.2f}"]
+            for name, one in found["policies"].items()
+        ],
+    )
+    chosen = found["recommendation"]
+    minutes = found["minutes_a_step"][chosen["policy"]]
+    to = console()
+    to.print(
+        f"recommended: {chosen['policy']}, {minutes:.2f} processor minutes a step. "
+        f"{chosen['reason']}",
+        soft_wrap=True,
+    )
+    if found["num_without_time"]:
+        to.print(f"left out, without a time: {found['num_without_time']:,} interactions")
 
 
 def print_moments(overlap: dict[str, Any] | None) -> None:

@@ -148,7 +148,7 @@ def locked(workdir: Path) -> Iterator[int]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise UserError(
-                f"another `twotower run` or `twotower demo` is at work in {workdir}: wait for its "
-                "end, or name another --workdir"
+                f"another `twotower run`, `demo` or `backtest` is at work in {workdir}: wait for "
+                "its end, or name another --workdir"
             ) from error
         yield file.fileno()

@@ -6,9 +6,12 @@ from typing import Annotated
 import typer
 
 from tfrs_twotower.cli import steps
+from tfrs_twotower.cli.evaluation_tables import print_backtest
 from tfrs_twotower.cli.options import JsonFlag, examples
 from tfrs_twotower.cli.output import print_json
+from tfrs_twotower.cli.workdir import locked
 from tfrs_twotower.schema import UserError
+from tfrs_twotower.schema.policies import DEFAULT_POLICIES, MEANINGS
 
 app = typer.Typer()
 
@@ -19,13 +22,14 @@ OverwriteOption = Annotated[
         help="Replace finished folders that are not as this command left them, too.",
     ),
 ]
+DatasetArgument = Annotated[
+    Path, typer.Argument(metavar="DIR", help="A dataset folder: a log and its twotower.yaml.")
+]
 
 
 @app.command(epilog=examples("twotower run shop/", "twotower run shop/ --workdir shop-model"))
 def run(
-    dataset: Annotated[
-        Path, typer.Argument(metavar="DIR", help="A dataset folder: a log and its twotower.yaml.")
-    ],
+    dataset: DatasetArgument,
     workdir: Annotated[
         Path | None,
         typer.Option(help="Where prepared, run and models are written; default: DIR/work."),
@@ -34,11 +38,7 @@ def run(
     as_json: JsonFlag = False,
 ) -> None:
     """Prepare, train, evaluate and export; skip each step whose inputs have not changed."""
-    folders = steps.Folders(dataset, workdir or dataset / "work")
-    if not folders.config.exists():
-        raise UserError(
-            f"{dataset} has no {folders.config.name}: write one with `twotower init {dataset}`"
-        )
+    folders = _folders(dataset, workdir or dataset / "work")
     with steps.working(folders.workdir, results_to_stderr=as_json) as call:
         outcomes = steps.run_steps(
             steps.model_steps(folders), folders.workdir, call, overwrite=overwrite
@@ -73,3 +73,63 @@ def demo(
     from tfrs_twotower.cli.demo import run_demo
 
     run_demo(dataset, source, workdir, overwrite=overwrite)
+
+
+@app.command(
+    epilog=examples(
+        "twotower backtest shop/",
+        "twotower backtest shop/ --step 1d --steps 14 --policies never,cold-7,warm,cold",
+    )
+)
+def backtest(
+    dataset: DatasetArgument,
+    step: Annotated[str, typer.Option(help="From one decision to the next: 1d, 7d.")] = "7d",
+    start: Annotated[
+        str | None,
+        typer.Option(help="Day of the first; default: so that the steps end with the log."),
+    ] = None,
+    num_steps: Annotated[int, typer.Option("--steps", min=1, help="How many steps.")] = 8,
+    policies: Annotated[str, typer.Option(help=f"{MEANINGS}.")] = DEFAULT_POLICIES,
+    k: Annotated[int, typer.Option(min=1, help="The cut-off of recall@k.")] = 10,
+    warm_epochs: Annotated[
+        int,
+        typer.Option(
+            "--warm_epochs", min=1, help="Epochs of a warm start; a cold one has the config's."
+        ),
+    ] = 2,
+    workdir: Annotated[
+        Path | None, typer.Option(help="Where all is written; default: DIR/backtest.")
+    ] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Replay the log under policies of retraining: recall by step, cost, which is worth it."""
+    from tfrs_twotower import api
+
+    folders = _folders(dataset, workdir or dataset / "backtest")
+    with locked(folders.workdir):
+        found = api.backtest(
+            folders.config,
+            dataset,
+            folders.workdir,
+            policies=policies,
+            step=step,
+            start=start,
+            num_steps=num_steps,
+            k=k,
+            warm_epochs=warm_epochs,
+        )
+    if as_json:
+        print_json(found.as_dict())
+    else:
+        print_backtest(found.as_dict())
+        print(f"plot in {folders.workdir / 'backtest.html'}")
+
+
+def _folders(dataset: Path, workdir: Path) -> steps.Folders:
+    """The folders of a dataset that has a config."""
+    folders = steps.Folders(dataset, workdir)
+    if not folders.config.exists():
+        raise UserError(
+            f"{dataset} has no {folders.config.name}: write one with `twotower init {dataset}`"
+        )
+    return folders

@@ -113,6 +113,12 @@ class PreparedData:
         other.vocabulary_dir = folder
         return other
 
+    def with_numbers_of(self, other: "PreparedData") -> "PreparedData":
+        """The same data, numbers normalised as in another folder, whose model is to read them."""
+        changed = copy.copy(self)
+        changed._statistics = {**self._statistics, "numbers": other._statistics["numbers"]}
+        return changed
+
     def with_validation_in_training(self) -> "PreparedData":
         """The same data, whose validation split counts among what is trained on.
 

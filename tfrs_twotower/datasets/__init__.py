@@ -56,6 +56,7 @@ def write_dataset(
     *,
     overwrite: bool = False,
     seed: int = 42,
+    drift: bool = False,
 ) -> dict[str, int]:
     """Writes a dataset folder: interactions, candidates, queries, `twotower.yaml`, a manifest.
 
@@ -65,13 +66,14 @@ def write_dataset(
         source: Folder of the original files; the sample needs none.
         overwrite: Whether a finished folder may be replaced.
         seed: Of the sample; the others have nothing random.
+        drift: Whether the sample's tastes move and its items age, for `twotower backtest`.
 
     Returns:
         What was written, by name: rows of each kind.
 
     Raises:
-        UsageError: If the name is unknown, the source is missing or lacks a file, or the output
-            holds something.
+        UsageError: If the name is unknown, the source is missing or lacks a file, another data set
+            than the sample is to drift, or the output holds something.
     """
     if name not in DATASETS:
         raise UsageError(f"no data set {name!r}: expected one of {', '.join(DATASETS)}")
@@ -79,11 +81,13 @@ def write_dataset(
         raise UsageError(
             f"{name} is made from its original files: name their folder with ", Parameter("source")
         )
+    if drift and name in _PUBLIC:
+        raise UsageError(Parameter("drift", True), f": {name} is as it is, only the sample drifts")
     claim(set(os.listdir(output)) if output.is_dir() else set(), str(output), overwrite=overwrite)
     # What is replaced stays until the source has shown that it can be read.
     with tempfile.TemporaryDirectory() as made:
         if source is None or name not in _PUBLIC:
-            counts = sample.write(Path(made), seed)
+            counts = sample.write(Path(made), seed, drift=drift)
         else:
             counts = _PUBLIC[name].write(Path(made), source)
         with output_folder(output, overwrite=overwrite) as folder:

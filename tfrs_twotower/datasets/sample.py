@@ -10,14 +10,17 @@ from tfrs_twotower.datasets.files import copy_config, write_table
 from tfrs_twotower.datasets.sample_titles import invent_titles
 from tfrs_twotower.datasets.sample_world import (
     AGE_BANDS,
+    END_S,
     NUM_CANDIDATES,
     NUM_QUERIES,
     Log,
     Strings,
     World,
+    at_moment,
     draw_log,
     make_world,
     oracle,
+    with_drift,
 )
 from tfrs_twotower.schema.split import Split
 
@@ -40,18 +43,21 @@ SPOILERS: tuple[Callable[[list[str]], list[str]], ...] = (
 )
 
 
-def write(folder: Path, seed: int) -> dict[str, int]:
+def write(folder: Path, seed: int, *, drift: bool = False) -> dict[str, int]:
     """Writes the files of the sample into a folder.
 
     Args:
         folder: An empty folder.
         seed: Decides everything.
+        drift: Whether tastes move and items age.
 
     Returns:
         Rows by kind.
     """
     rng = np.random.default_rng(seed)
     world = make_world(rng)
+    if drift:
+        world = with_drift(world, rng)
     log = draw_log(world, rng)
     users, items = _names("u", NUM_QUERIES), _names("i", NUM_CANDIDATES)
 
@@ -106,7 +112,8 @@ def _queries(world: World, users: Strings) -> dict[str, Any]:
 
 
 def _oracle(world: World, log: Log, users: Strings, items: Strings) -> dict[str, Any]:
-    """The truth about the test part of the default split."""
+    """The truth about the test part of the default split; of what drifts, at its middle."""
     start_s = int(log.timestamps_s[int((1.0 - Split().test) * len(log))])
-    rankings = oracle(world, log, start_s, ORACLE_LENGTH)
+    now = at_moment(world, (start_s + END_S) / 2)
+    rankings = oracle(now, log, start_s, ORACLE_LENGTH)
     return {"query_id": users, "candidate_ids": list(items[rankings])}

@@ -6,11 +6,14 @@ item that is on sale and that the user did not take before, with a probability i
     (1 - BROWSING) * softmax_i(TASTE * <user, item> + log popularity + language + price + hour)
         + BROWSING * popularity
 
+With drift, tastes move in a straight line from one vector to another, and items age: more of them
+come during the log, and their popularity halves every `HALF_LIFE_DAYS`, down to a rest.
+
 Everything follows from one seed.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -54,6 +57,9 @@ ACTIVITY_SPREAD = 0.4
 NEW_SHARE, NEW_FROM_DAY, NEW_TO_DAY = 0.05, 72, 88
 JOINING_SHARE = 0.2  # Of the users; they come later than the first day.
 THUMBS_SHARE = 0.06
+# Of drift: the share of candidates that come during the log, and how fast what is new wears off.
+COMING_SHARE, HALF_LIFE_DAYS, EVERGREEN = 0.6, 15.0, 0.05
+ERA_DAYS = 9  # In which a drifting world stands still.
 QUERIES_A_CHUNK = 1_000
 
 
@@ -76,6 +82,8 @@ class World:
     part_shares: Floats  # [num_queries, 3], how a query's events fall on the parts of the day
     joined_day: Ints
     activity: Floats  # Sums to 1.
+
+    later_latent: Floats | None = None  # Where `query_latent` moves to; None: there is no drift.
 
 
 @dataclass(frozen=True)
@@ -134,6 +142,32 @@ def make_world(rng: np.random.Generator) -> World:
     )  # fmt: skip
 
 
+def with_drift(world: World, rng: np.random.Generator) -> World:
+    """The same world, whose tastes move and whose items come, and age, during the log."""
+    comes = rng.random(NUM_CANDIDATES) < COMING_SHARE
+    coming_s = START_S + rng.integers(0, NUM_DAYS, NUM_CANDIDATES) * DAY_S
+    return replace(
+        world,
+        available_from_s=np.where(comes, coming_s, world.available_from_s),
+        later_latent=world.query_latent[rng.permutation(NUM_QUERIES)],
+    )
+
+
+def at_moment(world: World, moment_s: float) -> World:
+    """The world with the tastes and the popularity of a moment; itself where nothing drifts."""
+    if world.later_latent is None:
+        return world
+    share = (moment_s - START_S) / (END_S - START_S)
+    age_days = np.maximum(moment_s - world.available_from_s, 0.0) / DAY_S
+    fresh = EVERGREEN + (1.0 - EVERGREEN) * 0.5 ** (age_days / HALF_LIFE_DAYS)
+    popularity = world.popularity * fresh
+    return replace(
+        world,
+        query_latent=_unit((1.0 - share) * world.query_latent + share * world.later_latent),
+        popularity=popularity / popularity.sum(),
+    )
+
+
 def draw_log(world: World, rng: np.random.Generator) -> Log:
     """Lets every user take one item after the other."""
     # Every user has an event at least.
@@ -146,18 +180,37 @@ def draw_log(world: World, rng: np.random.Generator) -> Log:
     timestamps_s = START_S + day * DAY_S + PART_HOURS[parts] * HOUR_S + second
     order = np.lexsort((timestamps_s, query_rows))
     parts, timestamps_s = parts[order], timestamps_s[order]
-    candidate_rows = np.concatenate(
-        [
-            _take(world, queries, parts[events], timestamps_s[events], num_events[queries], rng)
-            for queries, events in _chunks(num_events)
-        ]
-    )
-    liking = np.sum(world.query_latent[query_rows] * world.candidate_latent[candidate_rows], 1)
+    candidate_rows = np.full(NUM_EVENTS, -1)
+    liking = np.zeros(NUM_EVENTS)
+    for queries, chunk in _chunks(num_events):
+        taken = np.zeros([len(queries), NUM_CANDIDATES], bool)
+        for now, chosen in _eras(world, timestamps_s[chunk]):
+            positions = chunk.start + chosen
+            rows = query_rows[positions]
+            found = _take(now, queries, rows, parts[positions], timestamps_s[positions], taken, rng)
+            candidate_rows[positions] = found
+            liking[positions] = np.sum(now.query_latent[rows] * now.candidate_latent[found], 1)
     events, thumbs = _react(liking, rng)
     order = np.lexsort((candidate_rows, query_rows, timestamps_s))
     return Log(
         query_rows[order], candidate_rows[order], timestamps_s[order], events[order], thumbs[order]
     )
+
+
+def _eras(world: World, timestamps_s: Ints) -> Iterator[tuple[World, Ints]]:
+    """The world as it is in turn, and the positions of the events of that time."""
+    if world.later_latent is None:
+        yield world, np.arange(len(timestamps_s))
+        return
+    length_s = ERA_DAYS * DAY_S
+    for start_s in range(START_S, END_S, length_s):
+        end_s = start_s + length_s
+        now = at_moment(world, (start_s + end_s) / 2)
+        # They would be drawn in vain again and again.
+        is_to_come = world.available_from_s >= end_s
+        popularity = np.where(is_to_come, np.finfo(np.float64).tiny, now.popularity)
+        in_era = (timestamps_s >= start_s) & (timestamps_s < end_s)
+        yield replace(now, popularity=popularity), np.flatnonzero(in_era)
 
 
 def oracle(world: World, log: Log, start_s: int, k: int) -> Ints:
@@ -208,14 +261,25 @@ def _choices(world: World, queries: Ints) -> Floats:
 def _take(
     world: World,
     queries: Ints,
+    query_rows: Ints,
     parts: Ints,
     timestamps_s: Ints,
-    num_events: Ints,
+    taken: npt.NDArray[np.bool_],
     rng: np.random.Generator,
 ) -> Ints:
-    """Candidate rows of the events of some queries; events ordered by (query, time)."""
+    """Candidate rows of events, which are ordered by (query, time).
+
+    Args:
+        world: As it is at the time of the events.
+        queries: Whose events they are, ascending without a gap.
+        query_rows: `[num_events]` the query of each event.
+        parts: `[num_events]` of the day.
+        timestamps_s: `[num_events]`.
+        taken: `[len(queries), NUM_CANDIDATES]` what each query took before; is added to.
+        rng: Of the draws.
+    """
+    num_events = np.bincount(query_rows - queries[0], minlength=len(queries))
     lifted = _lifted(_choices(world, queries).reshape(-1, NUM_CANDIDATES))
-    taken = np.zeros([len(queries), NUM_CANDIDATES], bool)
     candidate_rows = np.full(len(parts), -1)
     first_event = np.cumsum(num_events) - num_events
     for step in range(num_events.max()):

@@ -146,14 +146,32 @@ def _metrics(models: Path, version: int, served: int | None, limits: Limits) -> 
         before = old.get("model", {}).get(part, {}).get(METRIC)
         if value is None:
             continue
-        reason = ""
-        if before is not None and value < before * (1.0 - limits.max_metric_drop):
-            drop = 1.0 - value / before
-            reason = f"{METRIC} of {part} queries falls by {drop:.0%}, {before:.4f} to {value:.4f}"
-        elif part == "all" and popular is not None and value < popular:
-            reason = f"{METRIC} {value:.4f} is below popularity, {popular:.4f}"
+        reason = metric_against(part, value, before, popular, limits)
         shown = "" if before is None else f"{before:.4f}"
         yield Check(f"{METRIC}, {part}", shown, f"{value:.4f}", reason)
+
+
+def metric_against(
+    part: str, value: float, before: float | None, popular: float | None, limits: Limits
+) -> str:
+    """What the gate has against `METRIC` of a new model.
+
+    Args:
+        part: Of the queries.
+        value: Of the new model.
+        before: Of the served one, if it was measured.
+        popular: Of popularity, likewise.
+        limits: What is a no-go.
+
+    Returns:
+        The reason for a no-go; "" where there is none.
+    """
+    if before is not None and value < before * (1.0 - limits.max_metric_drop):
+        drop = 1.0 - value / before
+        return f"{METRIC} of {part} queries falls by {drop:.0%}, {before:.4f} to {value:.4f}"
+    if part == "all" and popular is not None and value < popular:
+        return f"{METRIC} {value:.4f} is below popularity, {popular:.4f}"
+    return ""
 
 
 def _measured(models: Path, version: int) -> dict[str, Any]:

@@ -122,7 +122,7 @@ def test_the_digest_of_data_is_that_of_its_bytes(tmp_path):
 def test_a_second_run_in_a_folder_is_told_of_the_first(tmp_path):
     with (
         locked(tmp_path / "work"),
-        pytest.raises(UserError, match="another `twotower run` .* is at work in"),
+        pytest.raises(UserError, match="another `twotower run`, .* is at work in"),
         locked(tmp_path / "work"),
     ):
         pass

@@ -79,6 +79,11 @@ def test_an_unknown_name_is_told_the_names(tmp_path):
         write_dataset("movielens", tmp_path / "out")
 
 
+def test_a_public_data_set_is_not_made_to_drift(tmp_path):
+    with pytest.raises(UsageError, match=r"`drift=True`: ncf is as it is, only the sample drifts"):
+        write_dataset("ncf", tmp_path / "out", tmp_path, drift=True)
+
+
 @pytest.mark.parametrize("name", SOURCES)
 def test_a_public_data_set_needs_its_source(tmp_path, name):
     with pytest.raises(UsageError, match=f"{name} is made from its original files.*`source`"):

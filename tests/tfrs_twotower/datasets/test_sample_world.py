@@ -6,7 +6,16 @@ import numpy as np
 import pytest
 
 from tfrs_twotower.datasets import sample_world
-from tfrs_twotower.datasets.sample_world import DAY_S, START_S, Log, World, oracle
+from tfrs_twotower.datasets.sample_world import (
+    DAY_S,
+    END_S,
+    START_S,
+    Log,
+    World,
+    at_moment,
+    oracle,
+    with_drift,
+)
 
 
 @pytest.fixture
@@ -88,3 +97,42 @@ def test_candidates_are_drawn_as_often_as_their_probability_says():
     # Standard deviations of the shares are below 0.005.
     shares = [np.bincount(half, minlength=3) / 10_000 for half in np.split(drawn, 2)]
     np.testing.assert_allclose(shares, probabilities, atol=0.02)
+
+
+def test_without_drift_every_moment_is_the_same(world):
+    assert at_moment(world, START_S + 40 * DAY_S) is world
+
+
+def test_tastes_move_on_a_straight_line(world):
+    turned = dataclasses.replace(world, later_latent=world.query_latent[::-1])
+
+    half_way = at_moment(turned, (START_S + END_S) / 2)
+
+    np.testing.assert_allclose(half_way.query_latent, np.full([2, 2], np.sqrt(0.5)))
+    end = at_moment(turned, END_S)
+    np.testing.assert_allclose(end.query_latent, world.query_latent[::-1], atol=1e-12)
+
+
+def test_popularity_wears_off_down_to_a_rest(world):
+    later = START_S + 15 * DAY_S
+    available_s = np.array([later, START_S, START_S - 1_000 * DAY_S, later + DAY_S])
+    drifting = dataclasses.replace(
+        world, later_latent=world.query_latent, available_from_s=available_s
+    )
+
+    popularity = at_moment(drifting, later).popularity
+
+    # Fresh; half of what wears off after a half-life; the rest alone; to come.
+    expected = np.array([0.1 * 1.0, 0.2 * (0.05 + 0.95 / 2), 0.3 * 0.05, 0.4 * 1.0])
+    np.testing.assert_allclose(popularity, expected / expected.sum())
+
+
+def test_more_items_come_during_a_log_that_drifts(world, monkeypatch):
+    monkeypatch.setattr(sample_world, "NUM_CANDIDATES", 1000)
+    many = dataclasses.replace(world, available_from_s=np.full(1000, START_S - DAY_S))
+
+    coming_s = with_drift(many, np.random.default_rng(1)).available_from_s
+
+    comes = coming_s >= START_S
+    assert 0.55 < comes.mean() < 0.65
+    assert coming_s.max() < END_S

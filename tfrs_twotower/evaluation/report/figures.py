@@ -129,6 +129,27 @@ def recall_curve(ks: Sequence[int], recalls: Mapping[str, Sequence[float]]) -> f
     return drawing
 
 
+def recall_by_step(
+    k: int, first_days: Sequence[str], recalls: Mapping[str, Sequence[float]]
+) -> figure:
+    """recall@k by step of a replay, one line a policy."""
+    days = FactorRange(factors=list(first_days))
+    drawing = _figure("first day", f"recall@{k}", height=380, x_axis_type="auto", x_range=days)
+    for place, (name, values) in enumerate(recalls.items()):
+        colour = SYSTEM_COLOURS[place % len(SYSTEM_COLOURS)]
+        source = ColumnDataSource(
+            {"day": list(first_days), "value": list(values), "name": [name] * len(values)}
+        )
+        drawing.line("day", "value", source=source, color=colour, line_width=2, legend_label=name)
+        points = drawing.scatter("day", "value", source=source, color=colour, size=6)
+        _hover(drawing, [("", "@name"), ("from", "@day"), ("recall", "@value{0.0000}")], points)
+    drawing.xaxis.major_label_orientation = 1.0
+    drawing.add_layout(drawing.legend[0], "below")
+    drawing.legend.ncols = 3
+    drawing.legend.click_policy = "hide"
+    return drawing
+
+
 def popularity(shares: Mapping[str, Sequence[float]]) -> figure:
     """Shares of relevant and listed candidates by tenth of the corpus, ordered by popularity."""
     drawing = _figure("popularity, most popular tenth first", "share", y_range=DataRange1d(start=0))
