@@ -23,7 +23,7 @@ class CandidateView(View):
         self._getting_rows = Rows(
             "Users that get it", session.choose_query, empty="None of the sample."
         )
-        self._add = pn.widgets.Button(name="Add to the history", **WIDE)
+        self._add = pn.widgets.Button(label="Add to the history", **WIDE)
         self._add.on_click(lambda _: session.add(session.candidate_id))
         search = candidate_search("Find a candidate", session.version, session.open_candidate)
         self._rest = [

@@ -20,7 +20,7 @@ from tfrs_twotower.schema.features import (
     Timestamp,
 )
 
-MAX_OPTIONS = 200  # The most frequent ones; a page with more would be no choice.
+MAX_OPTIONS = 200  # Of a select: the most frequent values.
 WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 A_MONDAY = datetime.date(2024, 1, 1)
 DAY_S = 86_400
@@ -34,13 +34,13 @@ class Control:
     Attributes:
         name: Of the feature or of the optional input of `recommend`.
         label: For people.
-        kind: One of `options`, some of them, a moment (hour and weekday of `feature`), a number, a
-            range of numbers, a slider from `low` to `high`, one of `options` in their order, text.
+        kind: `one` of the options or `some` of them; `steps`: one, in order; a `moment` of the
+            parts of `feature`; a `number`; a `slider` or a `range` from `low` to `high`; `text`.
         neutral: The value that changes nothing; None: not given.
         options: Values to choose from.
         low: The smallest number.
         high: The largest.
-        feature: What is described, of a feature.
+        feature: Its description; None of a rule.
     """
 
     name: str

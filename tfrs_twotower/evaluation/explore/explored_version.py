@@ -19,7 +19,7 @@ from tfrs_twotower.publishing.indexes import EMBEDDING, matrix
 from tfrs_twotower.publishing.models_folder import TITLE, asked_model, query_key, read_config
 from tfrs_twotower.publishing.signature_reference import signatures
 from tfrs_twotower.schema import Config
-from tfrs_twotower.schema.features import History, Id, Timestamp
+from tfrs_twotower.schema.features import Categorical, History, Id, MultiCategorical, Timestamp
 from tfrs_twotower.schema.models_layout import (
     CANDIDATES,
     EXCLUDE_IDS,
@@ -86,7 +86,7 @@ class ExploredVersion:
         embeddings: `[num_candidates, embedding_dim]` float32.
         queries: A row a query, as the models folder has it.
         query_key: The column of the queries' ids.
-        tokens: The vocabularies of the query tower by feature, the most frequent tokens first.
+        tokens: The vocabularies of categories by feature, the most frequent tokens first.
     """
 
     number: int
@@ -210,7 +210,7 @@ def read_version(models: Path, number: int, recommender: Recommender) -> Explore
         for found in signatures(models, asked_model(models, number), number)
         if found.name == "recommend"
     ]
-    folder = models / QUERY_TOWER / str(number) / "assets"
+    assets = models / QUERY_TOWER / str(number) / "assets"
     return ExploredVersion(
         number=number,
         config=config,
@@ -220,7 +220,11 @@ def read_version(models: Path, number: int, recommender: Recommender) -> Explore
         embeddings=matrix(table, EMBEDDING),
         queries=ds.dataset(models / QUERIES / str(number)).to_table(),
         query_key=query_key(models, number),
-        tokens={path.stem: _lines(path) for path in sorted(folder.glob("*.txt"))},
+        tokens={
+            name: _lines(assets / f"{name}.txt")
+            for name, feature in config.query_features.items()
+            if isinstance(feature, Categorical | MultiCategorical)
+        },
     )
 
 

@@ -32,7 +32,7 @@ class MapView(View):
             **dict(figures.groupings(attributes.iloc[self._rows])),
             PLAIN: [""] * len(self._rows),
         }
-        self._colour = pn.widgets.Select(name="Colour by", options=list(self._groups), **WIDE)
+        self._colour = pn.widgets.Select(label="Colour by", options=list(self._groups), **WIDE)
         self._colour.param.watch(self._draw, "value")
         self._plane = pn.pane.Bokeh(sizing_mode="stretch_width")
         self._note = text()

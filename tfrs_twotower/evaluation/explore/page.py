@@ -48,7 +48,7 @@ class _Page:
         }
         self._made: dict[str, tuple[View, pn.Column]] = {}
         self._tabs = pn.widgets.RadioButtonGroup(
-            name="View", options=list(self._makers), stylesheets=[styles.TABS], **WIDE
+            label="View", options=list(self._makers), stylesheets=[styles.TABS], **WIDE
         )
         self._tabs.param.watch(self._show, "value")
         self.body = pn.Column(

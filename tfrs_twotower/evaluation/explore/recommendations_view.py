@@ -39,9 +39,9 @@ class RecommendationsView(View):
         self._context = self._turned(controls.context_controls(version))
         self._rules = self._turned(controls.rule_controls(version))
         largest = min(answers.MAX_K, version.config.export.max_k)
-        self._k = pn.widgets.IntSlider(name="how many", start=1, end=largest, **WIDE)
+        self._k = pn.widgets.IntSlider(label="how many", start=1, end=largest, **WIDE)
         self._k.param.watch(self._change, "value_throttled")
-        self._exclude = pn.widgets.Checkbox(name="leave out what the user already had", **WIDE)
+        self._exclude = pn.widgets.Checkbox(label="leave out what the user already had", **WIDE)
         self._exclude.param.watch(self._change, "value")
         self._is_refreshing = False
 
@@ -55,9 +55,9 @@ class RecommendationsView(View):
         self._answer_rows = Rows(
             "Recommendations", session.open_candidate, empty="No candidate is eligible."
         )
-        make_up = pn.widgets.Button(name="Make up a user", **WIDE)
+        make_up = pn.widgets.Button(label="Make up a user", **WIDE)
         make_up.on_click(lambda _: session.choose_query(""))
-        reset = pn.widgets.Button(name="Reset", **WIDE)
+        reset = pn.widgets.Button(label="Reset", **WIDE)
         reset.on_click(self._reset)
         note = (
             "The newest first."
@@ -97,7 +97,8 @@ class RecommendationsView(View):
             if selection.query_id
             else "<h2>Made up</h2><p>Nothing is known but what is chosen here.</p>"
         )
-        known = [name for name in selection.history[::-1] if name in version.row_of]
+        newest_first = dict.fromkeys(selection.history[::-1])
+        known = [name for name in newest_first if name in version.row_of]
         self._history_rows.rows = [
             {**candidate_row(version, version.row_of[name]), "removable": True}
             for name in known[:SHOWN_HISTORY]

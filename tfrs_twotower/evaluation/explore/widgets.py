@@ -96,7 +96,7 @@ class Search(pn.Column):
             find: The rows of what is typed.
             on_open: Called with the key of the row that was chosen.
         """
-        self.field = pn.widgets.TextInput(name=label, placeholder=placeholder, **WIDE)
+        self.field = pn.widgets.TextInput(label=label, placeholder=placeholder, **WIDE)
         self._find = find
         self._on_open = on_open
         self.matches = Rows(f"{label}: matches", self._open, empty="Nothing matches.")
@@ -213,7 +213,7 @@ class _Quiet:
 
 def _widget(control: Control) -> tuple[Any, str]:
     """A widget and the parameter of it that a person changes."""
-    wide: dict[str, Any] = {"name": control.label, **WIDE}
+    wide: dict[str, Any] = {"label": control.label, **WIDE}
     match control.kind:
         case "one":
             options = {ANY: NOT_GIVEN, **{_shown(one): one for one in control.options}}
@@ -244,10 +244,10 @@ def _moment(control: Control, on_change: Callable[[], None]) -> Turned:
     hours: dict[str, int | str] = {f"{hour:02d}:00": hour for hour in range(24)}
     days: dict[str, int | str] = {name: day for day, name in enumerate(WEEKDAYS)}
     hour = pn.widgets.DiscreteSlider(
-        name=f"{control.label}: hour", options={ANY: NOT_GIVEN, **hours}, value=NOT_GIVEN, **WIDE
+        label=f"{control.label}: hour", options={ANY: NOT_GIVEN, **hours}, value=NOT_GIVEN, **WIDE
     )
     weekday = pn.widgets.Select(
-        name=f"{control.label}: weekday", options={ANY: NOT_GIVEN, **days}, value=NOT_GIVEN, **WIDE
+        label=f"{control.label}: weekday", options={ANY: NOT_GIVEN, **days}, value=NOT_GIVEN, **WIDE
     )
     quiet = _Quiet()
     shown = [
