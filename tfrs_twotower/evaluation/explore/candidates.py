@@ -105,7 +105,7 @@ def sampled_lists(
         query_ids: Those that it does not know are asked as new ones.
         k: How many candidates each.
     """
-    k = min(k, version.config.export.max_k)
+    k = min(k, version.config.export.max_k, len(version.candidates))
     found: list[list[str]] = []
     for first in range(0, len(query_ids), AT_ONCE):
         chosen = [known_selection(version, name) for name in query_ids[first : first + AT_ONCE]]

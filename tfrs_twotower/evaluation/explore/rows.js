@@ -20,7 +20,7 @@ function drawn(row, model) {
   part("title", row.title, texts);
   part("detail", row.detail, texts);
   part("why", row.why, texts);
-  part("detail", row.adds, texts);
+  part("adds", row.adds, texts);
   button.append(texts);
   const figures = document.createElement("span");
   figures.className = "figures";

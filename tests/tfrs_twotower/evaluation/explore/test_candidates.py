@@ -55,6 +55,10 @@ def test_sampled_users_are_asked_with_what_is_known_and_had(version):
     assert found == SampledLists(["u1", "u2"], [["c", "f"], ["d", "b"]], 2)
 
 
+def test_no_more_are_asked_for_than_there_are(version):
+    assert candidates.sampled_lists(version, ["u1"], k=100).k == 6
+
+
 def test_many_users_are_asked_in_several_requests(version):
     ids = ["u1"] * (candidates.AT_ONCE + 1)
 

@@ -167,6 +167,7 @@ def test_turn_moment_and_rules_and_see_the_list_change(page):
 
 
 def test_look_at_a_candidate_its_neighbours_and_the_users_that_get_it(page):
+    candidate = titles(page, "Recommendations")[0]
     page.get_by_role("list", name="Recommendations").get_by_role("button").first.click()
     page.get_by_text(re.compile(r"users had it: rank \d+ of")).wait_for()
     assert len(titles(page, "Nearest neighbours")) == 10
@@ -175,6 +176,9 @@ def test_look_at_a_candidate_its_neighbours_and_the_users_that_get_it(page):
     user = titles(page, "Users that get it")[0]
     page.get_by_role("list", name="Users that get it").get_by_role("button").first.click()
     page.get_by_role("heading", name=user).wait_for()
+
+    page.get_by_role("button", name="Candidate", exact=True).click()
+    page.get_by_role("heading", name=candidate).wait_for()
 
 
 def test_find_a_candidate_on_the_map_and_open_it(page):
@@ -193,6 +197,9 @@ def test_find_a_candidate_on_the_map_and_open_it(page):
     page.get_by_role("list", name="Chosen on the map").get_by_role("button").click()
     page.get_by_role("heading", name=chosen).wait_for()
 
+    page.get_by_role("button", name="Map", exact=True).click()
+    assert titles(page, "Chosen on the map") == [chosen]
+
 
 def test_see_what_moves_between_two_versions(page):
     page.get_by_role("button", name="Versions", exact=True).click()
@@ -203,7 +210,6 @@ def test_see_what_moves_between_two_versions(page):
 
 
 def test_another_site_opens_no_session(address):
-    connection = http.client.HTTPConnection(address.split("/")[2])
     headers = {
         "Connection": "Upgrade",
         "Upgrade": "websocket",
@@ -212,6 +218,8 @@ def test_another_site_opens_no_session(address):
         "Origin": "http://elsewhere.example",
     }
 
-    connection.request("GET", "/ws", headers=headers)
+    with contextlib.closing(http.client.HTTPConnection(address.split("/")[2])) as connection:
+        connection.request("GET", "/ws", headers=headers)
+        status = connection.getresponse().status
 
-    assert connection.getresponse().status == 403
+    assert status == 403
