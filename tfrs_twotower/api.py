@@ -508,7 +508,9 @@ def serve(
 
 
 @contextmanager
-def _served(models: StrPath, version: int | None, *, optimize: bool) -> "Iterator[RetrievalClient]":
+def _served(
+    models: StrPath, version: int | None, *, optimize: bool, timeout_s: float = 5.0
+) -> "Iterator[RetrievalClient]":
     """See `serve`; see `ServerOptions` for `optimize`."""
     from serving.client import RetrievalClient
     from serving.model_config import ModelConfig, VersionPolicy
@@ -524,7 +526,7 @@ def _served(models: StrPath, version: int | None, *, optimize: bool) -> "Iterato
     served, options = ModelConfig(model, folder / model, policy), ServerOptions(optimize=optimize)
     with (
         ModelServer([served], rest_port=None, options=options) as server,
-        RetrievalClient(f"127.0.0.1:{server.port}") as client,
+        RetrievalClient(f"127.0.0.1:{server.port}", timeout_s=timeout_s) as client,
     ):
         yield client
 
@@ -714,12 +716,11 @@ def explored(models: StrPath, compare: int | None) -> "Iterator[Explored]":
     if numbers[0] == compare:
         raise UsageError(Parameter("compare"), f": version {compare} is shown anyway, name another")
     with ExitStack() as served:
-        found = [
-            read_version(
-                folder, number, served.enter_context(_served(folder, number, optimize=False))
-            )
-            for number in numbers
-        ]
+        found = []
+        for number in numbers:
+            # Lists of many users are asked for at once.
+            client = served.enter_context(_served(folder, number, optimize=False, timeout_s=60.0))
+            found.append(read_version(folder, number, client))
         looked_at = Explored("/".join(folder.parts[-2:]), found)
         looked_at.prepare()
         yield looked_at

@@ -34,5 +34,5 @@ class Explored:
 
     def prepare(self) -> None:
         """Computes ahead what the first visitor would wait for."""
-        _ = self.version.candidate_search, self.version.query_search, self.lists, self.other_lists
         answers.recommend(self.version, Selection())
+        _ = self.version.candidate_search, self.version.query_search, self.lists, self.other_lists
