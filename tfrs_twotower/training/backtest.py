@@ -137,7 +137,9 @@ def backtest(job: Job, num_without_time: int) -> Backtest:
     """
     seed = job.config.training.seed
     first = now = _Moment(job, 0)
-    models = {policy.name: now.trained("cold", None) for policy in job.policies}
+    run = first.folder / "cold"
+    first.training("cold", None, run)
+    models = {policy.name: run for policy in job.policies}
     steps = []
     for number in range(job.steps.count):
         later = _Moment(job, number + 1)
@@ -213,14 +215,8 @@ class _Moment:
         """The queries of the step before the moment."""
         return load_evaluation_set(self.data, JUDGED)
 
-    def trained(self, start: Start, served: Path | None, name: str | None = None) -> Path:
-        """The run of a training at this moment."""
-        run = self.folder / (name or start)
-        self.training(start, served, run)
-        return run
-
     def training(self, start: Start, served: Path | None, run: Path) -> dict[str, Any]:
-        """What a training at this moment took."""
+        """Trains into a run folder, from the served run if it is to start warm; what it took."""
         config, data = self.config, self.data
         if start == "warm":
             epochs = {"epochs": self.job.warm_epochs}
@@ -250,8 +246,7 @@ class _Moment:
         if not policy.trains_at(self.number) or policy.start is None:
             return _Decision(served, "refresh" if policy.refreshes else "keep")
         # A cold run is that of every policy; a warm one depends on what was served.
-        name = policy.start if policy.start == "cold" else policy.name
-        run = self.trained(policy.start, served, name)
+        run = self.folder / (policy.start if policy.start == "cold" else policy.name)
         training = self.training(policy.start, served, run)
 
         def make() -> dict[str, Any]:
