@@ -4,7 +4,8 @@ A generated log of 2 million rows (`--quick`: 800,000), six features and 20-long
 run, alternating: (a) `pipelines.prepare`, (b) a compact per-element Beam pipeline, (c) a pandas and
 `tf.train.Example` script. All three read the CSV, number users and items, write the same features
 of the same examples as gzip TFRecords. Imports are not counted. (a) also runs alone on the large
-log (10 million rows) in a process of its own, for its time and memory a row.
+log (10 million rows) in a process of its own, for its time and memory a row. What goes through its
+shuffles is measured in one more run: on a distributed runner these bytes are most of the bill.
 """
 
 import itertools
@@ -17,6 +18,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import apache_beam as beam
 import numpy as np
@@ -24,7 +26,9 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.csv
 from _harness import Measurement, alternate, benchmark
+from apache_beam.coders.coder_impl import create_InputStream
 from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.runners.portability.fn_api_runner.execution import GroupingBuffer
 
 from pipelines.prepare import prepare
 from tfrs_twotower.keras import tf
@@ -233,6 +237,25 @@ def run_alone(dataset: Path, output: Path) -> dict[str, float]:
     return json.loads(done.stdout)
 
 
+def run_measured(dataset: Path, output: Path) -> tuple[int, int]:
+    """Runs the job; returns the bytes of all elements that are grouped, and of the largest one."""
+    total = largest = 0
+    append = GroupingBuffer.append
+
+    def measure(buffer: GroupingBuffer, data: bytes) -> None:
+        nonlocal total, largest
+        total += len(data)
+        stream, coder = create_InputStream(data), buffer._pre_grouped_coder.get_impl()
+        while left := stream.size():
+            coder.decode_from_stream(stream, True)
+            largest = max(largest, left - stream.size())
+        append(buffer, data)
+
+    with mock.patch.object(GroupingBuffer, "append", measure):
+        run_job(dataset, output)
+    return total, largest
+
+
 @benchmark()
 def main(quick: bool) -> list[Measurement]:
     num_rows, rounds = (800_000, 1) if quick else (2_000_000, 2)
@@ -258,6 +281,11 @@ def main(quick: bool) -> list[Measurement]:
         found = [
             Measurement(f"{OURS}, {num_rows:,} rows", ours, "rows/s", name, rate)
             for name, rate in rates.items()
+        ]
+        total, largest = run_measured(dataset, folder / "measured")
+        found += [
+            Measurement(f"{OURS}, shuffled", total / num_rows, "bytes a row"),
+            Measurement(f"{OURS}, largest element", largest / 1e6, "MB"),
         ]
         return found if quick else found + growth(folder, num_rows)
 

@@ -9,6 +9,7 @@ import pyarrow.compute as pc
 
 # Of every hash that decides where a row goes; another key would be another, equally valid, split.
 HASH_KEY = "tfrs-two-tower-1"
+HASHED_AT_ONCE = 1 << 18
 MAX_TEXT_BYTES = (1 << 31) - 1  # Of an Arrow array of strings, whose offsets have 32 bits.
 
 
@@ -52,8 +53,15 @@ def column(table: pa.Table, name: str) -> pa.Array:
 
 def hash_ids(ids: pa.Array) -> np.ndarray:
     """`[n]` uint64 hashes of strings, the same in every process and on every machine."""
-    values = np.asarray(ids.to_numpy(zero_copy_only=False), object)
-    return pd.util.hash_array(values, hash_key=HASH_KEY, categorize=False)
+    hashes = np.empty(len(ids), np.uint64)
+    # In slices: Python objects of all ids of a catalogue would take several times its memory.
+    for start in range(0, len(ids), HASHED_AT_ONCE):
+        piece = ids[start : start + HASHED_AT_ONCE].to_numpy(zero_copy_only=False)
+        values = np.asarray(piece, object)
+        hashes[start : start + len(piece)] = pd.util.hash_array(
+            values, hash_key=HASH_KEY, categorize=False
+        )
+    return hashes
 
 
 def buckets(ids: pa.Array, num_buckets: int) -> np.ndarray:

@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow as pa
 from apache_beam.pvalue import PCollection
 
+from pipelines.io.sums import SumByKey
 from pipelines.io.tables import column, from_ipc, to_ipc
 from pipelines.prepare.job import Job
 from pipelines.prepare.split import (
@@ -16,13 +17,13 @@ from pipelines.prepare.split import (
     cutoffs_by_date,
     cutoffs_by_time,
     histogram,
-    merge_histograms,
 )
 from pipelines.prepare.validate import TIMESTAMP_S
 from tfrs_twotower.schema import Config
 
 # Events of so many seconds stand in one element of the histogram of times.
 HISTOGRAM_SECONDS = 1 << 16
+SECONDS, COUNTS = "seconds", "counts"
 
 
 def times_by_span(events: pa.Table) -> Iterator[tuple[int, bytes]]:
@@ -44,7 +45,11 @@ class FindCutoffs(beam.PTransform[PCollection[tuple[int, bytes]], PCollection[tu
 
     def expand(self, histograms: PCollection[tuple[int, bytes]]) -> PCollection[tuple[int, int]]:
         """Takes histograms by span of time."""
-        merged = histograms | "BySpan" >> beam.GroupByKey() | "Merge" >> beam.Map(_merge_span)
+        merged = (
+            histograms
+            | "BySpan" >> beam.CombinePerKey(SumByKey([COUNTS]))
+            | "Sort" >> beam.MapTuple(lambda span, times: (0, to_ipc(times.sort_by(SECONDS))))
+        )
         seed = histograms.pipeline | "NoTimes" >> beam.Create([(0, _histogram_ipc(NO_TIMES))])
         return (
             (merged, seed)
@@ -55,10 +60,6 @@ class FindCutoffs(beam.PTransform[PCollection[tuple[int, bytes]], PCollection[tu
 
 
 NO_TIMES = histogram(np.zeros(0, np.int64))
-
-
-def _merge_span(element: tuple[int, Iterable[bytes]]) -> tuple[int, bytes]:
-    return 0, _histogram_ipc(merge_histograms(map(_histogram_of, element[1])))
 
 
 def _cutoffs(element: tuple[int, Iterable[bytes]], config: Config) -> Cutoffs:
@@ -75,9 +76,9 @@ def _cutoffs(element: tuple[int, Iterable[bytes]], config: Config) -> Cutoffs:
 
 
 def _histogram_ipc(times: Histogram) -> bytes:
-    return to_ipc(pa.table({"seconds": pa.array(times.seconds), "counts": pa.array(times.counts)}))
+    return to_ipc(pa.table({SECONDS: pa.array(times.seconds), COUNTS: pa.array(times.counts)}))
 
 
 def _histogram_of(data: bytes) -> Histogram:
     table = from_ipc(data)
-    return Histogram(*(column(table, name).to_numpy() for name in ("seconds", "counts")))
+    return Histogram(*(column(table, name).to_numpy() for name in (SECONDS, COUNTS)))

@@ -1,6 +1,5 @@
 """Which split an event belongs to. Pure functions of the event and of two cut-offs."""
 
-from collections.abc import Iterable
 from datetime import UTC, date, datetime, time
 from fractions import Fraction
 from typing import NamedTuple
@@ -34,14 +33,6 @@ class Histogram(NamedTuple):
 def histogram(timestamps: np.ndarray) -> Histogram:
     """Counts the events of each second."""
     return Histogram(*np.unique(timestamps, return_counts=True))
-
-
-def merge_histograms(parts: Iterable[Histogram]) -> Histogram:
-    """The histogram of all events together; at least one part."""
-    listed = list(parts)
-    seconds, inverse = np.unique(np.concatenate([p.seconds for p in listed]), return_inverse=True)
-    counts = np.concatenate([p.counts for p in listed])
-    return Histogram(seconds, np.bincount(inverse, counts, len(seconds)).astype(np.int64))
 
 
 def cutoffs_by_time(events: Histogram, validation: float, test: float) -> Cutoffs:

@@ -15,7 +15,6 @@ from pipelines.prepare.split import (
     cutoffs_by_date,
     cutoffs_by_time,
     histogram,
-    merge_histograms,
 )
 from tfrs_twotower.schema.split import Split
 
@@ -56,14 +55,6 @@ def test_no_event_has_no_cutoff():
     times = histogram(np.zeros(0, np.int64))
 
     assert cutoffs_by_time(times, 0.1, 0.1) == (NEVER, NEVER)
-
-
-def test_merged_histograms_are_the_histogram_of_all():
-    parts = [histogram(np.array([5, 1, 5])), histogram(np.array([5, 2]))]
-
-    merged = merge_histograms(parts)
-
-    assert (merged.seconds.tolist(), merged.counts.tolist()) == ([1, 2, 5], [1, 1, 3])
 
 
 def test_days_begin_at_midnight_utc():
