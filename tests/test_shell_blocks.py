@@ -1,0 +1,123 @@
+"""The commands that the pages print run, on a small shop of one's own."""
+
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from tests import small_shop
+from tfrs_twotower.cli import main
+
+# The commands train, export and answer, one after the other.
+pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs" / "howto").glob("*.md"))]
+# What needs more than this machine, lasts until it is ended, or has tests with its own servers.
+ELSEWHERE = (
+    "twotower serve",
+    "twotower explore",
+    "twotower impressions",
+    "twotower click-through",
+    "--wait_for",
+    "--requests",
+    "gs://",
+    "--runner=PortableRunner",
+    "mongodb://",
+    "$",
+    "--dvc",
+)
+# Of words in capitals, and of names that the pages take as given; `...` is what each command needs.
+NAMES = {
+    "FOLDER": "shop",
+    "shop/": "shop",
+    "shop/work/models": "shop/work/models",
+    "twotower.yaml": "shop/twotower.yaml",
+    "log/": "shop",
+    "PREPARED": "shop/work/prepared",
+    "PREPARED_A": "shop/work/prepared",
+    "PREPARED_B": "shop/work/prepared",
+    "prepared-of-the-served-model": "shop/work/prepared",
+    "RUN": "shop/work/run",
+    "RUN_A": "shop/work/run",
+    "RUN_B": "shop/work/run",
+    "MODELS": "shop/work/models",
+    "MODELS/candidate_tower": "shop/work/models/candidate_tower",
+}
+FILES = {"score": "shop/queries.csv", "refresh": "shop/candidates.csv"}
+MORE = {
+    "explain": """--query '{"user_id": "42"}' --candidate i01""",
+    "promote": "--force",
+    "prepare": "--config shop/twotower.yaml --dataset shop --output prepared-by-workers",
+    "evaluate": "--run shop/work/run --data shop/work/prepared",
+}
+# Without a version that was stable before there is nothing to go back to.
+BEFORE = {"rollback": "promote --models shop/work/models --version 1 --force"}
+
+
+def commands() -> Iterator[tuple[str, str]]:
+    """Each command line of a block without a language, without its comment; and its page."""
+    for page in PAGES:
+        for block in re.findall(r"^```\n(.*?)^```", page.read_text(encoding="utf-8"), re.M | re.S):
+            for line in block.replace("\\\n", " ").splitlines():
+                command = re.sub(r"\s+#.*", "", line).strip()
+                if re.match(r"twotower [a-z]", command) and "▼" not in block:
+                    yield page.name, command
+
+
+def arguments(command: str, number: int) -> list[str]:
+    """The words of a command, with folders of the shop for those of the page."""
+    command = re.sub(r"\[[^\]]*\]", "", command)  # What may be left out.
+    command = re.split(r" (?:>|\|\|) ", command)[0]
+    name = command.split()[1]
+    words = shlex.split(command.replace("...", MORE.get(name, "")))[1:]
+    given = {"RUN": f"run-{number}"} if name == "train" else {}
+    given |= {"FILE": FILES.get(name, ""), "DIR": f"out-{number}", "STORE": f"store-{number}"}
+    return [{**NAMES, **given}.get(word, word) for word in words]
+
+
+def write_shop(folder: Path) -> None:
+    """The log of the small shop as a user of the pages has it."""
+    written = small_shop.write_dataset(folder.parent / "written")
+    names = {"user": "user_id", "item": "item_id", "ts": "timestamp"}
+    folder.mkdir()
+    for kind, read in (("interactions", pd.read_csv), ("candidates", pd.read_parquet)):
+        [file] = written.glob(f"{kind}.*")
+        rows = read(file).rename(columns=names)
+        if "user_id" in rows:
+            rows["user_id"] = rows["user_id"].str.removeprefix("u").astype(int)
+        rows.to_csv(folder / f"{kind}.csv", index=False)
+    users = pd.DataFrame({"user_id": range(small_shop.NUM_USERS)})
+    users.to_csv(folder / "queries.csv", index=False)
+
+
+def offer_the_clock(config: Path) -> None:
+    """As its comment proposes: without a context there is no sensitivity to it."""
+    text = config.read_text(encoding="utf-8")
+    config.write_text(
+        text.replace("  # context:", "  context:").replace("    # clock:", "    clock:"),
+        encoding="utf-8",
+    )
+
+
+def test_the_commands_of_the_pages_run_in_the_order_of_the_pages(tmp_path, monkeypatch, capsys):
+    write_shop(tmp_path / "shop")
+    monkeypatch.chdir(tmp_path)
+    failed, ran = [], []
+    for number, (page, command) in enumerate(commands()):
+        words = arguments(command, number)
+        if words in ran or any(part in command for part in ELSEWHERE):
+            continue
+        ran.append(words)
+        if words[0] in BEFORE:
+            assert main(shlex.split(BEFORE[words[0]])) == 0
+        if main(words) != 0:
+            failed.append(f"{page}: {command}\n{capsys.readouterr().err}")
+        if words[0] == "init":
+            offer_the_clock(tmp_path / "shop" / "twotower.yaml")
+
+    assert len(ran) > 20
+    assert not failed, "\n".join(failed)
