@@ -130,7 +130,14 @@ class RestServer(ThreadingHTTPServer):
     request_queue_size = 128
 
     def __init__(
-        self, address: tuple[str, int], core: Core, max_body_bytes: int, timeout_s: float
+        self,
+        address: tuple[str, int],
+        core: Core,
+        max_body_bytes: int,
+        timeout_s: float,
+        *,
+        has_api: bool = True,
+        has_metrics: bool = True,
     ) -> None:
         """Binds the address; `serve_forever` answers.
 
@@ -139,6 +146,8 @@ class RestServer(ThreadingHTTPServer):
             core: What answers.
             max_body_bytes: Larger bodies are refused unread.
             timeout_s: How long a caller is made to wait at most.
+            has_api: Whether it answers what is under `/v1/`.
+            has_metrics: Whether it has the page of metrics.
 
         Raises:
             OSError: If the address cannot be bound.
@@ -146,6 +155,7 @@ class RestServer(ThreadingHTTPServer):
         self.core = core
         self.max_body_bytes = max_body_bytes
         self.timeout_s = timeout_s
+        self.has_api, self.has_metrics = has_api, has_metrics
         self.large_bodies = threading.BoundedSemaphore(MAX_LARGE_BODIES)
         self._connections = threading.BoundedSemaphore(MAX_CONNECTIONS)
         self._must_be_read_s: dict[socket.socket, float] = {}  # By when, of `time.monotonic`.
@@ -277,10 +287,10 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer(self, body: bytes) -> None:
         self.server.has_read(self.connection)
         path = self.path.partition("?")[0]
-        if self.command == "GET" and path == METRICS_PATH:
+        if self.server.has_metrics and self.command == "GET" and path == METRICS_PATH:
             self._send(HTTPStatus.OK, self.server.core.metrics().encode(), CONTENT_TYPE)
             return
-        if not path.lower().startswith("/v1/"):
+        if not (self.server.has_api and path.lower().startswith("/v1/")):
             self._error(HTTPStatus.NOT_FOUND, "Not Found")
             return
         try:

@@ -25,6 +25,7 @@ from typing import Annotated, Self
 import grpc
 import typer
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
 from tensorflow_serving.apis import model_service_pb2_grpc, prediction_service_pb2_grpc
 
 from serving import event_loop, native_log
@@ -104,6 +105,7 @@ class ModelServer:
         host: str = "127.0.0.1",
         port: int = 0,
         rest_port: int | None = 0,
+        metrics_port: int | None = None,
         options: ServerOptions | None = None,
         config_path: Path | None = None,
         stopping: threading.Event | None = None,
@@ -116,6 +118,7 @@ class ModelServer:
                 but the loopback belongs behind a proxy that has both, or gets mutual TLS.
             port: gRPC port; 0 takes a free one.
             rest_port: REST port; 0 takes a free one, None turns REST off.
+            metrics_port: Port of the metrics alone, which REST then lacks; None: REST has them.
             options: Limits; default `ServerOptions()`.
             config_path: A `models.config` to read anew with each look for versions; None: `models`
                 stays as it is.
@@ -151,22 +154,39 @@ class ModelServer:
             ).result()
         except RuntimeError as error:
             raise _cannot_listen("--port", host, port) from error
-        self._rest: RestServer | None = None
-        if rest_port is not None:
+        self._http: dict[str, RestServer] = {}  # By the flag of the port.
+        for flag, http_port, has_api, has_metrics in (
+            (_REST_PORT, rest_port, True, metrics_port is None),
+            (_METRICS_PORT, metrics_port, False, True),
+        ):
+            if http_port is None:
+                continue
             try:
-                self._rest = RestServer(
-                    (host, rest_port), core, options.max_message_bytes, options.rest_timeout_s
+                self._http[flag] = RestServer(
+                    (host, http_port),
+                    core,
+                    options.max_message_bytes,
+                    options.rest_timeout_s,
+                    has_api=has_api,
+                    has_metrics=has_metrics,
                 )
             except OSError as error:
                 event_loop.submit(self._grpc.stop(None)).result()
-                raise _cannot_listen("--rest_api_port", host, rest_port) from error
-        self._rest_thread: threading.Thread | None = None
+                for bound in self._http.values():
+                    bound.server_close()
+                raise _cannot_listen(flag, host, http_port) from error
+        self._http_threads: list[threading.Thread] = []
         self._is_serving = False
 
     @property
     def rest_port(self) -> int | None:
         """The REST port; None where REST is off."""
-        return self._rest.server_port if self._rest else None
+        return self._http[_REST_PORT].server_port if _REST_PORT in self._http else None
+
+    @property
+    def metrics_port(self) -> int | None:
+        """The port of the metrics alone; None where there is none."""
+        return self._http[_METRICS_PORT].server_port if _METRICS_PORT in self._http else None
 
     def start(self) -> None:
         """Loads the models, unless it shall stop before.
@@ -179,11 +199,12 @@ class ModelServer:
         """
         self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
         event_loop.submit(self._grpc.start()).result()
-        if self._rest:
-            self._rest_thread = threading.Thread(
-                target=self._rest.serve_forever, args=(0.1,), name="rest", daemon=True
+        for http in self._http.values():
+            thread = threading.Thread(
+                target=http.serve_forever, args=(0.1,), name="rest", daemon=True
             )
-            self._rest_thread.start()
+            thread.start()
+            self._http_threads.append(thread)
         try:
             self._servables.start()
         except BaseException:
@@ -207,11 +228,11 @@ class ModelServer:
         grace_s = self._options.grace_s if self._is_serving else 0.0
         end_s = time.monotonic() + grace_s
         stopped = event_loop.submit(self._gate.stop(self._grpc, grace_s))
-        if self._rest:
-            if self._rest_thread:
-                self._rest.shutdown()
-            self._rest.server_close()
-            self._rest.drain(grace_s)
+        for http in self._http.values():
+            if self._http_threads:
+                http.shutdown()
+            http.server_close()
+            http.drain(grace_s)
         stopped.result()
         self._is_serving = False
         self._runner.close()
@@ -272,6 +293,7 @@ async def _grpc_server(
     )
     model_service_pb2_grpc.add_ModelServiceServicer_to_server(ModelService(core, gate), server)
     health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
+    reflection.enable_server_reflection(_SERVICES, server)
     if options.credentials is None:
         return server, gate, servicer, server.add_insecure_port(address)
     return server, gate, servicer, server.add_secure_port(address, options.credentials)
@@ -288,6 +310,16 @@ def _cannot_listen(flag: str, host: str, port: int) -> UserError:
 
 
 _PORTS = 2**16 - 1
+_REST_PORT, _METRICS_PORT = "--rest_api_port", "--metrics_port"
+
+# What `grpcurl` and others are told that the server has. By name: the modules that TF Serving's
+# package generates of its services do not load with today's protobuf, those of messages do.
+_SERVICES = (
+    "tensorflow.serving.PredictionService",
+    "tensorflow.serving.ModelService",
+    health.SERVICE_NAME,
+    reflection.SERVICE_NAME,
+)
 
 _APP = typer.Typer(add_completion=False, rich_markup_mode=None)
 
@@ -299,7 +331,16 @@ def serve(
     ] = 8500,
     rest_api_port: Annotated[
         int,
-        typer.Option("--rest_api_port", min=0, max=_PORTS, help="REST port; 0 turns REST off."),
+        typer.Option(_REST_PORT, min=0, max=_PORTS, help="REST port; 0 turns REST off."),
+    ] = 0,
+    metrics_port: Annotated[
+        int,
+        typer.Option(
+            _METRICS_PORT,
+            min=0,
+            max=_PORTS,
+            help="Port of the metrics alone, which the REST port then lacks; 0: REST has them.",
+        ),
     ] = 0,
     host: Annotated[
         str,
@@ -414,6 +455,7 @@ def serve(
             host=host,
             port=port,
             rest_port=rest_api_port or None,
+            metrics_port=metrics_port or None,
             options=options,
             config_path=model_config_file if model_config_file_poll_wait_seconds else None,
             stopping=stopping,

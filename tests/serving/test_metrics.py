@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import urllib.error
 import urllib.request
 
 import grpc
@@ -16,6 +17,7 @@ from serving.request_features import FeatureCounts
 from serving.request_log import Counts
 from serving.server import ModelServer
 from tests.serving.toy_models import EAST_QUERY, NORTH_QUERY, predict_request
+from tfrs_twotower.schema import UserError
 
 NOT_LOGGED = Counts(0, 0)
 
@@ -128,6 +130,27 @@ def test_a_server_counts_what_is_missing_and_unknown(models_dir, tmp_path):
     assert f':twotower:serving:feature_queries{{{of}"age",state="missing"}} 1\n' in page
     assert 'feature="history"' not in page
     assert 'feature="k"' not in page
+
+
+def test_metrics_have_a_port_of_their_own_where_asked(models_dir):
+    models = [ModelConfig("retrieval", models_dir / "retrieval")]
+
+    def status(port, path):
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=10) as reply:
+                return reply.status
+        except urllib.error.HTTPError as error:
+            return error.code
+
+    with ModelServer(models, metrics_port=0) as server:
+        assert status(server.metrics_port, METRICS_PATH) == 200
+        assert status(server.metrics_port, "/v1/models/retrieval") == 404
+        assert status(server.rest_port, METRICS_PATH) == 404
+        assert status(server.rest_port, "/v1/models/retrieval") == 200
+        with pytest.raises(UserError, match="Choose another --metrics_port"):
+            ModelServer(models, metrics_port=server.metrics_port)
+    with pytest.raises(urllib.error.URLError):
+        status(server.metrics_port, METRICS_PATH)
 
 
 def test_a_server_counts_what_it_answers(models_dir):

@@ -5,6 +5,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from google.protobuf import wrappers_pb2
+from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
+    ProtoReflectionDescriptorDatabase,
+)
 from tensorflow_serving.apis import (
     classification_pb2,
     get_model_metadata_pb2,
@@ -381,3 +384,19 @@ def test_rest_tells_the_metadata(server):
 
 def test_rest_paths_outside_the_api_are_not_found(embedded):
     assert rest(embedded, "/etc/passwd") == (404, {"error": "Not Found"})
+
+
+def test_the_embedded_server_tells_its_services_and_their_messages(embedded):
+    with grpc.insecure_channel(embedded.target) as channel:
+        database = ProtoReflectionDescriptorDatabase(channel)
+
+        services = set(database.get_services())
+        file = database.FindFileContainingSymbol("tensorflow.serving.PredictRequest")
+
+    assert services == {
+        "tensorflow.serving.PredictionService",
+        "tensorflow.serving.ModelService",
+        "grpc.health.v1.Health",
+        "grpc.reflection.v1alpha.ServerReflection",
+    }
+    assert "PredictRequest" in [message.name for message in file.message_type]

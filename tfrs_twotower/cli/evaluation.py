@@ -210,7 +210,7 @@ def compare(
 )
 def drift(
     a: Annotated[Path, typer.Argument(metavar="PREPARED_A", help="The earlier prepared folder.")],
-    b: Annotated[Path | None, typer.Argument(metavar="[PREPARED_B]", help="The later one.")] = None,
+    b: Annotated[Path | None, typer.Argument(metavar="PREPARED_B", help="The later one.")] = None,
     requests: Annotated[
         Path | None,
         typer.Option(

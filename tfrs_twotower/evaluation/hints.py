@@ -6,7 +6,8 @@ Each hint is one sentence: the figure, and the key or command that changes it.
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from tfrs_twotower.evaluation.result import MODEL, POPULARITY, SERVED
+from tfrs_twotower.evaluation import rankers
+from tfrs_twotower.evaluation.result import MODEL, POPULARITY
 from tfrs_twotower.evaluation.slices import ALL, COLD, KNOWN_CANDIDATES, NEW_CANDIDATES, WARM
 from tfrs_twotower.evaluation.summaries import HEADLINE
 from tfrs_twotower.schema import Config
@@ -51,29 +52,33 @@ def evaluation_hints(
             training["best_epoch"],
             is_validated=training["validation"] is not None,
         ),
-        *_better_baseline(systems, evaluation["intervals"]),
+        *_better_baseline(config, systems, evaluation["intervals"]),
         *_popularity_bias(config, systems[MODEL][ALL]),
         *_unused_features(config, evaluation["sensitivity"]),
         *_index_loss(config, evaluation.get("attribution", [])),
     ]
 
 
-def _better_baseline(systems: Mapping[str, Any], intervals: Mapping[str, Any]) -> Iterator[str]:
-    """Of a baseline above the model's interval; popularity has a warning of its own."""
-    baselines = {
-        name: parts[ALL][RECALL] or 0.0
-        for name, parts in systems.items()
-        if name not in (MODEL, SERVED, POPULARITY)
-    }
-    best = max(baselines, key=lambda name: baselines[name], default=None)
+def _better_baseline(
+    config: Config, systems: Mapping[str, Any], intervals: Mapping[str, Any]
+) -> Iterator[str]:
+    """Of a baseline above the model's interval; popularity has a warning of its own.
+
+    Ranked lists that were given are no baselines: among them may be an oracle.
+    """
+    own = {*rankers.BASIC, *rankers.further_baselines(config)} - {MODEL, POPULARITY}
+    baselines = {name: systems[name][ALL][RECALL] or 0.0 for name in own & systems.keys()}
+    best = max(sorted(baselines), key=lambda name: baselines[name], default=None)
     if best is None or ALL not in intervals[MODEL]:
         return
     _, highest = intervals[MODEL][ALL][RECALL]
     if baselines[best] > highest:
+        advice = "search settings with `twotower tune`"
+        if config.history is None:
+            advice = f"give the query tower a feature of `kind: history`, and {advice}"
         yield (
             f"{best} finds more (recall@10 {baselines[best]:.3f}) than the model "
-            f"({systems[MODEL][ALL][RECALL]:.3f}, its interval ends at {highest:.3f}): give the "
-            "query tower a `{kind: history}`, and search settings with `twotower tune`"
+            f"({systems[MODEL][ALL][RECALL]:.3f}, its interval ends at {highest:.3f}): {advice}"
         )
 
 

@@ -87,9 +87,12 @@ def test_the_last_epoch_and_a_better_baseline_are_told():
 
     assert "`--set training.epochs=6`" in longer
     assert better.startswith("item-kNN finds more (recall@10 0.330) than the model (0.300, its")
+    assert "history" not in better
     assert "`twotower tune`" in better
     within = {**SOUND["metrics"], "item-kNN": {"all": {"recall_at_10": 0.31}}}
     assert hints(metrics=within) == []
+    given = {**SOUND["metrics"], "oracle": {"all": {"recall_at_10": 0.9}}}
+    assert hints(metrics=given) == []
 
 
 @pytest.mark.parametrize(
