@@ -1,6 +1,8 @@
 """Commands that serve models, and ask them for recommendations and embeddings."""
 
 import dataclasses
+import os
+import socket
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,6 +12,7 @@ import typer
 
 from tfrs_twotower.cli.options import PASSED_ON, JsonFlag, ModelsOption, QueryOption, examples
 from tfrs_twotower.cli.output import print_json, print_table, warn
+from tfrs_twotower.schema import UserError
 from tfrs_twotower.schema.requests import json_object
 
 if TYPE_CHECKING:
@@ -98,6 +101,7 @@ def explore(
     """Open a page to look at users, recommendations and candidates; on this machine alone."""
     from tfrs_twotower import api
 
+    _check_port(port)
     api.quiet_native_log()
     with api.explored(models, compare) as explored:
         from tfrs_twotower.evaluation.explore.server import serve_page
@@ -119,6 +123,16 @@ def embed(context: typer.Context) -> None:
     from pipelines import embed as job
 
     raise typer.Exit(job.main(context.args, "twotower embed"))
+
+
+def _check_port(port: int) -> None:
+    """Tells of a port that is taken before models are loaded."""
+    try:
+        socket.create_server(("127.0.0.1", port)).close()
+    except OSError as error:
+        raise UserError(
+            f"--port {port}: {os.strerror(error.errno or 0)}: give another one, or 0"
+        ) from error
 
 
 def _tell_address(address: str) -> None:

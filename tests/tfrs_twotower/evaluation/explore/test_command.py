@@ -1,3 +1,4 @@
+import socket
 import sys
 
 import pytest
@@ -21,8 +22,11 @@ def test_a_folder_without_models_is_told(tmp_path, capsys):
     assert "no models in" in capsys.readouterr().err
 
 
-def test_a_version_is_not_compared_with_itself(exported_once, capsys):
-    pytest.importorskip("panel")
+def test_a_port_that_is_taken_is_told_before_anything_is_loaded(tmp_path, capsys):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        assert main(["explore", "--models", str(tmp_path), "--port", port]) == 1
 
-    assert main(["explore", "--models", str(exported_once), "--compare", "1"]) == 2
-    assert "--compare: version 1 is shown anyway" in capsys.readouterr().err
+    assert capsys.readouterr().err.strip() == (
+        f"error: --port {port}: Address already in use: give another one, or 0"
+    )

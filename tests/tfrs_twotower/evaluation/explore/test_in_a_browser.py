@@ -13,6 +13,7 @@ import pytest
 
 from tests import small_shop
 from tfrs_twotower import api
+from tfrs_twotower.cli import main
 
 pytestmark = pytest.mark.slow
 
@@ -223,3 +224,8 @@ def test_another_site_opens_no_session(address):
         status = connection.getresponse().status
 
     assert status == 403
+
+
+def test_a_version_is_not_compared_with_itself(models, capsys):
+    assert main(["explore", "--models", str(models), "--compare", "2"]) == 2
+    assert "--compare: version 2 is shown anyway" in capsys.readouterr().err
