@@ -1,15 +1,15 @@
 """Ranks offers by stored vectors alone: no model, no server, no TensorFlow.
 
 Candidate vectors come from an export (`MODELS/candidates`), user vectors from any job that ran
-the query tower. A score is the dot product of two vectors of length 1, the cosine that the served
-models give.
+the query tower; or both from MongoDB, where `twotower embeddings --to` writes them. A score is the
+dot product of two vectors of length 1, the cosine that the served models give.
 """
 
 import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +17,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tfrs_twotower.schema import UsageError, UserError
+from tfrs_twotower.schema.mongodb import SCHEMES, CurrentVersion, Document, Store
+
+if TYPE_CHECKING:
+    from pymongo.collection import Collection
 
 CANDIDATE_ID, USER_ID = "candidate_id", "query_id"
 EMBEDDING = "embedding"  # list<float>, one length in all rows
@@ -72,10 +76,11 @@ class SimilarityScorer:
 
         Args:
             candidates_dir: Folder of Parquet files with `candidate_id` and `embedding`; or of
-                versions of it, such as `MODELS/candidates`: every reload reads the newest.
+                versions of it, such as `MODELS/candidates`: every reload reads the newest. Or the
+                address of a database, `mongodb://HOST/DATABASE`, whose current version is read.
             users_dir: Folder of Parquet files with `query_id`, `embedding` and, optionally,
-                `computed_at_s`, without which a vector is as old as its file; None: users are
-                always given as vectors.
+                `computed_at_s`, without which a vector is as old as its file; None: the users of
+                the database, as old as their version, or else users are always given as vectors.
             user_ttl_s: A user vector older than this counts as unknown; None: never.
             fallback_ids: Candidates, best first, for example by popularity: the order of offers
                 that cannot be scored.
@@ -84,7 +89,7 @@ class SimilarityScorer:
         Raises:
             UserError: See `reload`.
         """
-        self._candidates_dir = Path(candidates_dir)
+        self._candidates_dir = candidates_dir
         self._users_dir = Path(users_dir) if users_dir is not None else None
         self._user_ttl_s = user_ttl_s
         self._fallback_places = {
@@ -95,11 +100,11 @@ class SimilarityScorer:
         self._snapshot = self._read()
 
     def reload(self) -> None:
-        """Reads the files anew; what was read before stays in use until all are read.
+        """Reads the vectors anew; what was read before stays in use until all are read.
 
         Raises:
-            UserError: If a file cannot be read, ids repeat, or vectors are of several lengths or
-                not finite; the vectors of before stay.
+            UserError: If a file or the database cannot be read, ids repeat, or vectors are of
+                several lengths or not finite; the vectors of before stay.
         """
         with self._reloading:
             self._snapshot = self._read()
@@ -166,9 +171,9 @@ class SimilarityScorer:
         return sorted(offers, key=lambda offer: self._fallback_places.get(offer, last))
 
     def _read(self) -> _Snapshot:
-        candidates = _read_vectors(_newest_version(self._candidates_dir), CANDIDATE_ID)
+        candidates, users = _read_candidates_and_users(self._candidates_dir)
         if self._users_dir is None:
-            return _Snapshot(candidates, _no_vectors())
+            return _Snapshot(candidates, users)
         users = _read_vectors(self._users_dir, USER_ID)
         dims = candidates.matrix.shape[1], users.matrix.shape[1]
         if dims[0] != dims[1]:
@@ -177,6 +182,32 @@ class SimilarityScorer:
                 f"{dims[0]}: make both with one version of the towers"
             )
         return _Snapshot(candidates, users)
+
+
+def _read_candidates_and_users(source: str | Path) -> tuple[_Vectors, _Vectors]:
+    if isinstance(source, str) and source.startswith(SCHEMES):
+        store = Store(source)
+        try:
+            return store.of_current(lambda version: _read_version(store, version))
+        finally:
+            store.close()
+    return _read_vectors(_newest_version(Path(source)), CANDIDATE_ID), _no_vectors()
+
+
+def _read_version(store: Store, version: CurrentVersion) -> tuple[_Vectors, _Vectors]:
+    computed_at_s = version.write.generation_time.timestamp()
+
+    def read(collection: "Collection[Document]") -> _Vectors:
+        ids, buffers = [], []
+        for document in collection.find({}, {EMBEDDING: True}):
+            ids.append(document["_id"])
+            buffers.append(document[EMBEDDING].as_vector(return_numpy=True).data)
+        matrix = np.array(buffers, np.float32).reshape(len(ids), -1)
+        return _by_id(ids, matrix, np.full(len(ids), computed_at_s))
+
+    candidates = read(store.candidates(version))
+    users = read(store.queries(version)) if version.has_query_embeddings else _no_vectors()
+    return candidates, users
 
 
 def _newest_version(folder: Path) -> Path:
@@ -205,13 +236,17 @@ def _read_vectors(folder: Path, id_column: str) -> _Vectors:
             times.append(np.full(len(table), path.stat().st_mtime))
     if len({matrix.shape[1] for matrix in matrices if len(matrix)}) != 1:
         raise UserError(f"the vectors of {folder} are empty or of several lengths")
-    matrix = _normalized(np.concatenate([matrix for matrix in matrices if len(matrix)]))
-    rows = {name: row for row, name in enumerate(ids)}
-    if len(rows) < len(ids) or None in rows:
+    if None in ids or len(set(ids)) < len(ids):
         raise UserError(f"the column {id_column} of {folder} has an id twice, or a missing one")
+    matrix = np.concatenate([matrix for matrix in matrices if len(matrix)])
+    return _by_id(ids, matrix, np.concatenate(times))
+
+
+def _by_id(ids: list[str], matrix: Vector, computed_at_s: npt.NDArray[np.float64]) -> _Vectors:
+    rows = {name: row for row, name in enumerate(ids)}
     id_order = np.empty(len(ids), np.int64)
     id_order[[rows[name] for name in sorted(ids)]] = np.arange(len(ids))
-    return _Vectors(rows, matrix, id_order, np.concatenate(times))
+    return _Vectors(rows, _normalized(matrix), id_order, computed_at_s)
 
 
 def _read_table(path: Path, id_column: str) -> pa.Table:

@@ -1,10 +1,14 @@
 """Options, public data and a clean environment for every test."""
 
 import os
+import secrets
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from tests import mongodb
 
 ROOT = Path(__file__).parent.parent
 DATA_VARIABLE = "TFRS_TWOTOWER_DATA"
@@ -56,6 +60,22 @@ def public_data(pytestconfig: pytest.Config) -> Path:
             pytest.fail(f"no folder {folder}: fix --data or {DATA_VARIABLE}")
         pytest.skip(f"no public data: name its folder with --data DIR or {DATA_VARIABLE}=DIR")
     return folder
+
+
+@pytest.fixture(scope="session")
+def mongodb_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a server that speaks MongoDB's protocol."""
+    program = mongodb.ferretdb()
+    if program is None:
+        pytest.skip("no ferretdb: build it with `.ci/ferretdb`")
+    with mongodb.server(program, tmp_path_factory.mktemp("ferretdb")) as address:
+        yield address
+
+
+@pytest.fixture
+def database(mongodb_server: str) -> str:
+    """The address of an empty database."""
+    return f"{mongodb_server}/test_{secrets.token_hex(4)}"
 
 
 @pytest.fixture(autouse=True)

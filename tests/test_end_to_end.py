@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from serving.client import RetrievalClient
+from serving.histories import Histories
 from serving.model_config import read_models_config
 from serving.server import ModelServer
 from tests import cc_loader
@@ -207,6 +208,25 @@ def test_a_click_changes_the_next_answer_without_training(world, target):
 
     assert before.scores != after.scores
     assert sorted(before.candidate_ids) == sorted(after.candidate_ids)
+
+
+def test_a_click_is_kept_and_changes_the_next_answer(world, target, database):
+    """No state in the caller: profile, history and what was had are in the database."""
+    api.embeddings_to_mongodb(world.models, database)
+    query = {"user": "u7", "clock": START_S, "on_phone": None}
+    left = NUM_ITEMS - EVENTS_OF_USER
+    with Histories(database) as histories, RetrievalClient(target) as client:
+        assert histories.complete(query) == api.complete_query(world.models, query)
+        before = client.recommend_one(histories.complete(query), k=left)
+        clicked = before.candidate_ids[0]
+        histories.append("u7", clicked, START_S)
+        after = client.recommend_one(histories.complete(query), k=left)
+
+    assert len(before.candidate_ids) == left
+    assert sorted([clicked, *after.candidate_ids]) == sorted(before.candidate_ids)
+    # Not only one candidate less: the history of the query is another, and so are the scores.
+    scores = dict(zip(before.candidate_ids, before.scores, strict=True))
+    assert after.scores != [scores[candidate] for candidate in after.candidate_ids]
 
 
 def test_recommend_fills_in_profile_and_history_of_a_known_user(world):

@@ -15,7 +15,8 @@ Training      `train`, `tune`, `backtest`; for models of your own `RetrievalTask
 Evaluation    `evaluate`, `compare`, `report`, `explain`, `sensitivity`, `click_through`, `drift`;
               a page to look at the answers: `explore`; for embeddings of your own `rank_corpus`
 Publishing    `export`, `refresh`, `versions`, `promote`, `rollback`, `doctor`, `signatures`,
-              `embeddings`, `user_embeddings`; for towers of your own `export_retriever`, `index`
+              `embeddings`, `embeddings_to_mongodb`, `user_embeddings`; for towers of your own
+              `export_retriever`, `index`
 Answers       `serve`, `recommend`, `complete_query`, `titles`, `RetrievalClient`
 
 What a user can cause raises `UserError`, or `UsageError` where the request itself is wrong. The
@@ -84,6 +85,7 @@ __all__ = [
     "drift",
     "dump_config",
     "embeddings",
+    "embeddings_to_mongodb",
     "evaluate",
     "explain",
     "explore",
@@ -149,6 +151,9 @@ if TYPE_CHECKING:
     from tfrs_twotower.models.two_tower import TwoTowerModel
     from tfrs_twotower.publishing.doctor import Finding
     from tfrs_twotower.publishing.doctor import examine as doctor
+    from tfrs_twotower.publishing.embedding_database import (
+        write_to_mongodb as embeddings_to_mongodb,
+    )
     from tfrs_twotower.publishing.embedding_store import EmbeddingStore
     from tfrs_twotower.publishing.embedding_store import write_embeddings as embeddings
     from tfrs_twotower.publishing.export import Export, export
@@ -208,6 +213,7 @@ else:
         "doctor": "tfrs_twotower.publishing.doctor:examine",
         "drift": "tfrs_twotower.evaluation.drift:drift",
         "dump_config": "tfrs_twotower.schema:dump_config",
+        "embeddings_to_mongodb": ("tfrs_twotower.publishing.embedding_database:write_to_mongodb"),
         "embeddings": "tfrs_twotower.publishing.embedding_store:write_embeddings",
         "evaluate": "tfrs_twotower.evaluation.evaluate:evaluate",
         "explain": "tfrs_twotower.evaluation.explain:explain",

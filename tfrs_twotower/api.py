@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from serving.client import Recommendations, RetrievalClient
     from tfrs_twotower import compare as compare
     from tfrs_twotower import embeddings as embeddings
+    from tfrs_twotower import embeddings_to_mongodb as embeddings_to_mongodb
     from tfrs_twotower import evaluate as evaluate
     from tfrs_twotower import explain as explain
     from tfrs_twotower import export as export

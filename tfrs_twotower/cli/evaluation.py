@@ -248,16 +248,39 @@ def drift(
 
 
 @app.command(
-    epilog=examples("twotower embeddings --models demo/models --output store"),
+    epilog=examples(
+        "twotower embeddings --models demo/models --output store",
+        "twotower embeddings --models demo/models --to mongodb://127.0.0.1/shop",
+    ),
 )
 def embeddings(
-    models: ModelsOption, output: OutputOption, overwrite: OverwriteOption = False
+    models: ModelsOption,
+    output: Annotated[Path | None, typer.Option(help="The folder to write.")] = None,
+    to: Annotated[
+        str | None,
+        typer.Option(
+            metavar="mongodb://HOST/DATABASE",
+            help="The database to write instead: candidates, and queries with what is known of "
+            "them; the new version takes the place of the current one as a whole.",
+        ),
+    ] = None,
+    overwrite: OverwriteOption = False,
 ) -> None:
-    """Write the embeddings of all candidates as Parquet and for TensorBoard's projector."""
+    """Write the embeddings of all candidates: Parquet and TensorBoard's projector, or MongoDB."""
     from tfrs_twotower import api
 
-    written = api.embeddings(models, output, overwrite=overwrite)
-    print(f"{written.num_candidates:,} embeddings of {written.embedding_dim} in {output}")
+    if (output is None) == (to is None):
+        raise UsageError("name one place: --output FOLDER or --to mongodb://HOST/DATABASE")
+    if output is not None:
+        written = api.embeddings(models, output, overwrite=overwrite)
+        print(f"{written.num_candidates:,} embeddings of {written.embedding_dim} in {output}")
+        return
+    version = api.embeddings_to_mongodb(models, str(to))
+    with_or_without = "with" if version.has_query_embeddings else "without"
+    print(
+        f"version {version.model_version}: {version.num_candidates:,} embeddings of "
+        f"{version.embedding_dim}, {version.num_queries:,} queries {with_or_without} embeddings"
+    )
 
 
 @app.command(

@@ -10,7 +10,8 @@ Read back in three lines:
     candidates = pd.read_parquet("STORE/candidates.parquet")
     vectors = np.stack(candidates["embedding"])  # [num_candidates, embedding_dim] float32
 
-Embeddings of queries come from `twotower user-embeddings` and `twotower embed --side query`.
+Embeddings of queries come from `twotower user-embeddings` and `twotower embed --side query`; a
+database of both is written by `embedding_database`.
 """
 
 from dataclasses import dataclass
@@ -76,11 +77,7 @@ def write_embeddings(
     """
     models = Path(models)
     version = latest_version(models)
-    path = models / CANDIDATES / str(version) / PART
-    try:
-        candidates = pq.read_table(path)
-    except (OSError, pa.ArrowException) as error:
-        raise UserError(f"{path} is missing or damaged: `twotower doctor` has details") from error
+    candidates = read_embeddings(models, version)
     embeddings = matrix(candidates, EMBEDDING)
     with output_folder(output, overwrite=overwrite) as folder:
         pq.write_table(candidates, folder / CANDIDATES_FILE)
@@ -97,3 +94,16 @@ def write_embeddings(
             },
         )
     return EmbeddingStore(Path(output), len(embeddings), embeddings.shape[1])
+
+
+def read_embeddings(models: Path, version: int) -> pa.Table:
+    """The candidates of a version with their embeddings, titles and attributes, by id.
+
+    Raises:
+        UserError: If they are missing or damaged.
+    """
+    path = models / CANDIDATES / str(version) / PART
+    try:
+        return pq.read_table(path)
+    except (OSError, pa.ArrowException) as error:
+        raise UserError(f"{path} is missing or damaged: `twotower doctor` has details") from error

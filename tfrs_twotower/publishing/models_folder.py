@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
@@ -48,6 +49,7 @@ from tfrs_twotower.schema.models_layout import (
     newest_whole_version,
     preferred_model,
 )
+from tfrs_twotower.schema.requests import fill_in
 
 # Of the preferred model with an index: what its recall is measured on.
 HELD_OUT_QUERIES = "held_out_queries.parquet"
@@ -209,6 +211,11 @@ def read_candidates(models: Path, version: int, columns: list[str] | None = None
     return ds.dataset(models / CANDIDATES / str(version)).to_table(columns=columns).to_pandas()
 
 
+def read_queries(models: Path, version: int) -> pa.Table:
+    """What a version knows of every query, by the names of the inputs that it fills in."""
+    return _stored_queries(models, version).to_table()
+
+
 def query_key(models: Path, version: int) -> str:
     """The name under which a query gives its id: its id feature, else its id column."""
     return _stored_queries(models, version).schema.metadata[QUERY_KEY].decode()
@@ -241,14 +248,14 @@ def complete_query(
     config = read_config(models, version)
     key = query_key(models, version)
     known = _known_of(models, version, key, query[key]) if key in query else {}
-    had = {*known.pop(EXCLUDE_IDS, ()), *query.get(EXCLUDE_IDS, ())}
-    completed = {**dict.fromkeys(config.features.query), **known, **query}
-    if key not in config.query_features:
-        completed.pop(key, None)
-    if config.rules.exclude_known if exclude_known is None else exclude_known:
-        had |= {*((config.history and completed[config.history.name]) or ())}
-        completed[EXCLUDE_IDS] = sorted(had - {""})
-    return completed
+    return fill_in(
+        query,
+        known,
+        key=key,
+        features=config.features.query,
+        history=config.history and config.history.name,
+        exclude_known=config.rules.exclude_known if exclude_known is None else exclude_known,
+    )
 
 
 def keeps_known_positives(models: Path, version: int) -> bool:

@@ -6,26 +6,27 @@ by. With context features it is the user's half of it (see `halves`), which the 
 """
 
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from tfrs_twotower.features.raw_inputs import query_inputs
 from tfrs_twotower.keras import tf
 from tfrs_twotower.publishing.halves import USER, USER_EMBEDDING
-from tfrs_twotower.publishing.indexes import vectors
+from tfrs_twotower.publishing.indexes import Floats, vectors
 from tfrs_twotower.publishing.models_folder import (
     PART,
     QUERY_EMBEDDING,
     latest_version,
     query_key,
     read_config,
+    read_queries,
 )
 from tfrs_twotower.schema import Config, UserError
 from tfrs_twotower.schema.folders import MANIFEST, output_folder, write_json
-from tfrs_twotower.schema.models_layout import QUERIES, QUERY_TOWER
+from tfrs_twotower.schema.models_layout import QUERY_TOWER
 from tfrs_twotower.schema.prepared import QUERY_ID
 from tfrs_twotower.schema.version import __version__
 
@@ -52,6 +53,42 @@ def write_user_embeddings(
     models = Path(models)
     version = latest_version(models)
     config = read_config(models, version)
+    ids, column, embeddings = embed_queries(models, version, config)
+    with output_folder(output, overwrite=overwrite) as folder:
+        stored = pa.table({QUERY_ID: ids, column: vectors(embeddings)})
+        pq.write_table(stored, folder / PART)
+        write_json(
+            folder / MANIFEST,
+            {
+                "kind": "user_embeddings",
+                "code_version": __version__,
+                "schema_fingerprint": config.fingerprint(),
+                "model_version": version,
+                "num_queries": len(ids),
+            },
+        )
+    return len(ids)
+
+
+class EmbeddedQueries(NamedTuple):
+    """The vectors of all queries of a version."""
+
+    ids: pa.ChunkedArray  # string
+    name: str  # `query_embedding`, or `user_embedding`, the user's half of it.
+    embeddings: Floats  # [num_queries, dim]
+
+
+def embed_queries(models: Path, version: int, config: Config) -> EmbeddedQueries:
+    """Embeds every query that a version holds.
+
+    Args:
+        models: The models folder.
+        version: Which version.
+        config: That it was exported with.
+
+    Raises:
+        UserError: If the user's half cannot be computed apart.
+    """
     name, column = _signature(config)
     signatures = tf.saved_model.load(str(models / QUERY_TOWER / str(version))).signatures
     if name not in signatures:
@@ -61,26 +98,13 @@ def write_user_embeddings(
             "`twotower export`"
         )
     tower = signatures[name]
-    table = ds.dataset(models / QUERIES / str(version)).to_table()
+    table = read_queries(models, version)
     embedded = []
     for start in range(0, len(table), BATCH_SIZE):
         inputs = query_inputs(config.features.query, table.slice(start, BATCH_SIZE))
         embedded.append(tower(**inputs)[column].numpy())
-    with output_folder(output, overwrite=overwrite) as folder:
-        ids = table.column(query_key(models, version))
-        stored = pa.table({QUERY_ID: ids, column: vectors(np.concatenate(embedded))})
-        pq.write_table(stored, folder / PART)
-        write_json(
-            folder / MANIFEST,
-            {
-                "kind": "user_embeddings",
-                "code_version": __version__,
-                "schema_fingerprint": config.fingerprint(),
-                "model_version": version,
-                "num_queries": len(table),
-            },
-        )
-    return len(table)
+    ids = table.column(query_key(models, version))
+    return EmbeddedQueries(ids, column, np.concatenate(embedded))
 
 
 def _signature(config: Config) -> tuple[str, str]:

@@ -4,12 +4,13 @@ import difflib
 import itertools
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from tfrs_twotower.schema.errors import UsageError, UserError
+from tfrs_twotower.schema.models_layout import EXCLUDE_IDS
 
 # A served graph reports a failed assertion as text alone, over gRPC as in this process: bracketed
 # parts in one line, the place in the graph after them.
@@ -35,6 +36,39 @@ def json_object(option: str, text: str) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise UsageError(f"""{option}: expected an object such as '{{"user_id": "42"}}'""")
     return values
+
+
+def fill_in(
+    query: Mapping[str, Any],
+    known: Mapping[str, Any],
+    *,
+    key: str,
+    features: Collection[str],
+    history: str | None,
+    exclude_known: bool,
+) -> dict[str, Any]:
+    """Completes a query with what is known of it.
+
+    Args:
+        query: Values by feature name, and the query's id under `key`.
+        known: Values by feature name, and known positives as `exclude_ids`.
+        key: The name under which a query gives its id.
+        features: The features of queries, without context.
+        history: The feature that is the history, if there is one.
+        exclude_known: Whether to exclude the known positives and the history.
+
+    Returns:
+        The given values; for the other features those known, else None; `exclude_ids`, sorted.
+    """
+    had = {*known.get(EXCLUDE_IDS, ()), *query.get(EXCLUDE_IDS, ())}
+    profile = {name: value for name, value in known.items() if name != EXCLUDE_IDS}
+    completed = {**dict.fromkeys(features), **profile, **query}
+    if key not in features:  # A model without an id feature.
+        completed.pop(key, None)
+    if exclude_known:
+        had |= {*((history and completed[history]) or ())}
+        completed[EXCLUDE_IDS] = sorted(had - {""})
+    return completed
 
 
 def check_names(names: Iterable[str], known: Sequence[str], where: str) -> None:

@@ -212,3 +212,9 @@ def test_embeddings_are_written_with_their_size_told(models, tmp_path, capsys):
 
     assert "20 embeddings of 8" in capsys.readouterr().out
     assert (tmp_path / "store" / "candidates.parquet").exists()
+
+
+def test_embeddings_have_one_place(models, tmp_path, capsys):
+    for places in ([], ["--output", str(tmp_path / "store"), "--to", "mongodb://127.0.0.1/shop"]):
+        assert main(["embeddings", "--models", str(models), *places]) == 2
+        assert_said(capsys, "name one place: --output FOLDER or --to mongodb://HOST/DATABASE")
