@@ -130,14 +130,14 @@ def test_queries_that_need_context_have_no_embeddings(models, database, store, m
 
 def test_offers_are_ranked_from_the_database_as_from_files(models, database, tmp_path):
     write_to_mongodb(models, database)
-    users = pq.read_table(models / "queries/1").column("user_id").to_pylist()
     write_user_embeddings(models, tmp_path / "users")
-    vectors = pq.read_table(tmp_path / "users").column("query_embedding").to_pylist()
+    users = pq.read_table(tmp_path / "users" / "part-00000.parquet").to_pylist()
     scorer, of_files = SimilarityScorer(database), SimilarityScorer(models / "candidates")
     offers = [candidate_id(number) for number in range(SIZE)]
 
-    for user, vector in zip(users, vectors, strict=True):
-        assert scorer.rank(user, [*offers, "new"]) == of_files.rank(vector, [*offers, "new"])
+    for user in users:
+        expected = of_files.rank(user["query_embedding"], [*offers, "new"])
+        assert scorer.rank(user["query_id"], [*offers, "new"]) == expected
     assert scorer.rank("nobody", offers[:1])[0].score is None
 
 
