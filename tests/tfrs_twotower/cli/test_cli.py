@@ -202,7 +202,7 @@ def test_the_version_is_printed(capsys):
 def test_the_shell_completes_commands_and_options(capsys, monkeypatch):
     monkeypatch.setenv("_TWOTOWER_COMPLETE", "complete_bash")
     for typed, completed in (
-        ("twotower e", {"evaluate", "explain", "export", "embed", "embeddings"}),
+        ("twotower e", {"evaluate", "explain", "explore", "export", "embed", "embeddings"}),
         ("twotower train --wa", {"--warm_start"}),
     ):
         monkeypatch.setenv("COMP_WORDS", typed)

@@ -113,6 +113,7 @@ def test_recall_is_a_mean_over_the_queries_of_all_steps(found):
 
 
 def test_it_is_printed_and_written_whole(found, tmp_path, capsys):
+    pytest.importorskip("panel")  # Loaded, it adds to every page what only its server has.
     print_backtest(found.as_dict())
     page = write_backtest(found, tmp_path)
 

@@ -12,10 +12,10 @@ import numpy as np
 from bokeh.embed import components
 from bokeh.model import Model
 from bokeh.plotting import figure
-from bokeh.resources import Resources
 
 from tfrs_twotower.evaluation.insights import evenly_spaced
 from tfrs_twotower.evaluation.report import figures
+from tfrs_twotower.evaluation.report.library import bokeh_library
 from tfrs_twotower.evaluation.result import MODEL, evaluation_name
 from tfrs_twotower.evaluation.serving_cost import SERVING_COST_FILE
 from tfrs_twotower.evaluation.slices import (
@@ -123,7 +123,7 @@ def write_report(
         **context,
         figures=divs,
         script=script,
-        library=Resources(mode="inline", components=["bokeh"]).render_js(),
+        library=bokeh_library(),
         bokeh_version=bokeh.__version__,
     )
     beside = file.with_name(file.name + ".tmp")
