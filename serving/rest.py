@@ -30,6 +30,7 @@ from serving.errors import (
 from serving.loading import Servable
 from serving.metrics import CONTENT_TYPE, METRICS_PATH
 from serving.tensors import Array
+from serving.tokens import AUTHORIZATION, REFUSAL, Tokens
 
 _LOG = logging.getLogger(__name__)
 
@@ -138,6 +139,7 @@ class RestServer(ThreadingHTTPServer):
         *,
         has_api: bool = True,
         has_metrics: bool = True,
+        tokens: Tokens | None = None,
     ) -> None:
         """Binds the address; `serve_forever` answers.
 
@@ -148,6 +150,7 @@ class RestServer(ThreadingHTTPServer):
             timeout_s: How long a caller is made to wait at most.
             has_api: Whether it answers what is under `/v1/`.
             has_metrics: Whether it has the page of metrics.
+            tokens: That requests under `/v1/` need; None: they need none.
 
         Raises:
             OSError: If the address cannot be bound.
@@ -156,6 +159,7 @@ class RestServer(ThreadingHTTPServer):
         self.max_body_bytes = max_body_bytes
         self.timeout_s = timeout_s
         self.has_api, self.has_metrics = has_api, has_metrics
+        self.tokens = tokens
         self.large_bodies = threading.BoundedSemaphore(MAX_LARGE_BODIES)
         self._connections = threading.BoundedSemaphore(MAX_CONNECTIONS)
         self._must_be_read_s: dict[socket.socket, float] = {}  # By when, of `time.monotonic`.
@@ -254,7 +258,14 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         with self.server.answering():
-            self._read_and_answer()
+            if self._is_admitted():
+                self._read_and_answer()
+            else:  # Before the body is read.
+                self._refuse(HTTPStatus.UNAUTHORIZED, REFUSAL)
+
+    def _is_admitted(self) -> bool:
+        tokens = self.server.tokens
+        return tokens is None or tokens.admit(self.headers.get(AUTHORIZATION))
 
     def _read_and_answer(self) -> None:
         length = self.headers.get("Content-Length", "")
@@ -293,6 +304,9 @@ class _Handler(BaseHTTPRequestHandler):
         if not (self.server.has_api and path.lower().startswith("/v1/")):
             self._error(HTTPStatus.NOT_FOUND, "Not Found")
             return
+        if not self._is_admitted():
+            self._refuse(HTTPStatus.UNAUTHORIZED, REFUSAL)
+            return
         try:
             content = answer(self.server.core, self.command, path, body, self.server.timeout_s)
         except ServingError as error:
@@ -317,6 +331,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_response(status)
         self.send_header("Content-Type", content_type)
         self.send_header("Content-Length", str(len(content)))
+        if status == HTTPStatus.UNAUTHORIZED:
+            self.send_header("WWW-Authenticate", "Bearer")
         if self.close_connection:
             self.send_header("Connection", "close")
         self.end_headers()

@@ -44,6 +44,7 @@ from serving.rest import RestServer
 from serving.runner import Runner
 from serving.servables import Servables
 from serving.tls import read_server_credentials
+from serving.tokens import NeedToken, Tokens, read_tokens
 from serving.warmup import warm_up
 from serving.watching import Watcher
 from tfrs_twotower.schema import UsageError, UserError
@@ -75,6 +76,7 @@ class ServerOptions:
             NOT_SERVING: what those who send them need to turn to another server.
         grace_s: How long the requests under way may take after that.
         credentials: For TLS on the gRPC port; None: no encryption.
+        tokens: That requests need, over gRPC and REST; None: they need none.
     """
 
     max_message_bytes: int = 16 * 1024 * 1024
@@ -88,6 +90,7 @@ class ServerOptions:
     drain_s: float = 0.0
     grace_s: float = 5.0
     credentials: grpc.ServerCredentials | None = None
+    tokens: Tokens | None = None
 
 
 class ModelServer:
@@ -114,8 +117,9 @@ class ModelServer:
 
         Args:
             models: What to serve.
-            host: Address to listen on. There is no password, and no encryption of REST: anything
-                but the loopback belongs behind a proxy that has both, or gets mutual TLS.
+            host: Address to listen on. REST is not encrypted: anything but the loopback belongs
+                behind a proxy that has encryption and passwords, or gets mutual TLS, or TLS and
+                tokens, on the gRPC port.
             port: gRPC port; 0 takes a free one.
             rest_port: REST port; 0 takes a free one, None turns REST off.
             metrics_port: Port of the metrics alone, which REST then lacks; None: REST has them.
@@ -169,6 +173,7 @@ class ModelServer:
                     options.rest_timeout_s,
                     has_api=has_api,
                     has_metrics=has_metrics,
+                    tokens=options.tokens,
                 )
             except OSError as error:
                 event_loop.submit(self._grpc.stop(None)).result()
@@ -279,7 +284,10 @@ async def _grpc_server(
         RuntimeError: If the address cannot be bound.
     """
     server = grpc.aio.server(
-        interceptors=[UnreadableRequests()],
+        interceptors=[
+            *([] if options.tokens is None else [NeedToken(options.tokens)]),
+            UnreadableRequests(),
+        ],
         maximum_concurrent_rpcs=max_requests + SPARE_RPCS,
         options=[
             ("grpc.so_reuseport", 0),
@@ -346,9 +354,9 @@ def serve(
         str,
         typer.Option(
             "--host",
-            help="Address to listen on, of IPv4 or IPv6. The server knows no passwords, and "
-            "encrypts gRPC alone: listen elsewhere than on the loopback only behind a proxy that "
-            "does, in a container, or with mutual TLS.",
+            help="Address to listen on, of IPv4 or IPv6. The server encrypts gRPC alone: listen "
+            "elsewhere than on the loopback only behind a proxy that encrypts and asks for "
+            "passwords, in a container, with mutual TLS, or with TLS and tokens.",
         ),
     ] = "127.0.0.1",
     ssl_config_file: Annotated[
@@ -357,6 +365,14 @@ def serve(
             "--ssl_config_file",
             help="TF Serving's SSLConfig, for TLS on the gRPC port: server_key, server_cert; for "
             "mutual TLS custom_ca and client_verify. REST stays without.",
+        ),
+    ] = None,
+    token_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--token_file",
+            help="A token a line, of 16 characters or more. Requests then need the header "
+            "`authorization: Bearer TOKEN`; health checks and metrics do not.",
         ),
     ] = None,
     model_config_file: Annotated[
@@ -446,6 +462,7 @@ def serve(
             drain_s=drain_seconds,
             grace_s=shutdown_grace_seconds,
             credentials=read_server_credentials(ssl_config_file) if ssl_config_file else None,
+            tokens=read_tokens(token_file) if token_file else None,
         )
         stopping = threading.Event()  # Also heard while models are loaded.
         for number in (signal.SIGTERM, signal.SIGINT):

@@ -111,7 +111,7 @@ def test_the_statuses_are_those_of_the_errors():
     predicted = DOCUMENT["paths"]["/v1/models/{model}:predict"]["post"]["responses"]
 
     assert {int(status) for status in predicted} >= {200, 400, 404, 429, 503, 504}
-    assert {int(status) for status in predicted} <= {200, 413, *HTTP_STATUS.values()}
+    assert {int(status) for status in predicted} <= {200, 401, 413, *HTTP_STATUS.values()}
 
 
 def test_metrics_are_text(embedded):
