@@ -27,6 +27,7 @@ ELSEWHERE = (
     "--wait_for",
     "--requests",
     "gs://",
+    "ml-1m/",
     "--runner=PortableRunner",
     "mongodb://",
     "$",
@@ -96,13 +97,11 @@ def write_shop(folder: Path) -> None:
     users.to_csv(folder / "queries.csv", index=False)
 
 
-def offer_the_clock(config: Path) -> None:
-    """As its comment proposes: without a context there is no sensitivity to it."""
+def use_the_clock(config: Path) -> None:
+    """As its comment proposes, in a mode in which users can be embedded ahead."""
     text = config.read_text(encoding="utf-8")
-    config.write_text(
-        text.replace("  # context:", "  context:").replace("    # clock:", "    clock:"),
-        encoding="utf-8",
-    )
+    text = text.replace("  # context:", "  context:").replace("    # clock:", "    clock:")
+    config.write_text(f"{text}\ntowers: {{context_mode: trilinear}}\n", encoding="utf-8")
 
 
 @pytest.fixture(scope="module")
@@ -112,7 +111,7 @@ def folder(tmp_path_factory):
     write_shop(folder / "shop")
     with contextlib.chdir(folder):
         assert main(["init", "shop"]) == 0
-        offer_the_clock(folder / "shop" / "twotower.yaml")
+        use_the_clock(folder / "shop" / "twotower.yaml")
         assert main(["run", "shop"]) == 0
     return folder
 
