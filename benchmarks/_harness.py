@@ -1,4 +1,4 @@
-"""What the benchmarks share: options, fair timing, the table, the JSON.
+"""What the benchmarks share: options, fair timing, the table, the JSON, kept results.
 
 A benchmark is a script: its own folder comes first on Python's path, so it imports this module as
 `_harness`, and before TensorFlow.
@@ -7,11 +7,16 @@ A benchmark is a script: its own folder comes first on Python's path, so it impo
 import argparse
 import json
 import os
+import platform
+import re
+import shlex
 import statistics
+import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +26,7 @@ from rich.table import Table
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
+RESULTS = ROOT / "benchmarks" / "results"
 PUBLIC_DATA = ROOT.parent / "shared" / "data"
 TABLE_WIDTH = 120  # Where stdout is no terminal.
 
@@ -54,6 +60,8 @@ class Measurement:
 
 
 def benchmark(
+    *,
+    code: Sequence[str],
     data: str | None = None,
     flags: Mapping[str, str] | None = None,
     numbers: Mapping[str, str] | None = None,
@@ -65,6 +73,8 @@ def benchmark(
     it as `data`; it returns a list of measurements.
 
     Args:
+        code: Paths of the code that the figures depend on most, relative to the project: where it
+            has changed since, the figures kept by `--record` are old.
         data: Folder name of a public data set; None for a benchmark that makes its own data.
         flags: Further options by the name of the argument they become, with their help.
         numbers: Likewise options that take a number; 0 where they are left out.
@@ -81,6 +91,14 @@ def benchmark(
             parser.add_argument("--quick", action="store_true", help="end within two minutes")
             parser.add_argument("--data", type=Path, help="folder of the public data set")
             parser.add_argument("--json", type=Path, help="file to write the measurements to")
+            parser.add_argument(
+                "--record",
+                nargs="?",
+                metavar="NAME",
+                const=Path(sys.argv[0]).stem,
+                help="keep the measurements as benchmarks/results/NAME.json, by default under the "
+                "name of the script, for docs/benchmarks.md",
+            )
             for name, text in (flags or {}).items():
                 parser.add_argument(f"--{name.replace('_', '-')}", action="store_true", help=text)
             for name, text in (numbers or {}).items():
@@ -97,6 +115,8 @@ def benchmark(
                     help="change the config, for example loss.temperature=0.1; repeat for more",
                 )
             options = parser.parse_args()
+            if options.record and options.quick:
+                parser.error("--record keeps the figures of the long form: leave --quick out")
             arguments: dict[str, Any] = {"quick": options.quick}
             further = [*(flags or {}), *(numbers or {}), *(["settings"] if settings else [])]
             arguments |= {name: getattr(options, name) for name in further}
@@ -105,7 +125,10 @@ def benchmark(
                 if not folder.is_dir():
                     parser.error(f"no folder {folder}: name that of {data} with --data")
                 arguments["data"] = folder
-            _report(description.splitlines()[0], measure(**arguments), options.json)
+            found = measure(**arguments)
+            _report(description.splitlines()[0], found, options.json)
+            if options.record:
+                _record(RESULTS / f"{options.record}.json", code, found)
 
         return run
 
@@ -168,3 +191,34 @@ def _report(title: str, measurements: list[Measurement], file: Path | None) -> N
     Console(width=None if sys.stdout.isatty() else TABLE_WIDTH).print(table)
     if file is not None:
         file.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+
+
+def _record(file: Path, code: Sequence[str], measurements: list[Measurement]) -> None:
+    """Keeps measurements with what tells where they come from."""
+    words = [word for word in sys.argv[1:] if not word.startswith("--record")]
+    if "--record" in sys.argv and file.stem in words:
+        words.remove(file.stem)
+    kept = {
+        "command": shlex.join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *words]),
+        "machine": _machine(),
+        "date": datetime.now(UTC).date().isoformat(),
+        "commit": subprocess.run(
+            ["git", "describe", "--always", "--dirty"],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.strip(),
+        "code": list(code),
+        "measurements": [one.as_dict() for one in measurements],
+    }
+    file.write_text(json.dumps(kept, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _machine() -> str:
+    """The cores and the processor's name."""
+    try:
+        model = re.search(r"model name\s*: (.+)", Path("/proc/cpuinfo").read_text())
+    except OSError:
+        model = None
+    return f"{os.cpu_count()} cores, {model[1].strip() if model else platform.machine()}"

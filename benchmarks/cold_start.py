@@ -36,7 +36,16 @@ SETTINGS = {
 }
 
 
-@benchmark()
+@benchmark(
+    code=[
+        "tfrs_twotower/features",
+        "tfrs_twotower/losses",
+        "tfrs_twotower/models",
+        "tfrs_twotower/training",
+        "tfrs_twotower/evaluation",
+        "tfrs_twotower/data",
+    ]
+)
 def main(quick: bool) -> list[Measurement]:
     found = {}
     with tempfile.TemporaryDirectory() as folder:

@@ -70,7 +70,16 @@ export: {{retrieval: {str(mode != "scoring_layer").lower()}}}
     return parse_config(text, mode, ["training.epochs=2"] if quick else [])
 
 
-@benchmark(data="ml-1m")
+@benchmark(
+    code=[
+        "tfrs_twotower/features",
+        "tfrs_twotower/losses",
+        "tfrs_twotower/models",
+        "tfrs_twotower/training",
+        "tfrs_twotower/evaluation",
+    ],
+    data="ml-1m",
+)
 def main(quick: bool, data: Path) -> list[Measurement]:
     events = read_events(data, QUICK_SHARE if quick else 1.0)
     found = []

@@ -88,7 +88,7 @@ def measure(corpus_size: int, num_queries: int, rounds: int) -> list[Measurement
     return found
 
 
-@benchmark()
+@benchmark(code=["tfrs_twotower/evaluation"])
 def main(quick: bool) -> list[Measurement]:
     rounds = 3 if quick else 5
     return [

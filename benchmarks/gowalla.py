@@ -77,6 +77,14 @@ def figures(evaluation_set: EvaluationSet, ranking: Ranking) -> dict[str, float]
 
 
 @benchmark(
+    code=[
+        "tfrs_twotower/features",
+        "tfrs_twotower/losses",
+        "tfrs_twotower/models",
+        "tfrs_twotower/training",
+        "tfrs_twotower/evaluation",
+        "tfrs_twotower/data",
+    ],
     data="gowalla",
     flags={"hold_out": "train on nine tenths of train, rank the rest"},
     settings=True,

@@ -57,7 +57,7 @@ class Contestant:
     num_bytes: int
 
 
-@benchmark()
+@benchmark(code=["tfrs_twotower/index", "serving"])
 def main(quick: bool) -> list[Measurement]:
     found = []
     for size in QUICK_SIZES if quick else SIZES:

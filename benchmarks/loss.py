@@ -27,7 +27,7 @@ Loss = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 tf.get_logger().setLevel("ERROR")
 
 
-@benchmark()
+@benchmark(code=["tfrs_twotower/losses"])
 def main(quick: bool) -> list[Measurement]:
     rounds = QUICK_ROUNDS if quick else ROUNDS
     return [found for size in rounds for found in measure(size, rounds[size])]

@@ -44,7 +44,18 @@ training:
 """
 
 
-@benchmark(data="ml-1m", settings=True)
+@benchmark(
+    code=[
+        "tfrs_twotower/features",
+        "tfrs_twotower/losses",
+        "tfrs_twotower/models",
+        "tfrs_twotower/training",
+        "tfrs_twotower/evaluation",
+        "tfrs_twotower/data",
+    ],
+    data="ml-1m",
+    settings=True,
+)
 def main(quick: bool, data: Path, settings: list[str]) -> list[Measurement]:
     own = [f"training.epochs={QUICK_EPOCHS}"] if quick else []
     config = parse_config(CONFIG, "config", [*own, *settings])

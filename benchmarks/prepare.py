@@ -256,7 +256,7 @@ def run_measured(dataset: Path, output: Path) -> tuple[int, int]:
     return total, largest
 
 
-@benchmark()
+@benchmark(code=["pipelines/prepare", "pipelines/io", "tfrs_twotower/features"])
 def main(quick: bool) -> list[Measurement]:
     num_rows, rounds = (800_000, 1) if quick else (2_000_000, 2)
     contestants = {

@@ -98,7 +98,7 @@ def run(module: str, *arguments: str | Path) -> tuple[float, float]:
     return time.perf_counter() - started, usage.ru_maxrss * 1024 / 1e6
 
 
-@benchmark()
+@benchmark(code=["tfrs_twotower/publishing", "tfrs_twotower/index"])
 def main(quick: bool) -> list[Measurement]:
     size = QUICK_SIZE if quick else SIZE
     with tempfile.TemporaryDirectory() as folder:

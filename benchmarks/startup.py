@@ -111,7 +111,7 @@ def export_sample(folder: Path) -> Path:
     return Path(models)
 
 
-@benchmark()
+@benchmark(code=["serving/loading.py", "serving/server.py", "tfrs_twotower/cli"])
 def main(quick: bool) -> list[Measurement]:
     """Exports the sample and starts each command in turns."""
     with tempfile.TemporaryDirectory() as folder:

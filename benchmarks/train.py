@@ -65,7 +65,15 @@ class World(NamedTuple):
     validation: pd.DataFrame
 
 
-@benchmark(data="ml-1m")
+@benchmark(
+    code=[
+        "tfrs_twotower/losses",
+        "tfrs_twotower/data",
+        "tfrs_twotower/models",
+        "tfrs_twotower/training",
+    ],
+    data="ml-1m",
+)
 def main(quick: bool, data: Path) -> list[Measurement]:
     epochs = QUICK_EPOCHS if quick else EPOCHS
     found = []

@@ -1,7 +1,8 @@
 """Writes the pages that are made from the code, so that nothing is written twice.
 
-The tour, the config's keys, the commands, the names of the public face and the drawing of the
-packages: `make docs` calls this before it builds the site. Git ignores what is written.
+The tour, the config's keys, the commands, the names of the public face, the age of the figures
+and the drawing of the packages: `make docs` calls this before it builds the site. Git ignores what
+is written, but for the page of benchmarks, which is read on GitHub, too.
 """
 
 import contextlib
@@ -22,11 +23,15 @@ DOCS = ROOT / "docs"
 def main() -> None:
     """Writes every page."""
     sys.path.insert(0, str(ROOT))  # This checkout, whatever is installed.
+    from docs import results
+
     pages = {
         "start/tour.md": tour(),
         "reference/config.md": config_keys(),
         "reference/commands.md": commands(),
         "reference/python.md": python_names(),
+        "benchmarks.md": results.benchmarks_page(),
+        "figures.md": results.age_page(),
         "images/layers.svg": layers_drawing(),
     }
     for path, text in pages.items():

@@ -2,6 +2,8 @@
 
 import ast
 import configparser
+import importlib.util
+import json
 import re
 import shutil
 import subprocess
@@ -13,6 +15,7 @@ import pytest
 import typer
 
 import tfrs_twotower
+from docs import results
 from tfrs_twotower import __version__
 from tfrs_twotower.cli import app
 from tfrs_twotower.schema import parse_config
@@ -24,7 +27,7 @@ DOCS = ROOT / "docs"
 GENERATED = {
     DOCS / path
     for path in (
-        *("start/tour.md", "images/layers.svg"),
+        *("start/tour.md", "images/layers.svg", "figures.md"),
         *("reference/config.md", "reference/commands.md", "reference/python.md"),
     )
 }
@@ -81,6 +84,60 @@ def test_every_benchmark_is_explained():
     scripts = {path.name for path in (ROOT / "benchmarks").glob("[a-z]*.py")}
 
     assert {name for name in scripts if f"benchmarks/{name}" not in TEXT} == set()
+
+
+def test_the_page_of_benchmarks_is_that_of_the_results():
+    """`python docs/results.py` writes it."""
+    assert PAGES["docs/benchmarks.md"] == results.benchmarks_page()
+
+
+def test_every_benchmark_has_results_and_all_are_shown():
+    scripts = {path.name for path in (ROOT / "benchmarks").glob("[a-z]*.py")}
+    commands = [result.command for result in results.load().values()]
+
+    assert {name for name in scripts if not any(f"/{name}" in one for one in commands)} == set()
+    assert [one for one in commands if f"`{one}`" not in PAGES["docs/benchmarks.md"]] == []
+
+
+def test_the_code_that_figures_measure_exists():
+    paths = {path for result in results.load().values() for path in result.code}
+
+    assert {path for path in paths if not (ROOT / path).exists()} == set()
+
+
+def test_the_figures_of_the_readme_are_on_the_page_of_benchmarks():
+    table = README[README.index("## Measured") : README.index("## Where to read on")]
+    rows = [row.split("|")[2:4] for row in re.findall(r"^\| .*\|$", table, re.MULTILINE)[2:]]
+    figures = re.findall(r"\d[\d.,]*\d", " ".join(cell for row in rows for cell in row))
+
+    assert len(figures) > 15
+    assert [one for one in figures if one not in PAGES["docs/benchmarks.md"]] == []
+
+
+def test_a_recorded_measurement_is_read_by_its_names(tmp_path, monkeypatch):
+    spec = importlib.util.spec_from_file_location("_harness", ROOT / "benchmarks" / "_harness.py")
+    harness = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "_harness", harness)  # Where its dataclasses look.
+    spec.loader.exec_module(harness)
+    monkeypatch.setattr(sys, "argv", ["benchmarks/x.py", "--data", "a b", "--record", "mine"])
+    monkeypatch.setattr(results, "RESULTS", tmp_path)
+    measured = [
+        harness.Measurement("ours", 6.0, "ms", "theirs", ratio=3.0),
+        harness.Measurement("ours", 0.5, "recall"),
+    ]
+
+    harness._record(tmp_path / "mine.json", ["tfrs_twotower/losses"], measured)
+    [result] = results.load().values()
+
+    assert result.command == "python benchmarks/x.py --data 'a b'"
+    assert (result("ours", "ms"), result.ratio("ours", "theirs"), result("ours", "recall")) == (
+        *(6.0, 3.0, 0.5),
+    )
+    with pytest.raises(LookupError, match="2 for the value of 'ours'"):
+        result("ours")
+    with pytest.raises(LookupError, match="0 for the value of 'others'"):
+        result("others")
+    assert json.loads((tmp_path / "mine.json").read_text())["commit"]
 
 
 def heading_id(heading: str) -> str:
