@@ -698,7 +698,7 @@ def explore(models: StrPath, *, compare: int | None = None) -> "Viewable":
     panel = _panel()
     from tfrs_twotower.evaluation.explore.page import view
 
-    panel.extension()
+    panel.extension(inline=True)  # Else a notebook takes the scripts from the network.
     lasting = ExitStack()
     atexit.register(lasting.close)
     return view(lasting.enter_context(explored(models, compare)))

@@ -9,7 +9,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import nbformat
 import pytest
+from nbclient import NotebookClient
 
 from tests import small_shop
 from tfrs_twotower import api
@@ -229,3 +231,18 @@ def test_another_site_opens_no_session(address):
 def test_a_version_is_not_compared_with_itself(models, capsys):
     assert main(["explore", "--models", str(models), "--compare", "2"]) == 2
     assert "--compare: version 2 is shown anyway" in capsys.readouterr().err
+
+
+def test_the_page_below_a_notebooks_cell_needs_no_network(models):
+    source = f"import tfrs_twotower as tt\ntt.explore({str(models)!r})"
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source)])
+
+    NotebookClient(notebook, timeout=300, kernel_name="python3").execute()
+
+    shown = [output["data"] for output in notebook.cells[0].outputs if "data" in output]
+    scripts = "".join(str(data.get("application/javascript", "")) for data in shown)
+    page = shown[-1]["text/html"]
+    assert "Recommendations" in page
+    assert len(scripts) > 1_000_000  # Bokeh and Panel themselves.
+    assert not re.search(r'js_urls = \[\s*"', scripts)
+    assert not re.search(r'"url":\s*"http', page)
