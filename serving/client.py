@@ -206,7 +206,8 @@ class RetrievalClient(_Connection):
         """Scores given candidates.
 
         Args:
-            queries: One query, or several.
+            queries: One query, or several. Of the model `similarity` each is a `query_id`, or a
+                `query_embedding` in its place.
             candidate_ids: One list for all queries, or one each.
 
         Returns:

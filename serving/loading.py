@@ -4,8 +4,9 @@ Runs the graph in a TensorFlow session, as TF Serving does: a call costs a fract
 `tf.function` costs, and closing gives the memory back.
 """
 
+import logging
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from google.protobuf.message import DecodeError
 from tensorflow.core.protobuf import config_pb2, rewriter_config_pb2, saved_model_pb2
 from tensorflow.python.saved_model import loader_impl
 
-from serving.errors import LoadError, from_status
+from serving.errors import INTERNAL_FAULT, LoadError, ServerFaultError, from_status
 from serving.request_features import RequestFeatures, read_features
 from serving.tensors import Array, Signature
 from tfrs_twotower.schema import UserError
@@ -33,6 +34,10 @@ _FUNCTION_CONFIG = "config_proto"  # Attribute of the calls of functions.
 
 # Where in the graph: "{{function_node __inference_recommend_123}} ".
 _NODE = re.compile(r"\{\{(?:function_)?node .*?\}\}")
+
+_LOG = logging.getLogger(__name__)
+
+Adjust = Callable[[Mapping[str, Array], dict[str, Array]], dict[str, Array]]
 
 # Ops run in the thread of the request: the server bounds these, and a hand-over costs more than
 # most of the ops. Ops that split their work still use the other cores.
@@ -57,8 +62,10 @@ class Servable:
         session: tf.compat.v1.Session,
         signature_defs: Mapping[str, Any],
         features: RequestFeatures,
+        adjust: Adjust | None = None,
     ) -> None:
         """Takes over a session whose graph is loaded; `load` makes one."""
+        self._adjust = adjust
         self.name = name
         self.version = version
         self.signature_defs = signature_defs
@@ -91,14 +98,22 @@ class Servable:
             Every output of the signature; strings are object arrays of bytes.
 
         Raises:
-            ServingError: With the status that TensorFlow gave.
+            ServingError: With the status that TensorFlow gave; ServerFaultError if what adjusts
+                the outputs fails.
         """
         spec = self.signatures[signature]
         try:
             outputs = self._calls[signature](*(inputs[name] for name in spec.inputs))
         except tf.errors.OpError as error:
             raise from_status(error.error_code, _first_line(error)) from error
-        return dict(zip(spec.outputs, outputs, strict=True))
+        answer = dict(zip(spec.outputs, outputs, strict=True))
+        if self._adjust is None:
+            return answer
+        try:
+            return self._adjust(inputs, answer)
+        except Exception as error:  # Of a function that is not ours.
+            _LOG.exception("what adjusts the answers of %s failed", self.name)
+            raise ServerFaultError(INTERNAL_FAULT) from error
 
     def close(self) -> None:
         """Frees the graph's memory; no call may be under way."""
@@ -106,7 +121,14 @@ class Servable:
         self._session.close()
 
 
-def load(path: str | Path, name: str, version: int, *, optimize: bool = True) -> Servable:
+def load(
+    path: str | Path,
+    name: str,
+    version: int,
+    *,
+    optimize: bool = True,
+    adjust: Adjust | None = None,
+) -> Servable:
     """Loads a version folder.
 
     Args:
@@ -115,6 +137,7 @@ def load(path: str | Path, name: str, version: int, *, optimize: bool = True) ->
         version: The version's number.
         optimize: Whether functions are inlined, and branches rewritten for speed, which makes up
             for itself after some hundred queries.
+        adjust: Inputs and outputs of a run -> the outputs to answer with; None: as they are.
 
     Raises:
         LoadError: If the folder is no SavedModel, is damaged, or needs ops that are not here.
@@ -153,7 +176,7 @@ def load(path: str | Path, name: str, version: int, *, optimize: bool = True) ->
         with session.graph.as_default():
             loader.load(session, ["serve"])
         signature_defs = dict(serve[0].signature_def)
-        return Servable(name, version, session, signature_defs, read_features(path))
+        return Servable(name, version, session, signature_defs, read_features(path), adjust)
     except Exception as error:  # Whatever a damaged file makes TensorFlow raise.
         session.close()
         reason = _first_line(error) if isinstance(error, tf.errors.OpError) else error

@@ -34,6 +34,7 @@ METHODS = (PREDICT, GET_METADATA)
 
 # What a model that keeps user and context apart takes in place of the user's features.
 _USER_EMBEDDING = "user_embedding"
+_QUERY_EMBEDDING = "query_embedding"
 
 T = TypeVar("T")
 
@@ -130,7 +131,8 @@ class Questions:
         rows = as_rows(queries)
         extra = {"candidate_ids": candidate_ids}
         model = yield from self._asked_model()
-        outputs, _ = yield from self._predict(model, "score", rows, extra)
+        key = "score_embedding" if _QUERY_EMBEDDING in rows[0] else "score"
+        outputs, _ = yield from self._predict(model, key, rows, extra)
         counts = [len(ids) for ids in per_row("candidate_ids", candidate_ids, 1, len(rows))]
         return [row[:count].tolist() for row, count in zip(outputs["scores"], counts, strict=True)]
 

@@ -38,6 +38,7 @@ from serving.grpc_services import ModelService, PredictionService, UnreadableReq
 from serving.loading import Servable, load
 from serving.metrics import Metrics
 from serving.model_config import ModelConfig, read_models_config
+from serving.post_score import PostScore, adjusted_outputs, load_post_score
 from serving.predict import Limits
 from serving.request_log import RequestLog
 from serving.rest import RestServer
@@ -48,6 +49,7 @@ from serving.tokens import NeedToken, Tokens, read_tokens
 from serving.warmup import warm_up
 from serving.watching import Watcher
 from tfrs_twotower.schema import UsageError, UserError
+from tfrs_twotower.schema.models_layout import SIMILARITY
 
 _LOG = logging.getLogger(__name__)
 
@@ -77,6 +79,7 @@ class ServerOptions:
         grace_s: How long the requests under way may take after that.
         credentials: For TLS on the gRPC port; None: no encryption.
         tokens: That requests need, over gRPC and REST; None: they need none.
+        post_score: What makes of the scores of `similarity` those to answer with; None: they stay.
     """
 
     max_message_bytes: int = 16 * 1024 * 1024
@@ -91,6 +94,7 @@ class ServerOptions:
     grace_s: float = 5.0
     credentials: grpc.ServerCredentials | None = None
     tokens: Tokens | None = None
+    post_score: PostScore | None = None
 
 
 class ModelServer:
@@ -261,7 +265,14 @@ class ModelServer:
         self.stop()
 
     def _load(self, path: Path, name: str, version: int) -> Servable:
-        servable = load(path, name, version, optimize=self._options.optimize)
+        post_score = self._options.post_score if name == SIMILARITY else None
+        servable = load(
+            path,
+            name,
+            version,
+            optimize=self._options.optimize,
+            adjust=partial(adjusted_outputs, post_score) if post_score else None,
+        )
         if self._options.optimize:
             try:
                 warm_up(servable, path, self._options.limits)
@@ -426,6 +437,15 @@ def serve(
             "--max_waiting_requests", min=0, help="Requests that may wait; more are refused."
         ),
     ] = ServerOptions.max_waiting,
+    post_score: Annotated[
+        str | None,
+        typer.Option(
+            "--post_score",
+            metavar="NAME",
+            help="A function of an installed package, by its entry point in the group "
+            "tfrs_twotower.post_score, that changes the scores of the model `similarity`.",
+        ),
+    ] = None,
     drain_seconds: Annotated[
         float,
         typer.Option(
@@ -463,6 +483,7 @@ def serve(
             grace_s=shutdown_grace_seconds,
             credentials=read_server_credentials(ssl_config_file) if ssl_config_file else None,
             tokens=read_tokens(token_file) if token_file else None,
+            post_score=load_post_score(post_score) if post_score else None,
         )
         stopping = threading.Event()  # Also heard while models are loaded.
         for number in (signal.SIGTERM, signal.SIGINT):

@@ -16,6 +16,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from serving.post_score import PostScore, adjusted
 from tfrs_twotower.schema import UsageError, UserError
 from tfrs_twotower.schema.mongodb import SCHEMES, CurrentVersion, Document, Store
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 CANDIDATE_ID, USER_ID = "candidate_id", "query_id"
 EMBEDDING = "embedding"  # list<float>, one length in all rows
+QUERY_EMBEDDING = "query_embedding"
 COMPUTED_AT_S = "computed_at_s"  # optional, of user vectors: Unix seconds
 
 Vector = npt.NDArray[np.float32]
@@ -33,7 +35,8 @@ class RankedOffer(NamedTuple):
     """An offer in its place."""
 
     candidate_id: str
-    score: float | None  # Cosine; None: the candidate or the user is unknown.
+    # Cosine, or what `post_score` makes of it; None: the candidate or the user is unknown.
+    score: float | None
 
 
 class _Vectors(NamedTuple):
@@ -70,6 +73,7 @@ class SimilarityScorer:
         *,
         user_ttl_s: float | None = None,
         fallback_ids: Sequence[str] = (),
+        post_score: PostScore | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         """Reads the vectors.
@@ -84,6 +88,8 @@ class SimilarityScorer:
             user_ttl_s: A user vector older than this counts as unknown; None: never.
             fallback_ids: Candidates, best first, for example by popularity: the order of offers
                 that cannot be scored.
+            post_score: Makes of the scores those to rank by, see `serving.post_score`; it is given
+                the offers that have one. None: they stay.
             clock: Tells the time in Unix seconds.
 
         Raises:
@@ -95,6 +101,7 @@ class SimilarityScorer:
         self._fallback_places = {
             candidate_id: place for place, candidate_id in enumerate(fallback_ids)
         }
+        self._post_score = post_score
         self._clock = clock
         self._reloading = threading.Lock()
         self._snapshot = self._read()
@@ -137,8 +144,13 @@ class SimilarityScorer:
         )
         known = rows[rows >= 0]
         scores = candidates.matrix[known] @ vector
-        order = np.lexsort((candidates.id_order[known], -scores))
         known_offers = [offer for offer, row in zip(offers, rows.tolist(), strict=True) if row >= 0]
+        if self._post_score is not None and known_offers:
+            query = {USER_ID: np.array([user], object)} if isinstance(user, str) else {}
+            query = query or {QUERY_EMBEDDING: vector[np.newaxis]}
+            ids = np.array([known_offers], object)
+            scores = adjusted(self._post_score, ids, scores[np.newaxis], query)[0]
+        order = np.lexsort((candidates.id_order[known], -scores))
         ranked = [
             RankedOffer(known_offers[place], score)
             for place, score in zip(order.tolist(), scores[order].tolist(), strict=True)

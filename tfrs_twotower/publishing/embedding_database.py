@@ -19,7 +19,7 @@ from tfrs_twotower.publishing.models_folder import (
     read_config,
     read_queries,
 )
-from tfrs_twotower.publishing.user_embeddings import embed_queries
+from tfrs_twotower.publishing.user_embeddings import embed_stored_queries
 from tfrs_twotower.schema import Config, UserError
 from tfrs_twotower.schema.mongodb import (
     CANDIDATES,
@@ -78,7 +78,11 @@ def write_to_mongodb(models: str | Path, address: str) -> CurrentVersion:
             query_key=query_key(models, number),
             **_filled_in(config),
         )
-        vectors = embed_queries(models, number, config).embeddings if has_query_embeddings else None
+        vectors = (
+            embed_stored_queries(models, number, config).embeddings
+            if has_query_embeddings
+            else None
+        )
         _replace(store, version, candidates.drop_columns([EMBEDDING]), embeddings, queries, vectors)
         return version
     finally:

@@ -199,6 +199,8 @@ def _write_version(
         manifests[name] = save(tower, signatures, staging / name, model_name=name, facts=facts)
     config_path = staging / CANDIDATE_TOWER / EXTRA_ASSETS / TWOTOWER_CONFIG
     config_path.write_text(dump_config(config), encoding="utf-8")
+    begin("queries")
+    _write_queries(loaded, staging / QUERIES)
     metrics = json.loads((loaded.folder / METRICS_FILE).read_text(encoding="utf-8"))
     manifests |= write_indexes(
         staging,
@@ -209,8 +211,6 @@ def _write_version(
         {**facts, "metrics": metrics["validation"]},
         begin,
     )
-    begin("queries")
-    _write_queries(loaded, staging / QUERIES)
     return manifests
 
 

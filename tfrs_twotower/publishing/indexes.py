@@ -27,6 +27,7 @@ from tfrs_twotower.publishing.earlier_indexes import EarlierVersion
 from tfrs_twotower.publishing.models_folder import HELD_OUT_QUERIES, PART, QUERY_EMBEDDING
 from tfrs_twotower.publishing.progress import Begin, untold
 from tfrs_twotower.publishing.saved_model_writer import save
+from tfrs_twotower.publishing.similarity_export import write_similarity
 from tfrs_twotower.retrieval.attributes import CandidateAttributes
 from tfrs_twotower.retrieval.retriever import QueryTower, Retriever
 from tfrs_twotower.schema import Config
@@ -37,6 +38,7 @@ from tfrs_twotower.schema.models_layout import (
     RETRIEVAL,
     RETRIEVAL_EXACT,
     RETRIEVAL_STOCK,
+    SIMILARITY,
     preferred_model,
 )
 from tfrs_twotower.schema.prepared import CANDIDATE_ID
@@ -87,7 +89,7 @@ def write_indexes(
     """Writes the folders of a version that depend on the corpus.
 
     Args:
-        staging: Where.
+        staging: Where; for `similarity` it has the folder `queries`.
         query_side: Of both retrieval models.
         corpus: Of both.
         held_out: `[num_queries, embedding_dim]` query embeddings to tune and measure recall on.
@@ -97,8 +99,8 @@ def write_indexes(
         earlier: The version whose indexes are corrected, where they can be; None: they are built.
 
     Returns:
-        Manifests by model; without `retrieval` where the config wants none, and without
-        `retrieval_stock` where it wants none or the corpus is searched by brute force.
+        Manifests by model; without `retrieval` and `similarity` where the config wants none, and
+        without `retrieval_stock` where it wants none or the corpus is searched by brute force.
 
     Raises:
         UserError: If there is too little memory, or the target recall cannot be met.
@@ -137,6 +139,11 @@ def write_indexes(
         manifests[RETRIEVAL_STOCK] = write(RETRIEVAL_STOCK, *found(RETRIEVAL_STOCK, ivf_index))
     if config.export.retrieval:
         manifests[RETRIEVAL] = write(RETRIEVAL, *found(RETRIEVAL, scann_index))
+    if config.export.similarity:
+        begin(SIMILARITY)
+        manifests[SIMILARITY] = write_similarity(
+            staging, query_side.tower, candidates, embeddings, config, facts
+        )
     if (preferred := preferred_model(manifests)) != RETRIEVAL_EXACT:
         queries = pa.table({QUERY_EMBEDDING: vectors(held_out)})
         pq.write_table(queries, staging / preferred / EXTRA_ASSETS / HELD_OUT_QUERIES)

@@ -5,6 +5,7 @@
     retrieval_exact/<v>/   the same contract by matrix product
     query_tower/<v>/       query features -> query embedding
     candidate_tower/<v>/   candidate features -> candidate embedding
+    similarity/<v>/        ids -> scores, by stored vectors; where the config wants it
     candidates/<v>/        Parquet: candidate_id, embedding, title and attributes
     queries/<v>/           Parquet: features and known positives of each query as of now
     models.config          for a server with ScaNN's operations
@@ -45,6 +46,7 @@ from tfrs_twotower.schema.models_layout import (
     RETRIEVAL_EXACT,
     RETRIEVAL_MODELS,
     RETRIEVAL_STOCK,
+    SIMILARITY,
     TWOTOWER_CONFIG,
     newest_whole_version,
     preferred_model,
@@ -55,7 +57,7 @@ from tfrs_twotower.schema.requests import fill_in
 HELD_OUT_QUERIES = "held_out_queries.parquet"
 QUERY_EMBEDDING = "query_embedding"
 
-MODELS = (QUERY_TOWER, CANDIDATE_TOWER, RETRIEVAL_EXACT, RETRIEVAL_STOCK, RETRIEVAL)
+MODELS = (QUERY_TOWER, CANDIDATE_TOWER, SIMILARITY, RETRIEVAL_EXACT, RETRIEVAL_STOCK, RETRIEVAL)
 PUBLISHED_IN_ORDER = (CANDIDATES, QUERIES, *MODELS)
 TITLE = "title"
 
@@ -147,8 +149,9 @@ def read_config(models: Path, version: int) -> Config:
 def folders_of(models: Path, version: int) -> tuple[str, ...]:
     """The folders that a version must have, and those that it may have where it has them."""
     absent = set() if _wants_retrieval(models, version) else {RETRIEVAL}
-    if version not in versions(models / RETRIEVAL_STOCK):
-        absent.add(RETRIEVAL_STOCK)
+    for name in (RETRIEVAL_STOCK, SIMILARITY):
+        if version not in versions(models / name):
+            absent.add(name)
     return tuple(name for name in PUBLISHED_IN_ORDER if name not in absent)
 
 

@@ -1,6 +1,6 @@
 """SavedModels of a models folder, read back: towers to embed with, retrieval to ask."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import tensorflow as tf
 
-from tfrs_twotower.features.raw_inputs import candidate_inputs
+from tfrs_twotower.features.raw_inputs import candidate_inputs, query_inputs
 from tfrs_twotower.publishing.models_folder import QUERY_EMBEDDING
 from tfrs_twotower.schema.features import Feature
 from tfrs_twotower.schema.scann_ops import register_scann_ops
@@ -18,6 +18,7 @@ from tfrs_twotower.schema.scann_ops import register_scann_ops
 EMBED_BATCH = 4096
 
 Floats = npt.NDArray[np.float32]
+Tower = Callable[[Mapping[str, tf.Tensor]], tf.Tensor]
 
 
 class LoadedSignature(tf.Module):
@@ -73,3 +74,18 @@ def embed_candidates(
         for first in range(0, len(table), EMBED_BATCH)
     ]
     return np.concatenate([batch.numpy() for batch in batches]).astype(np.float32, copy=False)
+
+
+def embed_queries(tower: Tower, features: Mapping[str, Feature], table: pa.Table) -> Floats:
+    """Embeddings of queries, `[num_queries, embedding_dim]`.
+
+    Args:
+        tower: Raw features -> `[batch, embedding_dim]` float32.
+        features: Of the query side, by name.
+        table: Rows of `queries`, at least one.
+    """
+    batches = [
+        tower(query_inputs(features, table.slice(first, EMBED_BATCH)))
+        for first in range(0, len(table), EMBED_BATCH)
+    ]
+    return np.concatenate([batch.numpy() for batch in batches])

@@ -3,7 +3,8 @@
 Without labels a server serves the newest version. With them it serves those that have one, and
 the newest of them is what a request without a label gets. `retrieval` is left out where none of
 these versions has it: an older one must not go on answering. A stock server loads
-`retrieval_stock`, and `retrieval_exact` only where a version that it serves lacks that. Labels are
+`retrieval_stock`, and `retrieval_exact` only where a version that it serves lacks that.
+`similarity` is served where these versions have it. Labels are
 those that TF Serving understands: `stable` for everybody, `canary` for the share of the traffic
 that tries a version.
 """
@@ -18,7 +19,12 @@ from tensorflow_serving.config.logging_config_pb2 import LoggingConfig
 
 from tfrs_twotower.publishing.models_folder import CONFIG_FILE, MODELS, STOCK_CONFIG_FILE, versions
 from tfrs_twotower.schema import UserError
-from tfrs_twotower.schema.models_layout import RETRIEVAL, RETRIEVAL_EXACT, RETRIEVAL_STOCK
+from tfrs_twotower.schema.models_layout import (
+    RETRIEVAL,
+    RETRIEVAL_EXACT,
+    RETRIEVAL_STOCK,
+    SIMILARITY,
+)
 
 PLATFORM = "tensorflow"
 STABLE, CANARY = "stable", "canary"
@@ -71,7 +77,9 @@ def write(
         kept: Versions to serve beside those that have a label.
     """
     base_path = base_path or _written_base_path(models) or str(models.resolve())
-    everywhere = {name: labels for name in MODELS if name not in (RETRIEVAL, RETRIEVAL_STOCK)}
+    not_everywhere = (RETRIEVAL, RETRIEVAL_STOCK, SIMILARITY)
+    everywhere = {name: labels for name in MODELS if name not in not_everywhere}
+    everywhere = _with(models, SIMILARITY, everywhere, labels)
     served = _with(models, RETRIEVAL, everywhere, labels)
     stock = _with(models, RETRIEVAL_STOCK, everywhere, labels)
     if stock.get(RETRIEVAL_STOCK) == labels and {*kept} <= {*versions(models / RETRIEVAL_STOCK)}:

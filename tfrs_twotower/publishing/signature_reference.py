@@ -27,6 +27,7 @@ from tfrs_twotower.schema.models_layout import (
     CANDIDATE_TOWER,
     QUERY_TOWER,
     RETRIEVAL_MODELS,
+    SIMILARITY,
 )
 
 INTERNAL = "__saved_model_"  # Begins the names of signatures that TensorFlow adds.
@@ -53,6 +54,8 @@ RULES = {
     "min_score": "candidates that score less are left out",
     "candidate_ids": "the candidates to score",
     "user_embedding": "what the signature `user` of `query_tower` gives",
+    "query_id": "whose stored vector; unknown: every score is the float32 minimum",
+    "query_embedding": "what `query_tower` gives, of any length",
 }
 FILTER_PREFIX = "filter_"
 FILTERS = {
@@ -68,8 +71,10 @@ ANSWERS = {
     "candidate_embedding": "of length 1, or zero where nothing is known",
     "user_embedding": "to be kept, and joined with the context later",
 }
+OF_CANDIDATES = "in the order of the candidates; the float32 minimum for unknown ones"
 SCORES = {
-    "score": "in the order of the candidates; the float32 minimum for unknown ones",
+    "score": OF_CANDIDATES,
+    "score_embedding": OF_CANDIDATES,
     "recommend": "of each candidate; the float32 minimum from `valid_count` on",
 }
 
@@ -77,6 +82,7 @@ SCORES = {
 PYTHON = {
     **{(model, "recommend"): "client.recommend({query}, k=10)" for model in RETRIEVAL_MODELS},
     **{(model, "score"): 'client.score({query}, ["42"])' for model in RETRIEVAL_MODELS},
+    (SIMILARITY, "score"): 'client.score({{"query_id": "42"}}, ["42"])',
     (QUERY_TOWER, "serving_default"): "client.embed({query})",
 }
 EXAMPLE_SECONDS = 1_700_000_000

@@ -8,11 +8,9 @@ by. With context features it is the user's half of it (see `halves`), which the 
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tfrs_twotower.features.raw_inputs import query_inputs
 from tfrs_twotower.keras import tf
 from tfrs_twotower.publishing.halves import USER, USER_EMBEDDING
 from tfrs_twotower.publishing.indexes import Floats, vectors
@@ -24,13 +22,12 @@ from tfrs_twotower.publishing.models_folder import (
     read_config,
     read_queries,
 )
+from tfrs_twotower.publishing.saved_model_reader import embed_queries
 from tfrs_twotower.schema import Config, UserError
 from tfrs_twotower.schema.folders import MANIFEST, output_folder, write_json
 from tfrs_twotower.schema.models_layout import QUERY_TOWER
 from tfrs_twotower.schema.prepared import QUERY_ID
 from tfrs_twotower.schema.version import __version__
-
-BATCH_SIZE = 4096
 
 
 def write_user_embeddings(
@@ -53,7 +50,7 @@ def write_user_embeddings(
     models = Path(models)
     version = latest_version(models)
     config = read_config(models, version)
-    ids, column, embeddings = embed_queries(models, version, config)
+    ids, column, embeddings = embed_stored_queries(models, version, config)
     with output_folder(output, overwrite=overwrite) as folder:
         stored = pa.table({QUERY_ID: ids, column: vectors(embeddings)})
         pq.write_table(stored, folder / PART)
@@ -78,7 +75,7 @@ class EmbeddedQueries(NamedTuple):
     embeddings: Floats  # [num_queries, dim]
 
 
-def embed_queries(models: Path, version: int, config: Config) -> EmbeddedQueries:
+def embed_stored_queries(models: Path, version: int, config: Config) -> EmbeddedQueries:
     """Embeds every query that a version holds.
 
     Args:
@@ -99,12 +96,8 @@ def embed_queries(models: Path, version: int, config: Config) -> EmbeddedQueries
         )
     tower = signatures[name]
     table = read_queries(models, version)
-    embedded = []
-    for start in range(0, len(table), BATCH_SIZE):
-        inputs = query_inputs(config.features.query, table.slice(start, BATCH_SIZE))
-        embedded.append(tower(**inputs)[column].numpy())
-    ids = table.column(query_key(models, version))
-    return EmbeddedQueries(ids, column, np.concatenate(embedded))
+    embeddings = embed_queries(lambda inputs: tower(**inputs)[column], config.features.query, table)
+    return EmbeddedQueries(table.column(query_key(models, version)), column, embeddings)
 
 
 def _signature(config: Config) -> tuple[str, str]:

@@ -120,6 +120,12 @@ def context_mode(
             "such as ScaNN's can search: set it to false and serve `retrieval_exact`, or take "
             "trilinear",
         )
+    if export.similarity:
+        yield (
+            "export.similarity",
+            f"`towers.context_mode: {mode}` scores pairs by a layer, not by stored vectors alone: "
+            "set it to false, or take trilinear",
+        )
 
 
 def rule_columns(

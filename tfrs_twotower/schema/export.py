@@ -20,6 +20,11 @@ class Export(Strict):
         description="Whether to make `retrieval_stock`, by inverted lists of stock TensorFlow ops, "
         "for a corpus that is not searched by brute force (`index.brute_force_below`).",
     )
+    similarity: bool = Field(
+        False,
+        description="Whether to make `similarity`, which scores given candidates by the vectors "
+        "that it holds of them and of the known queries, without a tower.",
+    )
     attributes: list[str] = Field(
         default_factory=list, description="Columns of the candidates file shown with candidates."
     )

@@ -3,7 +3,7 @@
 `retrieval`, `retrieval_stock` and `retrieval_exact` answer the same requests. Of those that a
 version has, the first in this order is preferred. A config may do without `retrieval`
 (`export.retrieval: false`, as every scoring layer must); `retrieval_stock` is made of a corpus that
-is not searched by brute force.
+is not searched by brute force. `similarity` is made where a config wants it (`export.similarity`).
 """
 
 from collections.abc import Callable, Collection, Mapping
@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection, Mapping
 RETRIEVAL, RETRIEVAL_STOCK = "retrieval", "retrieval_stock"
 RETRIEVAL_EXACT = "retrieval_exact"
 QUERY_TOWER, CANDIDATE_TOWER = "query_tower", "candidate_tower"
+SIMILARITY = "similarity"
 CANDIDATES, QUERIES = "candidates", "queries"
 
 EXTRA_ASSETS = "assets.extra"

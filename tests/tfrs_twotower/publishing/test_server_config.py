@@ -181,3 +181,17 @@ def test_what_servers_are_waited_for_is_of_both_configs(tmp_path):
     assert server_config.labels_by_model(tmp_path) == dict.fromkeys(
         (*models, "retrieval_stock"), {"stable": 2}
     )
+
+
+def test_similarity_is_served_where_the_versions_have_it(tmp_path):
+    versions_of(tmp_path, retrieval=[1, 2], retrieval_exact=[1, 2], similarity=[2])
+
+    server_config.write(tmp_path, {})
+    assert "similarity" in read(tmp_path)
+    assert "similarity" in read(tmp_path, "models.stock.config")
+
+    server_config.write(tmp_path, {"stable": 1, "canary": 2})
+    assert read(tmp_path)["similarity"].labels == {"canary": 2}
+
+    server_config.write(tmp_path, {"stable": 1})
+    assert "similarity" not in read(tmp_path)

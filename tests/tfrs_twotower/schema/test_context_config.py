@@ -64,6 +64,16 @@ def test_a_scoring_layer_with_scann_is_refused_with_the_alternatives():
     assert len(said.splitlines()) == 1
 
 
+def test_a_scoring_layer_scores_no_stored_vectors():
+    said = refusal(
+        "{context_mode: scoring_layer}",
+        more="loss: {kind: bce}\nexport: {retrieval: false, similarity: true}",
+    )
+
+    assert "export.similarity: " in said
+    assert len(said.splitlines()) == 1
+
+
 def test_a_scoring_layer_with_a_softmax_is_refused_with_the_reason():
     said = refusal("{context_mode: scoring_layer}", more="export: {retrieval: false}")
 
