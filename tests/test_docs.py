@@ -191,6 +191,33 @@ def test_python_blocks_import_what_exists(block):
         exec(compile(ast.Module([node], type_ignores=[]), "docs", "exec"), {})
 
 
+def test_the_worked_examples_run():
+    page = PAGES["docs/contribute/adding.md"]
+    blocks = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+
+    assert len(blocks) == 5
+    exec(compile("\n".join(blocks), "adding.md", "exec"), {})
+
+
+@pytest.mark.parametrize(
+    ("heading", "named"),
+    [("A feature kind", r"""\bBoolean\b|["']boolean["']"""), ("A rule", r"\bmin_score\b")],
+)
+def test_the_places_of_what_is_to_be_followed_are_all_that_there_are(heading, named):
+    page = PAGES["docs/contribute/adding.md"]
+    section = page[page.index(f"## {heading}\n") :].split("\n## ")[0]
+    told = set(re.findall(r"^\| `([\w/.]+)` \|", section, re.MULTILINE))
+    places = {
+        str(path.relative_to(ROOT))
+        for package in ("tfrs_twotower", "pipelines")
+        for path in (ROOT / package).rglob("*.py")
+        if re.search(named, path.read_text(encoding="utf-8"))
+    }
+
+    assert {path for path in told if not path.startswith("tests/")} == places
+    assert all((ROOT / path).exists() for path in told)
+
+
 YAML_BLOCKS = re.findall(r"```yaml\n(.*?)```", TEXT, re.DOTALL)
 
 
