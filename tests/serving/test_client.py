@@ -357,17 +357,14 @@ def test_a_server_that_is_not_there_is_told_with_its_address(timeout_s):
         client.recommend(EAST_QUERY)
 
 
-def test_a_server_that_does_not_answer_costs_no_more_than_the_deadline():
+def test_a_server_that_does_not_answer_is_told_with_the_deadline():
     with socket.create_server(("127.0.0.1", 0)) as silent:
         target = f"127.0.0.1:{silent.getsockname()[1]}"
-        started_s = time.monotonic()
         with (
             RetrievalClient(target, timeout_s=0.2) as client,
             pytest.raises(errors.DeadlineError, match=f"{target} did not answer within 0.2 s"),
         ):
             client.recommend(EAST_QUERY)
-
-    assert time.monotonic() - started_s < 5
 
 
 def test_a_server_that_comes_late_is_reached_by_trying_again(models_dir):

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import kubernetes_validate
 import pytest
 import typer.main
 import yaml
@@ -118,6 +119,14 @@ def test_the_flags_of_the_files_are_the_embedded_servers_too(services):
 def manifests():
     found = yaml.safe_load_all((SERVING / "kubernetes.yaml").read_text())
     return {manifest["kind"]: manifest for manifest in found}
+
+
+# The oldest Kubernetes in which all that the manifests use is stable, and a recent one.
+@pytest.mark.parametrize("version", ["1.27", "1.35"])
+def test_the_manifests_are_those_of_kubernetes(manifests, version):
+    assert manifests.keys() == {"Deployment", "Service", "PodDisruptionBudget"}
+    for manifest in manifests.values():
+        kubernetes_validate.validate(manifest, version, strict=True)
 
 
 def test_the_replicas_fit_the_flags_of_the_server(manifests):

@@ -72,6 +72,8 @@ def make_events(seed=0, num_events=300):
     for _ in range(num_events):
         query, candidate = f"u{chance.randrange(20)}", f"i{chance.randrange(15)}"
         second = START + 3600 * chance.randrange(60)
+        if second == START + 3600 * 59:
+            query = "u20"  # Has no event in train: cold.
         kind, thumbs = chance.choice(["view", "buy"]), chance.choice(["", "", "-1", "1", "2"])
         device = chance.choice(["tv", "phone", ""])
         weight = {"view": 0.5, "buy": 2.0}[kind] * {"2": 3.0}.get(thumbs, 1.0)
@@ -725,6 +727,7 @@ def test_warm_queries_and_candidates_are_those_with_a_train_positive(prepared):
     test = [e for e in prepared.events if e.split == "test"]
     warm_queries = {e.query for e in test} & {e.query for e in train}
     warm_candidates = {e.candidate for e in test} & {e.candidate for e in train}
+    assert {e.query for e in test} - warm_queries == {"u20"}
     assert prepared.manifest["warm_cold"]["test"] == {
         "warm_queries": len(warm_queries),
         "cold_queries": len({e.query for e in test}) - len(warm_queries),

@@ -93,10 +93,10 @@ def test_a_share_of_a_query_is_exact_where_binary_fractions_are_not():
 
 
 def test_given_splits_are_kept_but_for_the_held_out_share_of_train():
-    given = np.array([TRAIN] * 1000 + [VALIDATION, TEST], np.int8)
+    given = np.array([TRAIN] * 1000 + [VALIDATION] * 100 + [TEST] * 100, np.int8)
 
-    splits = assign(Split(by="column", hold_out=0.3), [0] * 1002, given=given)
+    splits = assign(Split(by="column", hold_out=0.3), [0] * 1200, given=given)
 
     # Binomial of 1,000 and 0.3: a standard deviation of 14.5.
     assert 225 <= splits[:1000].count(VALIDATION) <= 375
-    assert splits[1000:] == [VALIDATION, TEST]
+    assert splits[1000:] == [VALIDATION] * 100 + [TEST] * 100

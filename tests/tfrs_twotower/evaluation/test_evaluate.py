@@ -299,6 +299,7 @@ def test_dearer_baselines_stand_beside_the_model(detailed):
 
 
 def test_an_interval_holds_its_metric_in_every_slice_that_is_not_empty(detailed):
+    assert "model" in detailed.intervals
     for system, parts in detailed.intervals.items():
         assert {part for part, count in detailed.num_queries.items() if count} == set(parts)
         for part, of_metric in parts.items():

@@ -168,6 +168,13 @@ def test_a_missing_vector_is_zero_with_one_column_that_says_so():
     ]
 
 
+def test_a_vector_of_which_a_part_is_missing_is_missing_whole():
+    vectors = [[1.0, NAN, 3.0]]
+
+    assert dense(Vector(dimension=3), vectors) == [[0.0, 0.0, 0.0]]
+    assert dense(Vector(dimension=3, missing="indicator"), vectors) == [[0.0, 0.0, 0.0, 1.0]]
+
+
 def test_missing_numbers_let_no_nan_into_the_gradients():
     """0 * NaN is NaN: a masked value must not be multiplied away."""
     features = {"price": Number(), "content": Vector(dimension=2), "new": Boolean()}

@@ -71,6 +71,23 @@ def test_hidden_layers_are_as_wide_as_the_config_says():
     assert sorted(kernels) == sorted([[6 + 6 + 2 * 8, 16], [16, 10], [10, 6]])
 
 
+def test_cross_layers_multiply_by_the_features_and_end_in_the_output_without_hidden_layers():
+    """DCN-V2 (Wang et al. 2021), equation 1: x' = x0 * (W x + b) + x."""
+    tower = query_tower(ids_only("{embedding_dim: 6, query: {cross_layers: 2}}"))
+    tower({"user": tf.constant([2])})
+    draw = np.random.default_rng(0)
+    for variable in tower.trainable_variables:
+        variable.assign(draw.normal(size=variable.shape))
+    values = [variable.numpy() for variable in tower.trainable_variables]
+    table, (first, first_bias, second, second_bias), output = values[0], values[1:-1], values[-1]
+
+    start = table[[2, 5]]
+    once = start * (start @ first + first_bias) + start
+    twice = start * (once @ second + second_bias) + once
+    found = tower.raw({"user": tf.constant([2, 5])}, training=False)
+    np.testing.assert_allclose(found, twice @ output, rtol=1e-4, atol=1e-4)
+
+
 def test_a_single_id_of_the_right_width_is_matrix_factorisation():
     tower = query_tower(ids_only("{embedding_dim: 6}"))
     tower({"user": tf.constant([2])})

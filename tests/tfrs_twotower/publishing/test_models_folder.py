@@ -1,8 +1,15 @@
 """The models folder while it is written."""
 
+from pathlib import Path
+
 import pytest
 
-from tfrs_twotower.publishing.models_folder import staging_folder
+from tfrs_twotower.publishing.models_folder import (
+    PUBLISHED_IN_ORDER,
+    latest_version,
+    publish,
+    staging_folder,
+)
 from tfrs_twotower.schema import UserError
 
 
@@ -21,3 +28,29 @@ def test_one_command_at_a_time_writes_a_models_folder(tmp_path):
     with staging_folder(tmp_path / "models") as staging:
         assert list(staging.iterdir()) == []
     assert list((tmp_path / "models").iterdir()) == []
+
+
+@pytest.mark.parametrize("num_renamed", range(len(PUBLISHED_IN_ORDER)))
+def test_a_publication_that_is_killed_half_way_is_no_version(tmp_path, monkeypatch, num_renamed):
+    for version in (1, 2):
+        with staging_folder(tmp_path) as staging, monkeypatch.context() as patched:
+            for name in PUBLISHED_IN_ORDER:
+                (staging / name).mkdir()
+            left = num_renamed if version == 2 else len(PUBLISHED_IN_ORDER)
+            rename = Path.rename
+
+            def killed_in_time(path, target, rename=rename):
+                nonlocal left
+                if not left:
+                    raise KeyboardInterrupt
+                left -= 1
+                return rename(path, target)
+
+            patched.setattr(Path, "rename", killed_in_time)
+            if version == 1:
+                assert publish(tmp_path, staging) == 1
+            else:
+                with pytest.raises(KeyboardInterrupt):
+                    publish(tmp_path, staging)
+
+    assert latest_version(tmp_path) == 1

@@ -40,7 +40,9 @@ def test_labelled_versions_are_served_and_no_others(tmp_path):
 
     server_config.write(tmp_path, {"stable": 3, "canary": 5})
 
-    for model in read(tmp_path).values():
+    found = read(tmp_path)
+    assert len(found) == 4
+    for model in found.values():
         assert model.labels == {"stable": 3, "canary": 5}
         assert model.policy == VersionPolicy(latest=None, specific=frozenset({3, 5}))
         assert model.policy != ALL_VERSIONS
