@@ -137,27 +137,79 @@ def python_names() -> str:
     return "\n\n".join(lines) + "\n"
 
 
-def layers_drawing() -> str:
-    """The layers of `tests/test_architecture.py`, the highest at the top, as SVG."""
-    from tests.test_architecture import LAYERS
+def rooms() -> dict[str, set[str]]:
+    """Each package, and those of the project that it needs and does not reach through another.
 
-    width, height, gap = 300, 34, 10
-    rows = [["api", "cli"], *reversed(LAYERS)]
-    parts = []
-    for number, row in enumerate(rows):
-        y = number * (height + gap)
-        for place, name in enumerate(row):
-            w = (width - gap * (len(row) - 1)) / len(row)
-            x = place * (w + gap)
-            parts.append(f'<rect x="{x}" y="{y}" width="{w}" height="{height}" rx="6"/>')
-            parts.append(f'<text x="{x + w / 2}" y="{y + 22}" text-anchor="middle">{name}</text>')
-    total = len(rows) * (height + gap)
-    style = re.search(r"<style>.*?</style>", (DOCS / "images/towers.svg").read_text(), re.DOTALL)
-    assert style is not None
+    Read by `tests/test_architecture.py`; `api` and `cli`, which may import all, are left out.
+    """
+    from tests.test_architecture import FACE, MODULES, imported_by, is_root
+
+    def room(module: str) -> str | None:
+        first, *rest = module.split(".")
+        return first if first != FACE else rest[0] if rest else None
+
+    needs: dict[str, set[str]] = {}
+    for module in filter(lambda module: not is_root(module), MODULES):
+        if own := room(module):
+            others = {other for one in imported_by(module) if (other := room(one))}
+            needs.setdefault(own, set()).update(others - {own})
+
+    def reached(name: str) -> set[str]:
+        return set().union(*({one} | reached(one) for one in needs[name]))
+
+    return {
+        name: own - set().union(*(reached(other) for other in own)) for name, own in needs.items()
+    }
+
+
+def layers_drawing() -> str:
+    """The rooms as SVG: an arrow points to what a room needs, and to nothing above it."""
+    needs = rooms()
+    ranks: dict[str, int] = {}
+
+    def rank(name: str) -> int:
+        ranks[name] = max((1 + rank(one) for one in needs[name]), default=0)
+        return ranks[name]
+
+    spine = [max(needs, key=rank)]  # The longest way down, in the middle.
+    while needs[spine[-1]]:
+        spine.append(min(needs[spine[-1]], key=lambda one: (-ranks[one], one)))
+    beside = {
+        height: sorted(name for name in needs if ranks[name] == height and name not in spine)
+        for height in range(len(spine))
+    }
+    width, height, gap = 150, 34, 26
+    middle, top = width + 40, height + gap
+    left = {name: middle for name in spine}
+    for names in beside.values():
+        left |= dict(zip(names, (2 * middle, 0, 3 * middle), strict=False))
+    y = {name: top + (len(spine) - 1 - ranks[name]) * (height + gap) for name in needs}
+    parts = [_room("api, cli: may import all", middle - 30, 0, width + 60, height)]
+    for name, others in sorted(needs.items()):
+        parts.append(_room(name, left[name], y[name], width, height))
+        x = left[name] + width / 2
+        for other in sorted(others):
+            to_x, to_y = left[other] + width / 2, y[other] - 3
+            if ranks[name] - ranks[other] > 1 and to_x != x:
+                side = left[name] + width * (to_x > x)
+                way = f"M{side},{y[name] + height / 2} H{to_x} V{to_y}"
+            else:
+                way = f"M{x},{y[name] + height} L{to_x + (x - to_x) * 0.3},{to_y}"
+            parts.append(f'<path d="{way}"/>')
+    marks = re.search(r"<style>.*?</defs>", (DOCS / "images/towers.svg").read_text(), re.DOTALL)
+    assert marks is not None
+    full_width, full_height = max(left.values()) + width, top + len(spine) * (height + gap) - gap
+    drawn = "\n".join(parts)
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="-1 -1 {width + 2} {total}" '
-        f'width="{width + 2}">\n{style[0]}\n{"".join(parts)}\n</svg>\n'
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="-1 -1 {full_width + 2} '
+        f'{full_height + 2}" width="{full_width + 2}" role="img" aria-label="The packages">\n'
+        f"{marks[0]}\n{drawn}\n</svg>\n"
     )
+
+
+def _room(name: str, x: float, y: float, width: float, height: float) -> str:
+    box = f'<rect x="{x}" y="{y}" width="{width}" height="{height}" rx="6"/>'
+    return f'{box}<text x="{x + width / 2}" y="{y + 22}" text-anchor="middle">{name}</text>'
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ import pytest
 import typer
 
 import tfrs_twotower
-from docs import results
+from docs import generate, results
 from tfrs_twotower import __version__
 from tfrs_twotower.cli import app
 from tfrs_twotower.schema import parse_config
@@ -163,6 +163,19 @@ def test_every_page_is_in_the_navigation():
     written = {str(path.relative_to(DOCS)) for path in [*DOCS.rglob("*.md"), *GENERATED]}
 
     assert named == {path for path in written if path.endswith(".md")}
+
+
+def test_the_drawing_has_every_package_and_arrows_that_all_point_down():
+    folders = {path.parent.name for path in (ROOT / "tfrs_twotower").glob("*/__init__.py")}
+    drawn = generate.layers_drawing()
+
+    needs = generate.rooms()
+    assert needs.keys() == (folders | {"keras", "pipelines", "serving"}) - {"cli"}
+    assert drawn.count("<rect") == len(needs) + 1
+    assert drawn.count("<path d") - 1 == sum(map(len, needs.values()))  # One is the arrow's head.
+    for way in re.findall(r'<path d="(M[^"]+)"/>(?!</marker>)', drawn):
+        first, *_, last = map(float, re.findall(r"[,V]([\d.]+)", way))
+        assert first < last, way
 
 
 def test_the_messages_that_are_explained_exist():
