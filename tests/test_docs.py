@@ -2,17 +2,21 @@
 
 import ast
 import configparser
+import functools
+import http.server
 import importlib.util
 import json
 import re
 import shutil
 import subprocess
 import sys
+import threading
 import tomllib
 from pathlib import Path
 
 import pytest
 import typer
+from playwright.sync_api import sync_playwright
 
 import tfrs_twotower
 from docs import generate, results
@@ -246,9 +250,10 @@ def test_no_page_names_what_the_package_does_not_offer():
     assert named - set(tfrs_twotower.__all__) == set()
 
 
-@pytest.mark.slow
-def test_the_site_is_built_without_a_warning_and_asks_no_network(tmp_path):
-    copy = tmp_path / "copy"
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """The folder of the built site, of a copy of what git has or would take."""
+    copy = tmp_path_factory.mktemp("docs") / "copy"
     files = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
         cwd=ROOT,
@@ -259,20 +264,73 @@ def test_the_site_is_built_without_a_warning_and_asks_no_network(tmp_path):
     for name in filter(lambda name: name and (ROOT / name).exists(), files):
         (copy / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, copy / name)
-
     subprocess.run([sys.executable, "docs/generate.py"], cwd=copy, check=True)
     subprocess.run([sys.executable, "-m", "zensical", "build", "--strict"], cwd=copy, check=True)
+    return copy / "site"
 
-    pages = list((copy / "site").rglob("*.html"))
+
+@pytest.mark.slow
+def test_the_site_asks_no_network(site):
+    pages = list(site.rglob("*.html"))
+
     assert len(pages) > len(PAGES)
     for page in pages:
         loaded = re.findall(
-            r"""<(?:script|img|link)[^>]+(?:src|href)="(https?:[^"]+)""", page.read_text()
+            r"""<(?:script|img|link|iframe)[^>]+(?:src|href)="((?:https?:)?//[^"]+)""",
+            page.read_text(),
         )
         assert loaded == [], page
-    described = (copy / "site/reference/python.html").read_text()
+    for style in site.rglob("*.css"):
+        assert re.findall(r"(?:url\(|@import )[\"']?(?:https?:)?//", style.read_text()) == [], style
+
+
+@pytest.mark.slow
+def test_the_site_describes_every_public_name(site):
+    described = (site / "reference/python.html").read_text()
+
     for name in tfrs_twotower.__all__:
         assert f"tt.{name}" in described
+
+
+class QuietFiles(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *_):
+        pass
+
+
+@pytest.mark.slow
+def test_the_site_is_searched_without_a_network_and_fits_a_phone(site):
+    names = ("chromium", "chromium-browser", "google-chrome")
+    chromium = next(filter(None, map(shutil.which, names)), None)
+    if chromium is None:
+        pytest.skip("no Chromium on the path: apt-get install chromium")
+    asked = []
+    with (
+        http.server.ThreadingHTTPServer(
+            ("127.0.0.1", 0), functools.partial(QuietFiles, directory=site)
+        ) as server,
+        sync_playwright() as playwright,
+    ):
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        here = f"http://127.0.0.1:{server.server_port}/"
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        page = browser.new_page(viewport={"width": 400, "height": 900})
+        page.on("request", lambda request: asked.append(request.url))
+        wide = []
+        for path in sorted(site.rglob("*.html")):
+            name = path.relative_to(site)
+            page.goto(f"{here}{name}")
+            if page.evaluate("document.documentElement.scrollWidth > innerWidth"):
+                wide.append(name)
+        page.set_viewport_size({"width": 1280, "height": 900})
+        page.goto(f"{here}index.html")
+        page.keyboard.press("/")
+        page.keyboard.type("known positives")
+        page.get_by_text(re.compile(r"^\d+ results$")).wait_for()
+        browser.close()
+        server.shutdown()
+
+    assert wide == []
+    assert {url for url in asked if not url.startswith((here, "data:", "blob:"))} == set()
 
 
 def test_the_lock_holds_every_package_that_the_distribution_asks_for():
