@@ -1,6 +1,6 @@
 """Writes the pages that are made from the code, so that nothing is written twice.
 
-The tour, the config's keys, the commands, the names of the public face, the age of the figures
+The notebooks, the config's keys, the commands, the names of the public face, the age of the figures
 and the drawing of the packages: `make docs` calls this before it builds the site. Git ignores what
 is written, but for the page of benchmarks, which is read on GitHub, too.
 """
@@ -18,6 +18,8 @@ import typer
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
+# Beside the tour.
+NOTEBOOKS = ("your_own_log", "your_own_towers")
 
 
 def main() -> None:
@@ -26,7 +28,8 @@ def main() -> None:
     from docs import results
 
     pages = {
-        "start/tour.md": tour(),
+        "start/tour.md": notebook("two_tower_tour"),
+        **{f"notebooks/{name}.md": notebook(name) for name in NOTEBOOKS},
         "reference/config.md": config_keys(),
         "reference/commands.md": commands(),
         "reference/python.md": python_names(),
@@ -35,20 +38,20 @@ def main() -> None:
         "images/layers.svg": layers_drawing(),
     }
     for path, text in pages.items():
+        (DOCS / path).parent.mkdir(exist_ok=True)
         (DOCS / path).write_text(text, encoding="utf-8")
 
 
-def tour() -> str:
-    """The notebook as a page: its words and its code, without outputs."""
-    cells = json.loads((ROOT / "notebooks/two_tower_tour.ipynb").read_text(encoding="utf-8"))[
-        "cells"
-    ]
+def notebook(name: str) -> str:
+    """A notebook as a page: its words and its code, without outputs."""
+    path = f"notebooks/{name}.ipynb"
     parts = [
         source if cell["cell_type"] == "markdown" else f"```python\n{source}\n```"
-        for cell in cells
+        for cell in json.loads((ROOT / path).read_text(encoding="utf-8"))["cells"]
         if (source := "".join(cell["source"]))
     ]
-    return "\n\n".join([*parts, "The notebook itself: `notebooks/two_tower_tour.ipynb`."]) + "\n"
+    page = "\n\n".join([*parts, f"The notebook itself, with its pictures: `{path}`."]) + "\n"
+    return page.replace("](../docs/", "](../")
 
 
 def config_keys() -> str:

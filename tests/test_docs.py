@@ -32,6 +32,7 @@ GENERATED = {
     DOCS / path
     for path in (
         *("start/tour.md", "images/layers.svg", "figures.md"),
+        *(f"notebooks/{name}.md" for name in generate.NOTEBOOKS),
         *("reference/config.md", "reference/commands.md", "reference/python.md"),
     )
 }
@@ -180,6 +181,23 @@ def test_the_drawing_has_every_package_and_arrows_that_all_point_down():
     for way in re.findall(r'<path d="(M[^"]+)"/>(?!</marker>)', drawn):
         first, *_, last = map(float, re.findall(r"[,V]([\d.]+)", way))
         assert first < last, way
+
+
+def test_every_notebook_has_a_page():
+    names = {path.stem for path in (ROOT / "notebooks").glob("*.ipynb")}
+
+    assert names == {"two_tower_tour", *generate.NOTEBOOKS}
+
+
+@pytest.mark.parametrize("name", ["two_tower_tour", *generate.NOTEBOOKS])
+def test_the_links_of_a_notebook_hold(name):
+    cells = json.loads((ROOT / "notebooks" / f"{name}.ipynb").read_text(encoding="utf-8"))["cells"]
+    words = "\n".join("".join(c["source"]) for c in cells if c["cell_type"] == "markdown")
+    for target in re.findall(r"\]\((?!https?://)([^)\s]+)\)", words):
+        path, _, fragment = target.partition("#")
+        page = str((ROOT / "notebooks" / path).resolve().relative_to(ROOT))
+        headings = re.findall(r"^#+ (.+)$", PAGES[page], re.MULTILINE)
+        assert not fragment or fragment in map(heading_id, headings), target
 
 
 def test_the_messages_that_are_explained_exist():
