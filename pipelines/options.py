@@ -68,6 +68,11 @@ class PrepareOptions(PipelineOptions):
             "may be rejected before the job fails (default: %(default)s).",
         )
         parser.add_argument(
+            "--cache",
+            help="Folder in which what was parsed of the files stays, so that a later job reads "
+            "those that have changed only.",
+        )
+        parser.add_argument(
             "--clean",
             action="store_true",
             help="Only remove what failed or killed runs left in the output folder.",

@@ -122,6 +122,7 @@ def prepare(
     overwrite: bool = ...,
     max_rejected_share: float = ...,
     beam_args: Sequence[str] = ...,
+    cache: StrPath | None = ...,
     progress: bool = ...,
 ) -> Prepared: ...
 
@@ -137,6 +138,7 @@ def prepare(
     overwrite: bool = ...,
     max_rejected_share: float = ...,
     beam_args: Sequence[str] = ...,
+    cache: StrPath | None = ...,
     progress: bool = ...,
 ) -> Prepared: ...
 
@@ -152,6 +154,7 @@ def prepare(
     overwrite: bool = False,
     max_rejected_share: float = 0.01,
     beam_args: Sequence[str] = (),
+    cache: StrPath | None = None,
     progress: bool = True,
 ) -> Prepared:
     """Turns a log into a prepared folder: validated, labelled, split and encoded by a Beam job.
@@ -172,6 +175,8 @@ def prepare(
         max_rejected_share: Share of the records, 0 to 1, that may be rejected.
         beam_args: Options of Apache Beam, such as `--runner=DataflowRunner`. Frames pass through a
             temporary folder of this machine, which a runner elsewhere does not see.
+        cache: Folder for what is parsed of the dataset's files: of a file that has not changed
+            since a job with the same folder, nothing is read. The result is the same.
         progress: Whether to show on stderr, or in a notebook, how far the job is.
 
     Returns:
@@ -193,6 +198,7 @@ def prepare(
         "overwrite": overwrite,
         "max_rejected_share": max_rejected_share,
         "beam_args": list(beam_args),
+        "cache": None if cache is None else str(cache),
     }
     with tempfile.TemporaryDirectory() as folder:
         if dataset is None:
@@ -319,11 +325,11 @@ def backtest(
     with status_line(progress) as line:
 
         def prepare_at(settings: Config, moment: "date", folder: Path) -> None:
-            with tempfile.TemporaryDirectory(dir=folder.parent) as made:
-                log.write(Path(made) / "dataset", seconds_of(moment))
-                options = {"overwrite": True}
-                told = line.update if progress else None
-                _prepare(settings, str(Path(made) / "dataset"), str(folder), options, told)
+            growing, cache = Path(made) / "dataset", Path(made) / "cache"
+            log.write(growing, seconds_of(moment))
+            options = {"overwrite": True, "cache": str(cache)}
+            told = line.update if progress else None
+            _prepare(settings, str(growing), str(folder), options, told)
 
         job = Job(
             config=log.config,
@@ -337,7 +343,8 @@ def backtest(
             tell=line.keep,
         )
         begin(job, log.digest)
-        found = replay(job, log.num_without_time)
+        with tempfile.TemporaryDirectory(prefix=".log-", dir=output) as made:
+            found = replay(job, log.num_without_time)
     write_backtest(found, Path(output))
     return found
 

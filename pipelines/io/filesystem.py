@@ -69,6 +69,19 @@ def match(pattern: str) -> list[tuple[str, int]]:
     return sorted((metadata.path, int(metadata.size_in_bytes or 0)) for metadata in found)
 
 
+def versions(pattern: str) -> dict[str, tuple[int, str]]:
+    """Files that match a pattern: size in bytes, and the time of the last change, by path.
+
+    The time is for comparing; "" where the file system does not tell it.
+    """
+    results: list[MatchResult] = FileSystems.match([pattern])
+    found = sorted(results[0].metadata_list, key=lambda metadata: metadata.path)
+    return {
+        file.path: (int(file.size_in_bytes or 0), str(file.last_updated_in_seconds or ""))
+        for file in found
+    }
+
+
 def names(folder: str) -> set[str]:
     """Names of the files and folders directly below a folder; none where it does not exist."""
     if "://" not in folder:

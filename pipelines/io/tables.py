@@ -13,10 +13,11 @@ HASHED_AT_ONCE = 1 << 18
 MAX_TEXT_BYTES = (1 << 31) - 1  # Of an Arrow array of strings, whose offsets have 32 bits.
 
 
-def to_ipc(table: pa.Table) -> bytes:
-    """An Arrow IPC stream of a table."""
+def to_ipc(table: pa.Table, compression: str | None = None) -> bytes:
+    """An Arrow IPC stream of a table; `compression` of its buffers may be "zstd" or "lz4"."""
     sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, table.schema) as writer:
+    options = pa.ipc.IpcWriteOptions(compression=compression)
+    with pa.ipc.new_stream(sink, table.schema, options=options) as writer:
         writer.write_table(table)
     return sink.getvalue().to_pybytes()
 

@@ -104,18 +104,28 @@ class WholeLog:
         """Writes the dataset folder as it was at a moment: all before it, and nothing else.
 
         Args:
-            folder: A new folder.
+            folder: A new folder, or that of another moment: the files of what was before both
+                stay, and what came since is a file of its own.
             moment_s: Unix seconds.
         """
-        folder.mkdir(parents=True)
-        interactions = self.interactions.filter(pa.array(self.times_s < moment_s))
+        (folder / INTERACTIONS).mkdir(parents=True, exist_ok=True)
+        since_s = ALWAYS
+        for path in (folder / INTERACTIONS).glob("*.parquet"):
+            if int(path.stem) < moment_s:
+                since_s = max(since_s, int(path.stem))
+            else:
+                path.unlink()
+        is_before = self.times_s < moment_s
+        added = self.interactions.filter(pa.array(is_before & (self.times_s >= since_s)))
+        pq.write_table(added, folder / INTERACTIONS / f"{moment_s}.parquet")
         if self.candidates is None:
             name = self.config.columns.candidate_id
-            ids = pc.unique(_decoded(to_text(column(interactions, name))))
+            known = self.interactions.filter(pa.array(is_before))
+            ids = pc.unique(_decoded(to_text(column(known, name))))
             candidates = pa.table({name: ids.filter(pc.not_equal(ids, ""))})
         else:
             candidates = self.candidates.filter(pa.array(self.available_s < moment_s))
-        tables = {INTERACTIONS: interactions, CANDIDATES: candidates, QUERIES: self.queries}
+        tables = {CANDIDATES: candidates, QUERIES: self.queries}
         for kind, table in tables.items():
             if table is not None:
                 pq.write_table(table, folder / f"{kind}.parquet")

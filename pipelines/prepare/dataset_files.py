@@ -5,7 +5,7 @@ import gzip
 import itertools
 import json
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import repeat
 from typing import BinaryIO, NamedTuple
@@ -65,6 +65,9 @@ class Chunk(NamedTuple):
     comma_decimals: tuple[str, ...] = ()  # Columns whose numbers have a decimal comma.
     nested: tuple[str, ...] = ()  # Columns that are paths into objects.
     of_folder: tuple[tuple[str, str | None], ...] = ()  # Columns, and their one value.
+    changed: str = ""  # When the file was changed, as its file system tells; "": unknown.
+    stem: str = ""  # Of the paths of its entries in the cache; "": there is no cache.
+    entries: tuple[str, ...] = ()  # Those that are there.
 
 
 class Dataset(NamedTuple):
@@ -113,12 +116,22 @@ def needed_columns(config: Config, kind: str, *, as_of_now: bool = False) -> dic
     return {column: where for column, where in needed.items() if column is not None}
 
 
-def open_dataset(folder: str, config: Config) -> Dataset:
+def cut_file(file: Chunk, config: Config, chunk_bytes: int) -> list[Chunk]:
+    """Looks into a whole file, see `looked_at`, and cuts it."""
+    return cut(looked_at(file, config), chunk_bytes)
+
+
+def open_dataset(
+    folder: str,
+    config: Config,
+    cut_file: Callable[[Chunk, Config, int], list[Chunk]] = cut_file,
+) -> Dataset:
     """Finds the files of a dataset folder and checks that they have what the config names.
 
     Args:
         folder: On any Beam filesystem.
         config: Names the columns.
+        cut_file: Gives the chunks of a whole file.
 
     Returns:
         The files, cut into chunks.
@@ -134,38 +147,44 @@ def open_dataset(folder: str, config: Config) -> Dataset:
         files = _files(folder, config, kind)
         if not files:
             _check_absent(folder, config, kind)
-        total = sum(size for _, size in files)
-        chunk_bytes = min(max(total // CHUNKS_WANTED, MIN_CHUNK_BYTES), MAX_CHUNK_BYTES)
-        wholes = [whole_file(path, folder, kind, size) for path, size in files]
+        chunk_bytes = _chunk_bytes(sum(file.end for file in files))
         with ThreadPoolExecutor(FILES_AT_ONCE) as pool:
-            wholes = list(pool.map(looked_at, wholes, repeat(config)))
-            for pieces in pool.map(cut, wholes, repeat(chunk_bytes)):
+            for pieces in pool.map(cut_file, files, repeat(config), repeat(chunk_bytes)):
                 chunks += pieces
-        for whole, (_, size) in zip(wholes, files, strict=True):
+        for file in files:
             # Text and Parquet pages compress to about a fifth.
-            is_packed = whole.is_gzip or whole.format == PARQUET
-            num_bytes[kind] += size * 5 if is_packed else size
+            is_packed = file.is_gzip or file.format == PARQUET
+            num_bytes[kind] += file.end * 5 if is_packed else file.end
     return Dataset(tuple(chunks), num_bytes[INTERACTIONS], num_bytes[CANDIDATES])
 
 
-def _files(folder: str, config: Config, kind: str) -> list[tuple[str, int]]:
-    """Path and size of each file of a kind."""
+def _chunk_bytes(total: int) -> int:
+    """How large a chunk is; a power of two, so that a log that grows is mostly cut as before."""
+    wanted = min(max(total // CHUNKS_WANTED, MIN_CHUNK_BYTES), MAX_CHUNK_BYTES)
+    return 1 << (wanted.bit_length() - 1)
+
+
+def _files(folder: str, config: Config, kind: str) -> list[Chunk]:
+    """The files of a kind, see `whole_file`."""
     stated = config.files.path_of(kind)
     by_place = []
     for patterns in [(stated,)] if stated else places(kind):
-        found = dict[str, tuple[str, int]]()
+        found = dict[str, tuple[str, int, str]]()
         for pattern in patterns:
             # A Beam filesystem takes `**/` for at least one folder, Python for any number.
             for one in {pattern, pattern.replace("**/", "")}:
-                for path, size in _matches(folder, one).items():
-                    found[_name(path, folder)] = path, size
+                for path, (size, changed) in _matches(folder, one).items():
+                    found[_name(path, folder)] = path, size, changed
         by_place.append(found)
-    return list(only_place(by_place, kind).values())
+    return [
+        whole_file(path, folder, kind, size)._replace(changed=changed)
+        for path, size, changed in only_place(by_place, kind).values()
+    ]
 
 
-def _matches(folder: str, pattern: str) -> dict[str, int]:
+def _matches(folder: str, pattern: str) -> dict[str, tuple[int, str]]:
     try:
-        return dict(filesystem.match(filesystem.join(folder, pattern)))
+        return filesystem.versions(filesystem.join(folder, pattern))
     except (OSError, ValueError) as error:
         raise UserError(f"cannot read the dataset folder {folder}: {error}") from error
 
@@ -350,7 +369,7 @@ def _with_header(file: Chunk, head: bytes, config: Config) -> Chunk:
         header=tuple(names or fields),
         has_header=names is None,
         separator=separator,
-        comma_decimals=_number_columns(config) if files.decimal == "," else (),
+        comma_decimals=number_columns(config) if files.decimal == "," else (),
     )
 
 
@@ -358,7 +377,7 @@ def _has_any(fields: Sequence[str], config: Config, kind: str) -> bool:
     return any(column in fields for column in needed_columns(config, kind))
 
 
-def _number_columns(config: Config) -> tuple[str, ...]:
+def number_columns(config: Config) -> tuple[str, ...]:
     """Columns of numbers, times aside."""
     named = {config.columns.value, config.columns.order}
     for side, features in config.features.by_side.items():
@@ -442,7 +461,7 @@ def _nearest(column: str, present: Sequence[str]) -> str:
     return f"; did you mean `{near[0]}`?" if near else f": it has {', '.join(present)}"
 
 
-def cut(file: Chunk, chunk_bytes: int) -> Iterable[Chunk]:
+def cut(file: Chunk, chunk_bytes: int) -> list[Chunk]:
     """Cuts a whole file into chunks that can be read apart, of about `chunk_bytes` where it can."""
     is_stream = file.is_gzip or file.encoding is not None or file.format == JSON_ARRAY
     if file.format == PARQUET:

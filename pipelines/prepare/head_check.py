@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import numpy as np
 import pyarrow as pa
 
+from pipelines.prepare.cache import head_of
 from pipelines.prepare.dataset_files import (
     CANDIDATES,
     INTERACTIONS,
@@ -18,7 +19,7 @@ from pipelines.prepare.dataset_files import (
     Dataset,
     needed_columns,
 )
-from pipelines.prepare.parsing import Reject, read_head
+from pipelines.prepare.parsing import Reject
 from pipelines.prepare.validate import (
     CURES,
     REASONS,
@@ -82,7 +83,7 @@ def _rejected_of(file: Chunk, config: Config) -> list[tuple[int, list[Reject]]]:
 def _rejected(file: Chunk, config: Config) -> Iterator[tuple[int, list[Reject]]]:
     """How many records there are in each batch of a head, and those that cannot be used."""
     columns = list(needed_columns(config, file.kind))
-    for batch in read_head(file, columns, numeric_columns(config)):
+    for batch in head_of(file, columns, numeric_columns(config)):
         if file.kind == INTERACTIONS:
             valid = validate_events(batch.table, config, None)
         else:

@@ -18,10 +18,11 @@ from pipelines.io import filesystem
 from pipelines.io.filesystem import join
 from pipelines.io.report import Summary, written_summary
 from pipelines.io.tables import buckets, column, dictionary, partition, pieces_by, to_ipc
+from pipelines.prepare.cache import batches_of
 from pipelines.prepare.catalogue import Catalogue, catalogue_table
 from pipelines.prepare.dataset_files import CANDIDATES, INTERACTIONS, QUERIES, Chunk, needed_columns
 from pipelines.prepare.job import Job, load_catalogue
-from pipelines.prepare.parsing import RawBatch, Reject, read_chunk
+from pipelines.prepare.parsing import RawBatch, Reject
 from pipelines.prepare.progress import CHUNKS, ROWS, count
 from pipelines.prepare.validate import (
     CANDIDATE_ID,
@@ -101,7 +102,7 @@ class _ReadChunk(beam.DoFn):
         chunk = Chunk(*element)
         num_read, rejects = 0, Rejects()
         try:
-            for batch in read_chunk(chunk, self._columns, self._numeric):
+            for batch in batches_of(chunk, self._columns, self._numeric):
                 num_read += batch.num_read
                 valid = self._validate(batch, catalogue)
                 rejects.add(batch, valid)

@@ -62,18 +62,28 @@ class RawBatch:
             rejects: The other records.
             records: `[n]` the text of each sound record; None where the file is no text.
         """
-        self.table, self.rows, self.rejects = table, rows, rejects
-        self._records = records
+        self.table, self.rows, self.rejects, self.records = table, rows, rejects, records
 
     @property
     def num_read(self) -> int:
         """Records read, sound or not."""
         return len(self.rows) + len(self.rejects)
 
+    def first(self, num_rows: int) -> "RawBatch":
+        """The records up to a number of sound ones."""
+        if num_rows >= len(self.rows):
+            return self
+        return RawBatch(
+            self.table.slice(0, num_rows),
+            self.rows[:num_rows],
+            [reject for reject in self.rejects if reject.row < self.rows[num_rows]],
+            None if self.records is None else self.records.slice(0, num_rows),
+        )
+
     def rejected(self, row: int, reason: str) -> Reject:
         """A sound record that turned out to be of no use; `row` counts in the table."""
-        if self._records is not None:
-            record = as_text(self._records[row].as_py())
+        if self.records is not None:
+            record = as_text(self.records[row].as_py())
         else:
             record = json.dumps(self.table.slice(row, 1).to_pylist()[0], default=str)
         return Reject(int(self.rows[row]), reason, record)

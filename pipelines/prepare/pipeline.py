@@ -39,9 +39,17 @@ from pipelines.options import (
     read_options,
 )
 from pipelines.prepare.aggregate_transforms import FindAggregates
+from pipelines.prepare.cache import Cache
 from pipelines.prepare.closing_table import closing_table
 from pipelines.prepare.count_transforms import CountCandidates, CountPartition, MergeCounts
-from pipelines.prepare.dataset_files import CANDIDATES, INTERACTIONS, QUERIES, Dataset, open_dataset
+from pipelines.prepare.dataset_files import (
+    CANDIDATES,
+    INTERACTIONS,
+    QUERIES,
+    Dataset,
+    cut_file,
+    open_dataset,
+)
 from pipelines.prepare.head_check import check_heads
 from pipelines.prepare.ingest import Pieces, ReadFiles, WriteRejected
 from pipelines.prepare.job import Job, write_config
@@ -153,7 +161,9 @@ def prepare(
     beam_args: Sequence[str] = (),
     overwrite: bool = False,
     max_rejected_share: float = DEFAULT_MAX_REJECTED_SHARE,
+    cache: str | None = None,
     progress: Callable[[str], None] | None = None,
+    tell: Callable[[str], None] | None = None,
 ) -> dict[str, Any]:
     """Prepares training data from a dataset folder.
 
@@ -164,7 +174,10 @@ def prepare(
         beam_args: Beam options, such as `--runner=...`.
         overwrite: Whether a finished prepared folder may be replaced.
         max_rejected_share: Share of records (0 to 1) that may be rejected.
+        cache: Folder for what is parsed of the files, on a filesystem that every worker reaches:
+            of a file that has not changed since a job with it, nothing is read.
         progress: Is told twice a second how far the job is, in one line.
+        tell: Is told at the end how much came from the cache, in one line.
 
     Returns:
         The manifest, as written.
@@ -175,7 +188,8 @@ def prepare(
     """
     options = beam_options(beam_args)
     FileSystems.set_options(options)
-    files = open_dataset(dataset, config)
+    kept = None if cache is None else Cache(cache, dataset)
+    files = open_dataset(dataset, config, cut_file if kept is None else kept.cut_file)
     check_heads(files, config, max_rejected_share)
     with output_run(output, overwrite=overwrite) as run:
         job = Job(
@@ -185,13 +199,20 @@ def prepare(
             num_partitions=max(MIN_PARTITIONS, -(-files.interaction_bytes // PARTITION_BYTES)),
             num_candidate_partitions=-(-files.candidate_bytes // PARTITION_BYTES) or 1,
         )
+        if kept:
+            kept.begin()
         pipeline = beam.Pipeline(options=options)
         build(pipeline, job, files)
         watched = watching(len(files.chunks), job.num_partitions, progress) if progress else None
         _run(pipeline, watched)
         report = read_report(run)
         check_report(report, job, max_rejected_share)
-        return publish_report(report, job, overwrite=overwrite)
+        manifest = publish_report(report, job, overwrite=overwrite)
+    if kept:
+        told = kept.end(files.chunks)
+        if tell:
+            tell(told)
+    return manifest
 
 
 def _run(pipeline: beam.Pipeline, watched: AbstractContextManager[Watch] | None) -> None:
@@ -237,7 +258,9 @@ def main(argv: Sequence[str] | None = None, program: str = "python -m pipelines.
             beam_args=arguments,
             overwrite=written.overwrite,
             max_rejected_share=own.max_rejected_share,
+            cache=own.cache,
             progress=line.update,
+            tell=line.keep,
         )
     Console(markup=False).print(closing_table(manifest))
     if left := leftovers(written.output):

@@ -34,7 +34,9 @@ def write_log(folder, log=LOG, candidates=None, queries=None):
 
 
 def read(folder, kind):
-    table = pd.read_parquet(folder / f"{kind}.parquet")
+    """The rows of a file, or of the files of a folder in their order."""
+    paths = sorted(folder.glob(f"{kind}/*.parquet")) or [folder / f"{kind}.parquet"]
+    table = pd.concat([pd.read_parquet(path) for path in paths])
     return [tuple(row) for row in table.astype(str).to_numpy()]
 
 
@@ -87,8 +89,32 @@ def test_another_future_changes_nothing_before_it(tmp_path):
         folders.append(tmp_path / f"{name}-then")
         whole.write(folders[-1], 300)
 
-    one, other = ({path.name: path.read_bytes() for path in f.iterdir()} for f in folders)
+    one, other = map(contents, folders)
     assert one == other
+
+
+def test_a_later_moment_adds_a_file_to_those_that_are_there(whole, tmp_path):
+    for moment_s in (200, 250, 300):
+        whole.write(tmp_path / "growing", moment_s)
+    before = contents(tmp_path / "growing")
+
+    whole.write(tmp_path / "growing", 500)
+
+    after = contents(tmp_path / "growing")
+    assert {name: after[name] for name in before if "/" in name} == {
+        name: data for name, data in before.items() if "/" in name
+    }
+    log = [tuple(line.split(",")) for line in LOG.splitlines()[1:]]
+    assert read(tmp_path / "growing", "interactions") == log
+    assert [row[0] for row in read(tmp_path / "growing", "candidates")] == ["a", "b", "c", "d"]
+    for _ in range(2):
+        whole.write(tmp_path / "growing", 300)
+        assert contents(tmp_path / "growing") == before
+
+
+def contents(folder):
+    paths = [path for path in folder.rglob("*") if path.is_file()]
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
 
 
 def test_the_digest_is_that_of_the_content(tmp_path):
