@@ -44,7 +44,10 @@ def dataset(
     output: OutputOption,
     source: Annotated[
         Path | None,
-        typer.Option(help="Folder of the original files, plain or .gz; the sample needs none."),
+        typer.Option(
+            help="Folder of the original files, plain or .gz, or the file of `sasrec`; the sample "
+            "needs none."
+        ),
     ] = None,
     drift: Annotated[
         bool,

@@ -34,7 +34,8 @@ _PUBLIC = {
         presplit.write_ngcf,
     ),
     "sasrec": _Public(
-        "Any data set in SASRec's format: `user item` in order of time (sasrec_*.txt)",
+        "Any data set in SASRec's or S3-Rec's format: `user item ...` in order of time; "
+        "--source names the file, or a folder with one sasrec_*.txt",
         presplit.write_sasrec,
     ),
     "ncf": _Public(
@@ -63,7 +64,7 @@ def write_dataset(
     Args:
         name: A key of `DATASETS`.
         output: The folder to write.
-        source: Folder of the original files; the sample needs none.
+        source: Folder of the original files, of `sasrec` also the file; the sample needs none.
         overwrite: Whether a finished folder may be replaced.
         seed: Of the sample; the others have nothing random.
         drift: Whether the sample's tastes move and its items age, for `twotower backtest`.
