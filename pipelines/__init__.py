@@ -4,6 +4,10 @@ import errno
 import logging
 import os
 
+from tfrs_twotower.schema.extras import need
+
+need("pipelines", "apache_beam")
+
 # TensorFlow's C++ start-up writes lines that no user of a job can act on.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 # So does Beam, of a client library that no job here uses, and of memory that it cannot measure.

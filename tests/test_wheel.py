@@ -1,5 +1,6 @@
 """The wheel: what is in it, and the client without TensorFlow in an environment of its own."""
 
+import configparser
 import os
 import shutil
 import subprocess
@@ -57,8 +58,10 @@ def test_the_client_of_the_wheel_asks_a_server_without_tensorflow(tmp_path):
 
     site = tmp_path / "site"
     install = (sys.executable, "-m", "pip", "install", "-q", "--no-compile", "--target", site)
-    clients = ("-c", ROOT / "constraints.txt", "grpcio", "protobuf", "numpy>=2")
-    run(*install, *clients, cwd=tmp_path)
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    of_client = setup["options.extras_require"]["client"].split()
+    run(*install, "-c", ROOT / "constraints.txt", *of_client, cwd=tmp_path)
     run(*install, "--no-deps", wheel, cwd=tmp_path)
     toy_models.write_retrieval(tmp_path / "retrieval", 1)
     with ModelServer([ModelConfig("retrieval", tmp_path / "retrieval")], rest_port=None) as server:

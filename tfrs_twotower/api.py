@@ -25,6 +25,7 @@ from tfrs_twotower.schema import (
     dump_config,
     load_config,
 )
+from tfrs_twotower.schema.extras import need
 from tfrs_twotower.schema.models_layout import EXCLUDE_IDS
 from tfrs_twotower.schema.policies import (
     DEFAULT_POLICIES,
@@ -520,6 +521,7 @@ def _served(
     models: StrPath, version: int | None, *, optimize: bool, timeout_s: float = 5.0
 ) -> "Iterator[RetrievalClient]":
     """See `serve`; see `ServerOptions` for `optimize`."""
+    need("serving", "tensorflow", "tensorflow_serving", "scann")
     from serving.client import RetrievalClient
     from serving.model_config import ModelConfig, VersionPolicy
     from serving.server import ModelServer, ServerOptions

@@ -3,9 +3,12 @@
 Import TensorFlow, Keras and TFRS from here wherever layers or models are made.
 """
 
-import tensorflow as tf
-
 from tfrs_twotower.schema import UserError
+from tfrs_twotower.schema.extras import need
+
+need("train", "tensorflow", "tensorflow_recommenders", "tf_keras")
+
+import tensorflow as tf  # noqa: E402
 
 if not tf.keras.layers.Layer.__module__.startswith("tf_keras"):
     raise UserError(

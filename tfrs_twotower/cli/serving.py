@@ -13,6 +13,7 @@ import typer
 from tfrs_twotower.cli.options import PASSED_ON, JsonFlag, ModelsOption, QueryOption, examples
 from tfrs_twotower.cli.output import print_json, print_table, warn
 from tfrs_twotower.schema import UserError
+from tfrs_twotower.schema.extras import need
 from tfrs_twotower.schema.requests import json_object
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ app = typer.Typer()
 @app.command(**PASSED_ON)
 def serve(context: typer.Context) -> None:
     """Serve a models folder over gRPC and REST, with TF Serving's flags."""
+    need("serving", "tensorflow", "tensorflow_serving", "scann")
     from serving import server
 
     raise typer.Exit(server.main(context.args, "twotower serve"))
