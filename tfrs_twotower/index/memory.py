@@ -61,14 +61,27 @@ def check_build(num_candidates: int, embedding_dim: int, config: IndexConfig) ->
     Raises:
         UserError: If there is less memory than that.
     """
-    forecast, available = build_bytes(num_candidates, embedding_dim, config), available_bytes()
-    if available is not None and forecast > available:
-        raise UserError(
-            f"an index of {num_candidates:,} candidates of {embedding_dim} dimensions takes about "
-            f"{readable(forecast)} to build, {readable(available)} are free: lower "
-            "`towers.embedding_dim`, or export on a larger machine"
-        )
+    forecast = build_bytes(num_candidates, embedding_dim, config)
+    what = f"an index of {num_candidates:,} candidates of {embedding_dim} dimensions takes about "
+    cure = "lower `towers.embedding_dim`, or export on a larger machine"
+    check_free(forecast, f"{what}{readable(forecast)} to build", cure)
     return forecast
+
+
+def check_free(num_bytes: int, what: str, cure: str) -> None:
+    """Checks that this process may still take so much.
+
+    Args:
+        num_bytes: How much.
+        what: What takes it, for the message.
+        cure: What helps, for the message.
+
+    Raises:
+        UserError: If there is less.
+    """
+    available = available_bytes()
+    if available is not None and num_bytes > available:
+        raise UserError(f"{what}, {readable(available)} are free: {cure}")
 
 
 def readable(num_bytes: float) -> str:

@@ -5,8 +5,9 @@ those with another embedding are scored for every query. Both cost more the more
 from `index.refresh_rebuild_share` on, an index is built anew.
 """
 
+import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,24 +17,27 @@ import tensorflow as tf
 
 from tfrs_twotower.index.base import CandidateIndex
 from tfrs_twotower.index.ivf import IvfIndex, Leaves
+from tfrs_twotower.index.memory import check_free, readable
 from tfrs_twotower.index.outside import NO_ROW
 from tfrs_twotower.index.parameters import IndexParameters, IvfParameters, has_tree
 from tfrs_twotower.index.promised_recall import split_queries
-from tfrs_twotower.index.recall import Recall, measure_recall
+from tfrs_twotower.index.recall import Recall, exact_scores, measure_recall
 from tfrs_twotower.index.scann import ScannIndex
 from tfrs_twotower.index.scann_of_earlier import EarlierScannIndex
 from tfrs_twotower.publishing.models_folder import read_model_manifest, versions
 from tfrs_twotower.schema.index import Index as IndexConfig
-from tfrs_twotower.schema.models_layout import RETRIEVAL, RETRIEVAL_STOCK
+from tfrs_twotower.schema.models_layout import RETRIEVAL, RETRIEVAL_EXACT, RETRIEVAL_STOCK
 
 Floats = npt.NDArray[np.float32]
 Rows = npt.NDArray[np.int32]
 
 # Where the checkpoint of a retriever keeps its index, and that what the index is corrected from.
 _INDEX, _EARLIER = "_index/", "_index/_earlier/"
+# What a variable takes while it is made of what was read: the array, the tensor and the variable.
+_COPIES = 3
 
 
-@dataclass(frozen=True)
+@dataclass
 class EarlierVersion:
     """The version that a refresh begins with.
 
@@ -47,6 +51,28 @@ class EarlierVersion:
     models: Path
     version: int
     new_rows: Rows
+    # Of the new corpus and the queries that confirm its indexes: the same for each of them.
+    _exact_scores: Floats | None = field(default=None, init=False, repr=False)
+
+    def check_memory(self) -> int:
+        """Forecast of the peak memory that correcting and saving the largest index takes.
+
+        Raises:
+            UserError: If there is less.
+        """
+        forecast = 0
+        for name in (RETRIEVAL_EXACT, *_CORRECTED):
+            folder = self.models / name / str(self.version)
+            if folder.is_dir():
+                saved = _SavedIndex(folder)
+                num_bytes = saved.bytes_under(_INDEX)
+                if name == RETRIEVAL and f"{_INDEX}_row_of_earlier" not in saved:
+                    # Beside the embeddings of its tree it will hold those of the corpus.
+                    num_bytes += saved.bytes_under(f"{_INDEX}embeddings")
+                forecast = max(forecast, _COPIES * num_bytes)
+        what = f"correcting the indexes of version {self.version} takes about {readable(forecast)}"
+        check_free(forecast, what, "refresh on a larger machine")
+        return forecast
 
     def corrected(
         self, name: str, embeddings: Floats, held_out: Floats, config: IndexConfig
@@ -70,11 +96,32 @@ class EarlierVersion:
         manifest = read_model_manifest(self.models, name, self.version)
         saved = _SavedIndex(self.models / name / str(self.version))
         index = _CORRECTED[name](manifest["index"], saved, embeddings, self.new_rows, config)
-        recall = None if index is None else _confirmed(index, held_out, config)
+        recall = None if index is None else self._confirmed(index, held_out, config)
         if index is None or recall is None:
             return None
         kept = {key: manifest[key] for key in ("tuning",) if key in manifest}
         return index, {"recall": recall.as_dict(), **kept}
+
+    def _confirmed(
+        self, index: CandidateIndex, held_out: Floats, config: IndexConfig
+    ) -> Recall | None:
+        """The recall of an index tuned for an earlier corpus; None: it misses the target.
+
+        It is measured on the queries that confirmed the earlier index, not on those it was tuned
+        on.
+        """
+        queries, num_tuning = held_out, 0
+        if config.target_recall is not None:
+            tuning_queries, queries = split_queries(held_out, config.target_recall)
+            num_tuning = len(tuning_queries)
+        if self._exact_scores is None:
+            self._exact_scores = exact_scores(index, queries, config.at)
+        recall = measure_recall(index, queries, config.at, self._exact_scores)
+        if config.target_recall is None:
+            return recall
+        if recall.lower_bound < config.target_recall:
+            return None
+        return recall._replace(lower_bound=config.target_recall, num_tuning_queries=num_tuning)
 
 
 class _SavedIndex:
@@ -82,8 +129,8 @@ class _SavedIndex:
 
     def __init__(self, folder: Path) -> None:
         self._reader = tf.train.load_checkpoint(str(folder / "variables" / "variables"))
-        shapes = self._reader.get_variable_to_shape_map()
-        self._names = {name.partition("/.ATTRIBUTES/")[0]: name for name in shapes}
+        self._shapes = self._reader.get_variable_to_shape_map()
+        self._names = {name.partition("/.ATTRIBUTES/")[0]: name for name in self._shapes}
 
     def __contains__(self, name: str) -> bool:
         return name in self._names
@@ -91,6 +138,12 @@ class _SavedIndex:
     def __getitem__(self, name: str) -> Any:
         """An array, or the bytes of a scalar text."""
         return self._reader.get_tensor(self._names[name])
+
+    def bytes_under(self, prefix: str) -> int:
+        """What the variables take whose names begin with a prefix."""
+        dtypes = self._reader.get_variable_to_dtype_map()
+        names = [name for short, name in self._names.items() if short.startswith(prefix)]
+        return sum(math.prod(self._shapes[name]) * dtypes[name].size for name in names)
 
     def under(self, prefix: str) -> dict[str, Any]:
         """All whose names begin with a prefix, by the rest of the name."""
@@ -152,17 +205,3 @@ def _share_of_changes(rows: Rows, size: int) -> float:
     """Of the candidates that are gone, or of those that are outside the index, what is more."""
     num_kept = int((rows != NO_ROW).sum())
     return max(len(rows) - num_kept, size - num_kept) / size
-
-
-def _confirmed(index: CandidateIndex, held_out: Floats, config: IndexConfig) -> Recall | None:
-    """The recall of an index that was tuned for an earlier corpus; None: it misses the target.
-
-    It is measured on the queries that confirmed the earlier index, not on those it was tuned on.
-    """
-    if config.target_recall is None:
-        return measure_recall(index, held_out, config.at)
-    tuning_queries, queries = split_queries(held_out, config.target_recall)
-    recall = measure_recall(index, queries, config.at)
-    if recall.lower_bound < config.target_recall:
-        return None
-    return recall._replace(lower_bound=config.target_recall, num_tuning_queries=len(tuning_queries))

@@ -29,7 +29,7 @@ from tfrs_twotower.publishing.progress import Begin, untold
 from tfrs_twotower.publishing.saved_model_writer import save
 from tfrs_twotower.publishing.similarity_export import write_similarity
 from tfrs_twotower.retrieval.attributes import CandidateAttributes
-from tfrs_twotower.retrieval.retriever import QueryTower, Retriever
+from tfrs_twotower.retrieval.retriever import CandidateIds, QueryTower, Retriever
 from tfrs_twotower.schema import Config
 from tfrs_twotower.schema.index import Index as IndexConfig
 from tfrs_twotower.schema.models_layout import (
@@ -45,6 +45,7 @@ from tfrs_twotower.schema.prepared import CANDIDATE_ID
 
 Floats = npt.NDArray[np.float32]
 EMBEDDING = "embedding"
+MEMORY_FORECAST = "build_memory_forecast_bytes"
 
 
 @dataclass(frozen=True)
@@ -106,11 +107,27 @@ def write_indexes(
         UserError: If there is too little memory, or the target recall cannot be met.
     """
     candidates, embeddings = corpus.candidates, corpus.embeddings
-    forecast = check_build(len(embeddings), embeddings.shape[1], config.index)
-    facts = {**facts, "corpus_size": len(candidates), "build_memory_forecast_bytes": forecast}
+
+    def check() -> int:
+        return check_build(len(embeddings), embeddings.shape[1], config.index)
+
+    forecast = check() if earlier is None else earlier.check_memory()
+    facts = {**facts, "corpus_size": len(candidates), MEMORY_FORECAST: forecast}
+
+    # Of all models; the text of a million ids takes seconds to hash.
+    ids = CandidateIds(candidates.column(CANDIDATE_ID).to_pylist())
+    attributes = CandidateAttributes(config.resolved_rules, candidates)
 
     def write(name: str, index: CandidateIndex, found: Mapping[str, Any]) -> dict[str, Any]:
-        retriever = _retriever(query_side, index, candidates, config)
+        retriever = Retriever(
+            query_side.tower,
+            index,
+            ids,
+            default_k=config.export.default_k,
+            max_k=config.export.max_k,
+            attributes=attributes,
+            joined_tower=query_side.joined_tower,
+        )
         return save(
             retriever,
             retriever.signatures(),
@@ -128,7 +145,11 @@ def write_indexes(
         is_tuned = is_searchable and earlier is None
         begin(f"{name}: tuning its index" if is_tuned else name)
         known = earlier and earlier.corrected(name, embeddings, held_out, config.index)
-        return known or build(embeddings, held_out, config.index)
+        if known:
+            return known
+        forecast = check()
+        index, facts = build(embeddings, held_out, config.index)
+        return index, {**facts, MEMORY_FORECAST: forecast}
 
     begin(RETRIEVAL_EXACT)
     # One index after the other, so that only one is in memory beside the embeddings.
@@ -228,17 +249,3 @@ def matrix(table: pa.Table, name: str) -> Floats:
     column = table.column(name).combine_chunks()
     flat = column.flatten().to_numpy(zero_copy_only=False)
     return np.asarray(flat, np.float32).reshape(len(column), -1)
-
-
-def _retriever(
-    query_side: QuerySide, index: CandidateIndex, candidates: pa.Table, config: Config
-) -> Retriever:
-    return Retriever(
-        query_side.tower,
-        index,
-        candidates.column(CANDIDATE_ID).to_pylist(),
-        default_k=config.export.default_k,
-        max_k=config.export.max_k,
-        attributes=CandidateAttributes(config.resolved_rules, candidates),
-        joined_tower=query_side.joined_tower,
-    )

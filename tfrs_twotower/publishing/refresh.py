@@ -16,7 +16,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tfrs_twotower.index.memory import check_build
 from tfrs_twotower.index.outside import NO_ROW
 from tfrs_twotower.publishing import server_config
 from tfrs_twotower.publishing.earlier_indexes import EarlierVersion
@@ -140,13 +139,15 @@ def _refresh(models: Path, candidates: Iterable[pa.Table], base: int, begin: Beg
     table = _in_order(candidates)
     stored = pq.read_table(models / CANDIDATES / str(base) / PART)
     _check_columns(table, stored)
-    check_build(len(table), stored.schema.field(EMBEDDING).type.list_size, config.index)
     begin(CANDIDATE_TOWER)
     tower = LoadedSignature(models / CANDIDATE_TOWER / str(base))
     found = embed_changed(tower, config.candidate_features, table, stored)
     known = found.earlier_rows >= 0
     new_rows = np.full(len(stored), NO_ROW, np.int32)
     new_rows[found.earlier_rows[found.is_same]] = np.flatnonzero(found.is_same)
+    num_removed = len(stored) - int(known.sum())
+    del stored  # Larger than an index; Arrow keeps what is freed until it is asked for it.
+    pa.default_memory_pool().release_unused()
     asked = asked_model(models, base)
     manifest = read_model_manifest(models, asked, base)
     facts = {name: manifest[name] for name in KEPT_FACTS if name in manifest}
@@ -176,7 +177,7 @@ def _refresh(models: Path, candidates: Iterable[pa.Table], base: int, begin: Beg
         corpus_size=len(table),
         num_new=int((~known).sum()),
         num_changed=int((known & ~found.is_same).sum()),
-        num_removed=len(stored) - int(known.sum()),
+        num_removed=num_removed,
         manifests=manifests,
     )
 

@@ -136,7 +136,7 @@ class Retriever(tf.Module):
         self,
         query_tower: QueryTower,
         index: CandidateIndex,
-        candidate_ids: Sequence[str],
+        candidate_ids: Sequence[str] | CandidateIds,
         *,
         default_k: int,
         max_k: int,
@@ -148,7 +148,7 @@ class Retriever(tf.Module):
         Args:
             query_tower: Raw query features -> query embedding.
             index: The corpus; its rows are those of `candidate_ids`.
-            candidate_ids: See `CandidateIds`.
+            candidate_ids: See `CandidateIds`; retrievers of one corpus may share them.
             default_k: How many candidates `serving_default` answers.
             max_k: The largest `k` a request may ask.
             attributes: What rules read of the corpus, in the order of its rows.
@@ -162,7 +162,9 @@ class Retriever(tf.Module):
             )
         self._query_tower, self._joined_tower = query_tower, joined_tower
         self._index = index
-        self._ids = CandidateIds(candidate_ids)
+        if not isinstance(candidate_ids, CandidateIds):
+            candidate_ids = CandidateIds(candidate_ids)
+        self._ids = candidate_ids
         self._rules = Rules(self._ids, attributes, max_k=max_k)
         self._default_k = default_k
 
@@ -232,6 +234,9 @@ class Retriever(tf.Module):
         assert self._joined_tower is not None
         return self._recommend(self._joined_tower(inputs), inputs)
 
+    # AutoGraph would rewrite code that has no Python control flow to rewrite, which takes a large
+    # part of the time of tracing. A query tower may have some: it is called outside.
+    @tf.autograph.experimental.do_not_convert
     def _recommend(self, queries: tf.Tensor, inputs: Tensors) -> dict[str, tf.Tensor]:
         num_queries = tf.shape(queries)[0]
         k = self._rules.read_k(inputs, num_queries)
@@ -244,6 +249,7 @@ class Retriever(tf.Module):
             rarely(lambda: self._best_under_rules(queries, inputs, width)),
         )
 
+    @tf.autograph.experimental.do_not_convert
     def _best(self, queries: tf.Tensor, k: tf.Tensor, width: tf.Tensor) -> dict[str, tf.Tensor]:
         rows, scores = self._index.search(queries, width)
         missing = [[0, 0], [0, width - tf.shape(rows)[1]]]
@@ -289,8 +295,11 @@ class Retriever(tf.Module):
         Returns:
             `scores` `[batch, n]` float32; the float32 minimum for unknown ids.
         """
-        queries = self._query_tower(inputs)
-        rows = self._ids.rows(inputs["candidate_ids"])
+        return self._score(self._query_tower(inputs), inputs["candidate_ids"])
+
+    @tf.autograph.experimental.do_not_convert
+    def _score(self, queries: tf.Tensor, candidate_ids: tf.Tensor) -> dict[str, tf.Tensor]:
+        rows = self._ids.rows(candidate_ids)
         rows = for_each_query("candidate_ids", rows, tf.shape(queries)[0])
         scores = self._index.score(queries, tf.maximum(rows, 0))
         return {"scores": tf.where(rows != NO_ROW, scores, NO_SCORE)}

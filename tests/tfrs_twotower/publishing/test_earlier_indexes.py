@@ -5,10 +5,12 @@ import json
 import numpy as np
 import pytest
 
+from tfrs_twotower.index import memory
 from tfrs_twotower.index.exact import ExactIndex
 from tfrs_twotower.keras import tf
 from tfrs_twotower.publishing.earlier_indexes import EarlierVersion
 from tfrs_twotower.publishing.indexes import ivf_index, scann_index
+from tfrs_twotower.schema import UserError
 from tfrs_twotower.schema.index import Index
 
 # Two indexes are built, and corrected.
@@ -59,6 +61,29 @@ def twice(request, tmp_path_factory):
         index, made = earlier.corrected(name, embeddings, QUERIES, CONFIG)
         save(models, name, version, index, made)
     return models, name, found, embeddings, index, made
+
+
+def test_the_memory_of_a_correction_is_forecast_from_what_is_stored(tmp_path, monkeypatch):
+    module = tf.Module()
+    module._index = tf.Module()
+    module._index.embeddings = tf.Variable(tf.zeros([10, 4]))
+    module.others = tf.Variable(tf.zeros([1000]))
+    tf.saved_model.save(module, str(tmp_path / "retrieval/1"))
+    earlier = EarlierVersion(tmp_path, 1, np.arange(10, dtype=np.int32))
+
+    # 160 bytes: the embeddings of the tree, and those of the corpus beside them; both three times.
+    assert earlier.check_memory() == 960
+
+    module._index._vectors = tf.Variable(tf.zeros([3, 5, 4]))
+    module._index._rows = tf.Variable(tf.zeros([3, 5], tf.int32))
+    tf.saved_model.save(module, str(tmp_path / "retrieval_stock/1"))
+
+    # Lists of 240 bytes and their rows of 60 beside the embeddings.
+    assert earlier.check_memory() == 3 * (160 + 240 + 60)
+
+    monkeypatch.setattr(memory, "available_bytes", lambda: 1000)
+    with pytest.raises(UserError, match="version 1 takes about 0 MB, 0 MB are free"):
+        earlier.check_memory()
 
 
 def test_the_tree_and_its_promise_are_kept(twice):
