@@ -30,6 +30,7 @@ ELSEWHERE = (
     "ml-1m/",
     "--runner=PortableRunner",
     "mongodb://",
+    "milvus:http://",
     "$",
     "--dvc",
 )

@@ -15,7 +15,8 @@ Training      `train`, `tune`, `backtest`; for models of your own `RetrievalTask
 Evaluation    `evaluate`, `compare`, `report`, `explain`, `sensitivity`, `click_through`, `drift`;
               a page to look at the answers: `explore`; for embeddings of your own `rank_corpus`
 Publishing    `export`, `refresh`, `versions`, `promote`, `rollback`, `doctor`, `signatures`,
-              `embeddings`, `embeddings_to_mongodb`, `user_embeddings`; for towers of your own
+              `embeddings`, `embeddings_to_mongodb`, `embeddings_to_milvus`, `user_embeddings`; for
+              towers of your own
               `export_retriever`, `index`
 Answers       `serve`, `recommend`, `complete_query`, `titles`, `RetrievalClient`
 
@@ -85,6 +86,7 @@ __all__ = [
     "drift",
     "dump_config",
     "embeddings",
+    "embeddings_to_milvus",
     "embeddings_to_mongodb",
     "evaluate",
     "explain",
@@ -157,6 +159,7 @@ if TYPE_CHECKING:
     from tfrs_twotower.publishing.embedding_store import EmbeddingStore
     from tfrs_twotower.publishing.embedding_store import write_embeddings as embeddings
     from tfrs_twotower.publishing.export import Export, export
+    from tfrs_twotower.publishing.milvus import write_to_milvus as embeddings_to_milvus
     from tfrs_twotower.publishing.refresh import Refresh
     from tfrs_twotower.publishing.release import Gate
     from tfrs_twotower.publishing.retriever_export import export_retriever
@@ -213,6 +216,7 @@ else:
         "doctor": "tfrs_twotower.publishing.doctor:examine",
         "drift": "tfrs_twotower.evaluation.drift:drift",
         "dump_config": "tfrs_twotower.schema:dump_config",
+        "embeddings_to_milvus": "tfrs_twotower.publishing.milvus:write_to_milvus",
         "embeddings_to_mongodb": ("tfrs_twotower.publishing.embedding_database:write_to_mongodb"),
         "embeddings": "tfrs_twotower.publishing.embedding_store:write_embeddings",
         "evaluate": "tfrs_twotower.evaluation.evaluate:evaluate",

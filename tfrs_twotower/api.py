@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from serving.client import Recommendations, RetrievalClient
     from tfrs_twotower import compare as compare
     from tfrs_twotower import embeddings as embeddings
+    from tfrs_twotower import embeddings_to_milvus as embeddings_to_milvus
     from tfrs_twotower import embeddings_to_mongodb as embeddings_to_mongodb
     from tfrs_twotower import evaluate as evaluate
     from tfrs_twotower import explain as explain

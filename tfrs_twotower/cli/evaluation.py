@@ -40,6 +40,8 @@ from tfrs_twotower.schema.requests import json_object
 
 app = typer.Typer()
 
+_MILVUS = "milvus:"
+
 
 @app.command(
     epilog=examples(
@@ -251,6 +253,7 @@ def drift(
     epilog=examples(
         "twotower embeddings --models demo/models --output store",
         "twotower embeddings --models demo/models --to mongodb://127.0.0.1/shop",
+        "twotower embeddings --models demo/models --to milvus:shop.db",
     ),
 )
 def embeddings(
@@ -259,23 +262,32 @@ def embeddings(
     to: Annotated[
         str | None,
         typer.Option(
-            metavar="mongodb://HOST/DATABASE",
-            help="The database to write instead: candidates, and queries with what is known of "
-            "them; the new version takes the place of the current one as a whole.",
+            metavar="mongodb://HOST/DATABASE|milvus:ADDRESS",
+            help="The database to write instead, in which the new version takes the place of the "
+            "current one as a whole. MongoDB: candidates, and queries with what is known of them. "
+            "Milvus: candidates; its address is http://HOST:19530, or a file FILE.db.",
         ),
     ] = None,
     overwrite: OverwriteOption = False,
 ) -> None:
-    """Write the embeddings of all candidates: Parquet and TensorBoard's projector, or MongoDB."""
+    """Write the candidates' embeddings: Parquet and TensorBoard's projector, or a database."""
     from tfrs_twotower import api
 
     if (output is None) == (to is None):
-        raise UsageError("name one place: --output FOLDER or --to mongodb://HOST/DATABASE")
+        raise UsageError("name one place: --output FOLDER or --to DATABASE")
     if output is not None:
         written = api.embeddings(models, output, overwrite=overwrite)
         print(f"{written.num_candidates:,} embeddings of {written.embedding_dim} in {output}")
         return
-    version = api.embeddings_to_mongodb(models, str(to))
+    assert to is not None
+    if to.startswith(_MILVUS):
+        found = api.embeddings_to_milvus(models, to.removeprefix(_MILVUS))
+        print(
+            f"version {found.model_version}: {found.num_candidates:,} embeddings of "
+            f"{found.embedding_dim} in {found.collection}"
+        )
+        return
+    version = api.embeddings_to_mongodb(models, to)
     with_or_without = "with" if version.has_query_embeddings else "without"
     print(
         f"version {version.model_version}: {version.num_candidates:,} embeddings of "

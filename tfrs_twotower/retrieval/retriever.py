@@ -234,8 +234,8 @@ class Retriever(tf.Module):
         assert self._joined_tower is not None
         return self._recommend(self._joined_tower(inputs), inputs)
 
-    # AutoGraph would rewrite code that has no Python control flow to rewrite, which takes a large
-    # part of the time of tracing. A query tower may have some: it is called outside.
+    # AutoGraph would take its time to rewrite code that has no Python control flow to rewrite. A
+    # query tower may have some: it is called outside.
     @tf.autograph.experimental.do_not_convert
     def _recommend(self, queries: tf.Tensor, inputs: Tensors) -> dict[str, tf.Tensor]:
         num_queries = tf.shape(queries)[0]

@@ -217,4 +217,4 @@ def test_embeddings_are_written_with_their_size_told(models, tmp_path, capsys):
 def test_embeddings_have_one_place(models, tmp_path, capsys):
     for places in ([], ["--output", str(tmp_path / "store"), "--to", "mongodb://127.0.0.1/shop"]):
         assert main(["embeddings", "--models", str(models), *places]) == 2
-        assert_said(capsys, "name one place: --output FOLDER or --to mongodb://HOST/DATABASE")
+        assert_said(capsys, "name one place: --output FOLDER or --to DATABASE")
