@@ -19,7 +19,7 @@ import typer
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 # Beside the tour.
-NOTEBOOKS = ("your_own_log", "your_own_towers")
+NOTEBOOKS = ("your_own_log", "your_own_towers", "evaluation_and_rules", "serving_and_canary")
 
 
 def main() -> None:
