@@ -15,7 +15,9 @@ OUTPUT = {"--output", "--overwrite"}
     ("job", "own"),
     [
         pytest.param(
-            prepare, {"--config", "--dataset", "--max_rejected_share", "--clean"}, id="prepare"
+            prepare,
+            {"--config", "--dataset", "--max_rejected_share", "--clean", "--cache"},
+            id="prepare",
         ),
         pytest.param(
             recommend,

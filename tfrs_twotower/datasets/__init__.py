@@ -34,8 +34,7 @@ _PUBLIC = {
         presplit.write_ngcf,
     ),
     "sasrec": _Public(
-        "Any data set in SASRec's or S3-Rec's format: `user item ...` in order of time; "
-        "--source names the file, or a folder with one sasrec_*.txt",
+        "A set in SASRec's or S3-Rec's format, a file or folder: `user item ...` by time",
         presplit.write_sasrec,
     ),
     "ncf": _Public(
