@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import shutil
 import socket
 import subprocess
 import sys
@@ -164,6 +165,38 @@ def test_a_portable_runner_writes_what_the_in_process_one_writes(small_world, jo
     expected = contents(small_world.output)
 
     small_world.prepare(CONFIG, overwrite=True, beam_args=job_service)
+
+    assert contents(small_world.output) == expected
+
+
+@pytest.fixture
+def flink():
+    """Beam's job server with a Flink cluster inside, in a process of its own."""
+    script = ROOT / "pipelines" / "flink.sh"
+    if missing := [name for name in ("java", "mvn") if shutil.which(name) is None]:
+        pytest.skip(f"no {', '.join(missing)}: Flink cannot run")
+    if subprocess.run([script, "fetch"], capture_output=True, timeout=180).returncode:
+        pytest.skip("the jars of Flink cannot be fetched from Maven Central")
+    port = _free_port()
+    with subprocess.Popen(
+        [script, str(port)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as process:
+        _wait_for(port)
+        yield [
+            "--runner=PortableRunner",
+            f"--job_endpoint=127.0.0.1:{port}",
+            "--environment_type=LOOPBACK",
+            "--parallelism=2",
+        ]
+        process.terminate()
+
+
+@pytest.mark.slow
+def test_flink_writes_what_the_in_process_runner_writes(small_world, flink):
+    small_world.prepare(CONFIG)
+    expected = contents(small_world.output)
+
+    small_world.prepare(CONFIG, overwrite=True, beam_args=flink)
 
     assert contents(small_world.output) == expected
 
