@@ -4,10 +4,14 @@ import json
 import os
 import random
 import shutil
+import signal
 import socket
 import subprocess
 import sys
 import time
+import urllib.request
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -169,36 +173,107 @@ def test_a_portable_runner_writes_what_the_in_process_one_writes(small_world, jo
     assert contents(small_world.output) == expected
 
 
-@pytest.fixture
-def flink():
-    """Beam's job server with a Flink cluster inside, in a process of its own."""
+@contextmanager
+def flink(*cluster):
+    """Beam's job server and Flink, in processes of their own: the port, and what is printed."""
     script = ROOT / "pipelines" / "flink.sh"
     if missing := [name for name in ("java", "mvn") if shutil.which(name) is None]:
         pytest.skip(f"no {', '.join(missing)}: Flink cannot run")
     if subprocess.run([script, "fetch"], capture_output=True, timeout=180).returncode:
         pytest.skip("the jars of Flink cannot be fetched from Maven Central")
     port = _free_port()
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
     with subprocess.Popen(
-        [script, str(port)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        [script, str(port), *cluster],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
     ) as process:
-        _wait_for(port)
-        yield [
-            "--runner=PortableRunner",
-            f"--job_endpoint=127.0.0.1:{port}",
-            "--environment_type=LOOPBACK",
-            "--parallelism=2",
-        ]
-        process.terminate()
+        try:
+            _wait_for(port)
+            yield port, process.stdout
+        finally:
+            process.terminate()
+
+
+def on_flink(port):
+    return ["--runner=PortableRunner", f"--job_endpoint=127.0.0.1:{port}", "--parallelism=2"]
 
 
 @pytest.mark.slow
-def test_flink_writes_what_the_in_process_runner_writes(small_world, flink):
+# Beam's workers, here threads of this process, end with an error when the runner hangs up.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_flink_writes_what_the_in_process_runner_writes(small_world):
     small_world.prepare(CONFIG)
     expected = contents(small_world.output)
 
-    small_world.prepare(CONFIG, overwrite=True, beam_args=flink)
+    with flink() as (port, _):
+        beam_args = [*on_flink(port), "--environment_type=LOOPBACK"]
+        small_world.prepare(CONFIG, overwrite=True, beam_args=beam_args)
 
     assert contents(small_world.output) == expected
+
+
+@pytest.mark.slow
+def test_a_flink_cluster_that_loses_a_task_manager_writes_the_same(small_world, tmp_path):
+    small_world.prepare(CONFIG)
+    expected = contents(small_world.output)
+    # TaskManagers of one machine would share a pool's workers, which it knows by number alone.
+    worker = tmp_path / "worker"
+    worker.write_text(f'#!/bin/sh\nexec {sys.executable} -m tests.pipelines.sdk_worker "$@"\n')
+    worker.chmod(0o755)
+    environment = f"--environment_config={json.dumps({'command': str(worker)})}"
+
+    with flink("3") as (port, printed):
+        processes = [next(printed).split(": ") for _ in range(4)]
+        cluster = _Cluster(port + 1)
+        _wait_until(lambda: cluster.get("overview")["taskmanagers"] == 3, 60)
+        killing = ThreadPoolExecutor().submit(cluster.kill_amid_a_job, int(processes[1][1]))
+        # A worker starts in seconds, and lives for one stage unless it is kept.
+        workers = ["--environment_type=PROCESS", environment, "--environment_cache_millis=60000"]
+        beam_args = [*on_flink(port), *workers]
+        small_world.prepare(CONFIG, overwrite=True, beam_args=beam_args)
+        num_finished = killing.result()
+        _wait_until(lambda: cluster.get("overview")["taskmanagers"] == 2, 60)
+
+    assert [name for name, _ in processes] == ["JobManager", *["TaskManager"] * 3]
+    assert num_finished > 0
+    assert contents(small_world.output) == expected
+
+
+class _Cluster:
+    """A Flink session cluster, by its REST interface."""
+
+    def __init__(self, port):
+        self._address = f"http://127.0.0.1:{port}/"
+
+    def get(self, path):
+        with urllib.request.urlopen(self._address + path, timeout=10) as answer:
+            return json.load(answer)
+
+    def tasks(self):
+        """How many tasks there are in each state."""
+        jobs = self.get("jobs/overview")["jobs"]
+        return jobs[0]["tasks"] if jobs else {"finished": 0, "total": 0}
+
+    def kill_amid_a_job(self, process_id):
+        """Kills a process when a quarter of the tasks are done; gives how many those were."""
+        _wait_until(lambda: 4 * self.tasks()["finished"] > self.tasks()["total"] > 0, 300)
+        found = self.tasks()
+        assert found["finished"] < found["total"]
+        os.kill(process_id, signal.SIGKILL)
+        return found["finished"]
+
+
+def _wait_until(is_so, seconds):
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        with suppress(OSError):
+            if is_so():
+                return
+        time.sleep(0.2)
+    raise TimeoutError
 
 
 def _free_port():
