@@ -8,9 +8,8 @@ from tfrs_twotower.schema.extras import need
 
 need("pipelines", "apache_beam")
 
-# TensorFlow's C++ start-up writes lines that no user of a job can act on.
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-# So does Beam, of a client library that no job here uses, and of memory that it cannot measure.
+# Beam's start-up writes lines that no user of a job can act on: of a client library that no job
+# here uses, and of memory that it cannot measure.
 NOISE = ("apitools not found", "Resource module is not available")
 logging.getLogger().addFilter(lambda record: not any(text in str(record.msg) for text in NOISE))
 # What a user can cure is told in a line by the launcher; Beam would put a traceback before it.

@@ -46,8 +46,9 @@ def _pick_keras_2() -> None:
 
 
 _pick_keras_2()
-# Or TensorFlow notes every end of a data set as `OUT_OF_RANGE`, as if it were a fault.
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
+# Or TensorFlow's C++ code notes every end of a data set, and as an error that there is no GPU. What
+# is an error comes as an exception, too.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 __all__ = [
     "Backtest",

@@ -5,7 +5,6 @@ and completion do not wait for TensorFlow.
 """
 
 import logging
-import os
 import sys
 from collections.abc import Sequence
 from typing import Annotated, Any
@@ -20,7 +19,6 @@ from tfrs_twotower.schema.interrupts import remembered
 from tfrs_twotower.schema.version import __version__
 
 # TensorFlow's own log lines say nothing to a user of these commands.
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 logging.getLogger("tensorflow").setLevel(logging.ERROR)
 
 INTERRUPTED = 130  # As shells have it: 128 + SIGINT.
