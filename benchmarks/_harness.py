@@ -28,6 +28,15 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 RESULTS = ROOT / "benchmarks" / "results"
 PUBLIC_DATA = ROOT.parent / "shared" / "data"
+# The code that the figures of a trained model depend on most; see `benchmark`.
+TRAINED = (
+    "tfrs_twotower/data",
+    "tfrs_twotower/evaluation",
+    "tfrs_twotower/features",
+    "tfrs_twotower/losses",
+    "tfrs_twotower/models",
+    "tfrs_twotower/training",
+)
 TABLE_WIDTH = 120  # Where stdout is no terminal.
 
 

@@ -8,7 +8,7 @@ puts some behind the end of train. Users without a positive in train are shown t
 import tempfile
 from pathlib import Path
 
-from _harness import Measurement, benchmark
+from _harness import TRAINED, Measurement, benchmark
 
 from tfrs_twotower import api
 from tfrs_twotower.datasets import write_dataset
@@ -36,16 +36,7 @@ SETTINGS = {
 }
 
 
-@benchmark(
-    code=[
-        "tfrs_twotower/features",
-        "tfrs_twotower/losses",
-        "tfrs_twotower/models",
-        "tfrs_twotower/training",
-        "tfrs_twotower/evaluation",
-        "tfrs_twotower/data",
-    ]
-)
+@benchmark(code=TRAINED)
 def main(quick: bool) -> list[Measurement]:
     found = {}
     with tempfile.TemporaryDirectory() as folder:

@@ -12,7 +12,7 @@ trilinear 0.2210, scoring_layer 0.2053.
 import tempfile
 from pathlib import Path
 
-from _harness import Measurement, benchmark
+from _harness import TRAINED, Measurement, benchmark
 from _ml1m import COLUMNS, prepare, read_events
 
 from tfrs_twotower import api
@@ -71,13 +71,7 @@ export: {{retrieval: {str(mode != "scoring_layer").lower()}}}
 
 
 @benchmark(
-    code=[
-        "tfrs_twotower/features",
-        "tfrs_twotower/losses",
-        "tfrs_twotower/models",
-        "tfrs_twotower/training",
-        "tfrs_twotower/evaluation",
-    ],
+    code=TRAINED,
     data="ml-1m",
 )
 def main(quick: bool, data: Path) -> list[Measurement]:

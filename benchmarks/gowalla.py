@@ -12,7 +12,7 @@ Published: most popular 0.0416 / 0.0317, YoutubeDNN 0.1754 / 0.1473, MF+BSL 0.18
 import tempfile
 from pathlib import Path
 
-from _harness import Measurement, benchmark
+from _harness import TRAINED, Measurement, benchmark
 
 from tfrs_twotower import api
 from tfrs_twotower.data.prepared import PreparedData
@@ -78,14 +78,7 @@ def figures(evaluation_set: EvaluationSet, ranking: Ranking) -> dict[str, float]
 
 
 @benchmark(
-    code=[
-        "tfrs_twotower/features",
-        "tfrs_twotower/losses",
-        "tfrs_twotower/models",
-        "tfrs_twotower/training",
-        "tfrs_twotower/evaluation",
-        "tfrs_twotower/data",
-    ],
+    code=TRAINED,
     data="gowalla",
     flags={"hold_out": "train on nine tenths of train, rank the rest"},
     settings=True,

@@ -13,7 +13,7 @@ popular, counted over all events before the test, check the harness: 0.0363 / 0.
 import tempfile
 from pathlib import Path
 
-from _harness import Measurement, benchmark
+from _harness import TRAINED, Measurement, benchmark
 from _ml1m import COLUMNS, most_popular, prepare, read_events
 
 from tfrs_twotower import api
@@ -55,14 +55,7 @@ training:
 
 
 @benchmark(
-    code=[
-        "tfrs_twotower/features",
-        "tfrs_twotower/losses",
-        "tfrs_twotower/models",
-        "tfrs_twotower/training",
-        "tfrs_twotower/evaluation",
-        "tfrs_twotower/data",
-    ],
+    code=TRAINED,
     data="ml-1m",
     settings=True,
 )

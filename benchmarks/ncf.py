@@ -12,7 +12,7 @@ of events, as ours does. The most popular, counted over all events but the test,
 import tempfile
 from pathlib import Path
 
-from _harness import Measurement, benchmark
+from _harness import TRAINED, Measurement, benchmark
 from _ml1m import most_popular
 
 from tfrs_twotower import api
@@ -45,14 +45,7 @@ training:
 
 
 @benchmark(
-    code=[
-        "tfrs_twotower/features",
-        "tfrs_twotower/losses",
-        "tfrs_twotower/models",
-        "tfrs_twotower/training",
-        "tfrs_twotower/evaluation",
-        "tfrs_twotower/data",
-    ],
+    code=TRAINED,
     data="ml-1m",
     settings=True,
 )

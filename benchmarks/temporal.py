@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
-from _harness import Measurement, benchmark
+from _harness import TRAINED, Measurement, benchmark
 
 from tfrs_twotower import api
 from tfrs_twotower.datasets import write_dataset
@@ -55,14 +55,7 @@ SETS: dict[str, Callable[[Path, Path], list[str]]] = {
 
 
 @benchmark(
-    code=[
-        "tfrs_twotower/features",
-        "tfrs_twotower/losses",
-        "tfrs_twotower/models",
-        "tfrs_twotower/training",
-        "tfrs_twotower/evaluation",
-        "tfrs_twotower/datasets",
-    ],
+    code=[*TRAINED, "tfrs_twotower/datasets"],
     data=".",
 )
 def main(quick: bool, data: Path) -> list[Measurement]:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from _harness import Measurement, benchmark
+from _harness import TRAINED, Measurement, benchmark
 
 from tfrs_twotower import api
 from tfrs_twotower.datasets.movielens import MovieLens, read_100k
@@ -129,15 +129,7 @@ def our_accuracies(tables: MovieLens, features: str, seed: int) -> dict[str, flo
 
 
 @benchmark(
-    code=[
-        "tfrs_twotower/features",
-        "tfrs_twotower/losses",
-        "tfrs_twotower/data",
-        "tfrs_twotower/models",
-        "tfrs_twotower/training",
-        "tfrs_twotower/evaluation",
-        "pipelines/prepare",
-    ],
+    code=[*TRAINED, "pipelines/prepare"],
     data="ml-100k",
 )
 def main(quick: bool, data: Path) -> list[Measurement]:

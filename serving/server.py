@@ -5,13 +5,9 @@
 The flags are TF Serving's, so that one server replaces the other.
 """
 
-import os
-
-if __name__ == "__main__":  # Before TensorFlow is loaded: its notes are not the server's log.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-
 import gc
 import logging
+import os
 import signal
 import sys
 import threading

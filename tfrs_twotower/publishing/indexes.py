@@ -163,7 +163,7 @@ def write_indexes(
     if config.export.similarity:
         begin(SIMILARITY)
         manifests[SIMILARITY] = write_similarity(
-            staging, query_side.tower, candidates, embeddings, config, facts
+            staging, query_side.tower, ids, embeddings, config, facts
         )
     if (preferred := preferred_model(manifests)) != RETRIEVAL_EXACT:
         queries = pa.table({QUERY_EMBEDDING: vectors(held_out)})

@@ -4,22 +4,21 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tfrs_twotower.publishing.models_folder import PART
 from tfrs_twotower.publishing.saved_model_reader import Floats, Tower, embed_queries
 from tfrs_twotower.publishing.saved_model_writer import save
+from tfrs_twotower.retrieval.retriever import CandidateIds
 from tfrs_twotower.retrieval.similarity import Similarity, StoredQueries
 from tfrs_twotower.schema import Config
 from tfrs_twotower.schema.models_layout import QUERIES, QUERY_KEY, SIMILARITY
-from tfrs_twotower.schema.prepared import CANDIDATE_ID
 
 
 def write_similarity(
     staging: Path,
     tower: Tower,
-    candidates: pa.Table,
+    candidate_ids: CandidateIds,
     embeddings: Floats,
     config: Config,
     facts: Mapping[str, Any],
@@ -31,7 +30,7 @@ def write_similarity(
     Args:
         staging: Has the folder `queries` of the version.
         tower: Raw query features -> query embedding.
-        candidates: See `indexes.Corpus`.
+        candidate_ids: Of the corpus.
         embeddings: See `indexes.Corpus`.
         config: Decides whether queries can be embedded ahead.
         facts: For the manifest.
@@ -45,5 +44,5 @@ def write_similarity(
         ids = table.column(table.schema.metadata[QUERY_KEY].decode()).to_pylist()
         if ids:
             queries = StoredQueries(ids, embed_queries(tower, config.features.query, table))
-    model = Similarity(candidates.column(CANDIDATE_ID).to_pylist(), embeddings, queries)
+    model = Similarity(candidate_ids, embeddings, queries)
     return save(model, model.signatures(), staging / SIMILARITY, model_name=SIMILARITY, facts=facts)

@@ -44,19 +44,19 @@ class Similarity(tf.Module):
 
     def __init__(
         self,
-        candidate_ids: Sequence[str],
+        candidate_ids: CandidateIds,
         candidate_embeddings: Floats,
         queries: StoredQueries | None = None,
     ) -> None:
         """Keeps the vectors.
 
         Args:
-            candidate_ids: See `CandidateIds`.
+            candidate_ids: Of the rows of the embeddings.
             candidate_embeddings: `[num_candidates, embedding_dim]`, of length 1 or zero.
             queries: None: a query always comes as its embedding.
         """
         super().__init__()
-        self._ids = CandidateIds(candidate_ids)
+        self._ids = candidate_ids
         self._index = ExactIndex(candidate_embeddings)
         self._queries = queries
 

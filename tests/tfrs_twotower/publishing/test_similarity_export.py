@@ -21,6 +21,7 @@ from tfrs_twotower.publishing.refresh import refresh
 from tfrs_twotower.publishing.saved_model_reader import LoadedQueryTower
 from tfrs_twotower.publishing.signature_reference import signatures
 from tfrs_twotower.publishing.similarity_export import write_similarity
+from tfrs_twotower.retrieval.retriever import CandidateIds
 from tfrs_twotower.schema import parse_config
 
 CONFIG = """\
@@ -32,7 +33,7 @@ export: {similarity: true}
 """
 WITH_CONTEXT = CONFIG.replace("export:", "  context: {clock: {kind: timestamp}}\nexport:")
 EMBEDDINGS = np.array([[1.0, 0.0], [0.8, 0.6], [0.0, 1.0]], np.float32)
-CANDIDATES = pa.table({"candidate_id": ["a", "b", "c"]})
+CANDIDATES = ["a", "b", "c"]
 QUERIES = pa.table({"user": ["east", "north"], "taste": [[1.0, 0.0], [0.0, 1.0]]})
 # A process of its own: nothing of ours is there.
 ASK = """\
@@ -52,7 +53,8 @@ def written(folder, text=CONFIG):
     pq.write_table(stored, folder / "queries" / "part-00000.parquet")
     config = parse_config(text, "here")
     tower = lambda inputs: inputs["taste"]  # noqa: E731
-    manifest = write_similarity(folder, tower, CANDIDATES, EMBEDDINGS, config, {"origin": "export"})
+    ids = CandidateIds(CANDIDATES)
+    manifest = write_similarity(folder, tower, ids, EMBEDDINGS, config, {"origin": "export"})
     (folder / "similarity").rename(folder / "1")
     (folder / "similarity").mkdir()
     return (folder / "1").rename(folder / "similarity" / "1"), manifest

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from tfrs_twotower.keras import tf
+from tfrs_twotower.retrieval.retriever import CandidateIds
 from tfrs_twotower.retrieval.similarity import Similarity, StoredQueries
 
 LOWEST = float(np.finfo(np.float32).min)
@@ -14,7 +15,7 @@ QUERIES = StoredQueries(["north", "east"], np.array([[0.0, 1.0], [1.0, 0.0]], np
 
 @pytest.fixture(scope="module")
 def signatures():
-    return Similarity(IDS, CANDIDATES, QUERIES).signatures()
+    return Similarity(CandidateIds(IDS), CANDIDATES, QUERIES).signatures()
 
 
 def score(signatures, name="score", **inputs):
@@ -64,4 +65,4 @@ def test_nothing_is_scored_as_nothing(signatures, shape):
 
 
 def test_without_stored_queries_they_come_as_embeddings():
-    assert Similarity(IDS, CANDIDATES).signatures().keys() == {"score_embedding"}
+    assert Similarity(CandidateIds(IDS), CANDIDATES).signatures().keys() == {"score_embedding"}
