@@ -1,6 +1,7 @@
-"""The wheel: what is in it, and the client without TensorFlow in an environment of its own."""
+"""The wheel: what is in it, and its client and its demo in environments of their own."""
 
 import configparser
+import json
 import os
 import shutil
 import subprocess
@@ -27,35 +28,45 @@ DATA = [
 ]
 
 
-def run(*command, cwd, **variables):
+def run(*command, cwd, timeout_s=300, **variables):
     done = subprocess.run(
         [*map(str, command)],
         cwd=cwd,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=timeout_s,
         env={**os.environ, **variables},
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
 
-@pytest.mark.slow
-def test_the_client_of_the_wheel_asks_a_server_without_tensorflow(tmp_path):
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("wheel")
     # A copy: setuptools builds beside the sources, and packs what an earlier build left there.
     for package in ("tfrs_twotower", "pipelines", "serving"):
-        shutil.copytree(ROOT / package, tmp_path / "source" / package)
+        shutil.copytree(ROOT / package, folder / "source" / package)
     for name in ("setup.cfg", "pyproject.toml", "README.md", "LICENSE"):
-        shutil.copy(ROOT / name, tmp_path / "source")
-    build = (sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", tmp_path)
-    run(*build, tmp_path / "source", cwd=tmp_path)
-    [wheel] = tmp_path.glob("*.whl")
+        shutil.copy(ROOT / name, folder / "source")
+    build = (sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", folder)
+    run(*build, folder / "source", cwd=folder)
+    [built] = folder.glob("*.whl")
+    return built
+
+
+@pytest.mark.slow
+def test_the_wheel_holds_the_packages_and_their_data(wheel):
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
+
     assert set(DATA) <= set(names)
     assert any(name.endswith(".j2") for name in names)
     assert not [name for name in names if name.startswith(("tests", "docs", "benchmarks"))]
 
+
+@pytest.mark.slow
+def test_the_client_of_the_wheel_asks_a_server_without_tensorflow(wheel, tmp_path):
     site = tmp_path / "site"
     install = (sys.executable, "-m", "pip", "install", "-q", "--no-compile", "--target", site)
     setup = configparser.ConfigParser()
@@ -76,3 +87,24 @@ def test_the_client_of_the_wheel_asks_a_server_without_tensorflow(tmp_path):
         said = run(sys.executable, "-S", "-c", script, cwd=tmp_path, PYTHONPATH=str(site))
 
     assert said.split() == ["None", "a", "b"]
+
+
+@pytest.mark.slow
+def test_the_wheel_runs_the_demo_with_another_python(wheel, tmp_path):
+    # pyenv, where `python3.12` is a shim of its, runs it only if told so.
+    newer = {"PYENV_VERSION": "3.12"}
+    try:
+        run("python3.12", "-m", "venv", tmp_path / "venv", cwd=tmp_path, **newer)
+    except (AssertionError, FileNotFoundError):
+        pytest.skip("no Python 3.12 on the path")
+    python = tmp_path / "venv" / "bin" / "python"
+    install = (python, "-m", "pip", "install", "-q", "--no-compile", "-c", ROOT / "constraints.txt")
+    run(*install, wheel, cwd=tmp_path, timeout_s=900)
+    twotower = tmp_path / "venv" / "bin" / "twotower"
+    run(twotower, "demo", "--workdir", "demo", cwd=tmp_path, timeout_s=900, PYTHONPATH="")
+    checked = run(twotower, "doctor", "demo/models", "--json", cwd=tmp_path, PYTHONPATH="")
+
+    assert str(tmp_path / "venv") in run(
+        python, "-c", "import serving; print(serving.__file__)", cwd=tmp_path, PYTHONPATH=""
+    )
+    assert json.loads(checked)
