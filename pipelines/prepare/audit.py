@@ -4,8 +4,9 @@ The job finds histories and aggregates by sorting and searching whole partitions
 a few queries and candidates are gone through one by one, straight from the definition.
 """
 
+from bisect import bisect_left
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -17,6 +18,7 @@ from pipelines.prepare.examples import Examples
 from pipelines.prepare.histories import groups
 from pipelines.prepare.split import TEST, TRAIN, VALIDATION, Cutoffs
 from pipelines.prepare.validate import FEATURE, ORDER, QUERY_ID
+from tfrs_twotower.schema import Config
 from tfrs_twotower.schema.features import Aggregate
 
 SAMPLED_ENTITIES = 1000
@@ -74,75 +76,99 @@ def audit_examples(
         Examples checked and violations, by check.
     """
     audit = Audit(Counter(), Counter())
-    by_query: dict[int, list[int]] = {}
-    for position in positions.tolist():
-        by_query.setdefault(int(examples.of_query[position]), []).append(position)
-    keys = _keys(examples)
+    by_query: dict[int, list[_Example]] = {}
+    for example in _examples_at(examples, positions):
+        by_query.setdefault(example.query, []).append(example)
     for own in by_query.values():
-        for position in own:
-            found = [row for row in history_rows[position].tolist() if row >= 0]
+        is_right_history = (
+            _histories_before(own, history_rows.shape[1])
+            if examples.config.has_order
+            else _histories_without_targets(own)
+        )
+        is_on_its_side = _sides(examples.config, cutoffs, own)
+        for example in own:
+            found = [row for row in history_rows[example.position].tolist() if row >= 0]
             audit.checked[HISTORY] += 1
-            is_right = (
-                _is_history(examples, keys, own, position, found, history_rows.shape[1])
-                if examples.config.has_order
-                else _leaves_target_out(examples, own, position, found)
-            )
-            audit.violations[HISTORY] += not is_right
+            audit.violations[HISTORY] += not is_right_history(example, found)
             audit.checked[SPLIT] += 1
-            audit.violations[SPLIT] += not _is_on_its_side(examples, keys, cutoffs, own, position)
+            audit.violations[SPLIT] += not is_on_its_side(example)
     return audit
 
 
-def _keys(examples: Examples) -> list[tuple[int, int, int]]:
-    """What says which of two events of a query came first."""
+class _Example(NamedTuple):
+    position: int
+    query: int
+    moment: tuple[int, int, int]  # Says which of two events of a query came first; see `_row`.
+    split: int
+    is_positive: bool
+
+
+def _row(moment: tuple[int, int, int]) -> int:
+    """The candidate of an event: of events at one time the catalogue row says which is first."""
+    return moment[-1]
+
+
+def _examples_at(examples: Examples, positions: np.ndarray) -> Iterator[_Example]:
     events = examples.partition.events
     orders = np.zeros(events.num_rows, np.int64)
     if ORDER in events.column_names:
         orders = column(events, ORDER).to_numpy()
-    arrays = (examples.timestamps, orders, examples.catalogue_rows)
-    return list(zip(*(array.tolist() for array in arrays), strict=True))
+    keys = (examples.timestamps, orders, examples.catalogue_rows)
+    moments = zip(*(key[positions].tolist() for key in keys), strict=True)
+    others = (examples.splits, examples.is_positive)
+    return map(
+        _Example,
+        positions.tolist(),
+        examples.of_query[positions].tolist(),
+        moments,
+        *(values[positions].tolist() for values in others),
+    )
 
 
-def _is_history(
-    examples: Examples,
-    keys: list[tuple[int, int, int]],
-    own: list[int],
-    position: int,
-    found: list[int],
-    length: int,
-) -> bool:
-    before = [p for p in own if keys[p] < keys[position] and examples.labels[p] == 1]
-    before.sort(key=lambda p: keys[p])
-    last = before[max(len(before) - length, 0) :]
-    return found == [int(examples.catalogue_rows[p]) for p in last]
+def _histories_before(
+    own: Sequence[_Example], length: int
+) -> Callable[[_Example, list[int]], bool]:
+    """Whether rows are the last positives of the query before one of its examples."""
+    # Sorted once: a query may have as many events as it likes.
+    positives = sorted(example.moment for example in own if example.is_positive)
+
+    def is_right(example: _Example, found: list[int]) -> bool:
+        end = bisect_left(positives, example.moment)
+        return found == list(map(_row, positives[max(end - length, 0) : end]))
+
+    return is_right
 
 
-def _leaves_target_out(examples: Examples, own: list[int], position: int, found: list[int]) -> bool:
-    allowed = {
-        int(examples.catalogue_rows[p])
-        for p in own
-        if examples.splits[p] == TRAIN and examples.labels[p] == 1
+def _histories_without_targets(own: Sequence[_Example]) -> Callable[[_Example, list[int]], bool]:
+    """Whether rows are distinct train positives of the query without an example's own candidate."""
+    allowed = {_row(one.moment) for one in own if one.split == TRAIN and one.is_positive}
+
+    def is_right(example: _Example, found: list[int]) -> bool:
+        rows = set(found)
+        has_target = example.split == TRAIN and _row(example.moment) in rows
+        return rows <= allowed and len(rows) == len(found) and not has_target
+
+    return is_right
+
+
+def _sides(config: Config, cutoffs: Cutoffs, own: Sequence[_Example]) -> Callable[[_Example], bool]:
+    """Whether an example of a query is on its side of the cut-offs."""
+    first = {
+        split: min((one.moment for one in own if one.split > split), default=None)
+        for split in (TRAIN, VALIDATION, TEST)
     }
-    if examples.splits[position] == TRAIN:
-        allowed.discard(int(examples.catalogue_rows[position]))
-    return set(found) <= allowed and len(set(found)) == len(found)
 
+    def is_right(example: _Example) -> bool:
+        if config.split.by in ("time", "dates"):
+            second = example.moment[0]
+            expected = TEST if second >= cutoffs.test_s else VALIDATION
+            return example.split == (TRAIN if second < cutoffs.validation_s else expected)
+        if config.split.by in ("leave_last_out", "temporal_user"):
+            later = first[example.split]
+            return later is None or example.moment <= later
+        return True
 
-def _is_on_its_side(
-    examples: Examples,
-    keys: list[tuple[int, int, int]],
-    cutoffs: Cutoffs,
-    own: list[int],
-    position: int,
-) -> bool:
-    split, rule = int(examples.splits[position]), examples.config.split.by
-    if rule in ("time", "dates"):
-        second = int(examples.timestamps[position])
-        expected = TEST if second >= cutoffs.test_s else VALIDATION
-        return split == (TRAIN if second < cutoffs.validation_s else expected)
-    if rule in ("leave_last_out", "temporal_user"):
-        return all(keys[position] <= keys[p] for p in own if int(examples.splits[p]) > split)
-    return True
+    return is_right
 
 
 def spread(events: Events, entities: np.ndarray) -> np.ndarray:

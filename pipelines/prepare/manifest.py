@@ -2,9 +2,11 @@
 
 import json
 import shutil
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from pipelines.io import filesystem
 from pipelines.io.filesystem import join
@@ -19,6 +21,8 @@ from pipelines.prepare.validate import CURES
 from tfrs_twotower.schema import SPLITS, Parameter, UserError
 from tfrs_twotower.schema import prepared as layout
 from tfrs_twotower.schema.version import __version__
+
+COUNTS_A_PIECE = 1 << 14  # Of the text of `statistics.json`.
 
 
 def check_report(report: Summary, job: Job, max_rejected_share: float) -> None:
@@ -85,16 +89,31 @@ def publish_report(report: Summary, job: Job, *, overwrite: bool) -> dict[str, A
 def _write_statistics(report: Summary, job: Job, corpus: Corpus) -> WrittenFile:
     in_corpus = corpus.rows >= 0
     counts = column(corpus.counts, count_column(TRAIN, 1)).to_numpy()[in_corpus]
-    ids = np.asarray(corpus.catalogue.ids.to_numpy(zero_copy_only=False), object)[in_corpus]
-    statistics = {
-        "total": int(counts.sum()),
-        "candidate_train_counts": dict(zip(ids.tolist(), counts.tolist(), strict=True)),
-        "numbers": report.get("numbers", {}),
-    }
+    # The catalogue is sorted by UTF-8 bytes, which is the order of the keys as Python sorts them.
+    ids = corpus.catalogue.ids.filter(pa.array(in_corpus))
     path = job.run.new_path(layout.STATISTICS, ".json")
     with filesystem.create(path) as file:
-        file.write(json.dumps(statistics, indent=1, sort_keys=True).encode() + b"\n")
+        file.writelines(statistics_json(ids, counts, report.get("numbers", {})))
     return job.run.written(path, file, len(corpus))
+
+
+def statistics_json(ids: pa.Array, counts: np.ndarray, numbers: Summary) -> Iterator[bytes]:
+    """The text of `statistics.json` in pieces: a whole corpus as Python objects takes gigabytes.
+
+    Args:
+        ids: `[n]` of the candidates, sorted and distinct.
+        counts: `[n]` train positives of each.
+        numbers: Statistics of the `number` features, by feature.
+    """
+    yield b'{\n "candidate_train_counts": {'
+    for start in range(0, len(ids), COUNTS_A_PIECE):
+        of_ids = ids[start : start + COUNTS_A_PIECE].to_pylist()
+        of_counts = counts[start : start + COUNTS_A_PIECE].tolist()
+        lines = [f"\n  {json.dumps(i)}: {n}" for i, n in zip(of_ids, of_counts, strict=True)]
+        yield ("," if start else "").encode() + ",".join(lines).encode()
+    yield b"\n },\n" if len(ids) else b"},\n"
+    rest = {"numbers": numbers, "total": int(counts.sum())}
+    yield json.dumps(rest, indent=1, sort_keys=True).removeprefix("{\n").encode() + b"\n"
 
 
 def _publish_vocabularies(report: Summary, job: Job) -> list[WrittenFile]:

@@ -91,6 +91,33 @@ def test_examples_on_the_wrong_side_of_a_cutoff_are_seen():
     assert violations(examples, examples.history_rows(3)) == {"split": 3}
 
 
+def test_a_query_with_a_hundred_thousand_events_is_looked_at_in_linear_time():
+    num_events = 100_000
+    ids = pa.array([f"i{n}" for n in range(9)])
+    events = pa.table(
+        {
+            "query": pa.array(np.zeros(num_events, np.int32)),
+            "timestamp_s": pa.array(np.arange(num_events)),
+            "label": pa.array(np.ones(num_events, np.int8)),
+            "candidate_row": pa.array(np.arange(num_events) % 9, pa.int32()),
+        }
+    )
+    examples = Examples(
+        parse_config("columns: {timestamp: t}\nsplit: {by: temporal_user}", "c"),
+        Partition(events, pa.table({"query_id": ["u0"]})),
+        np.zeros(num_events, np.int8),
+        np.array([0]),
+        Corpus(Catalogue(catalogue_table(ids)), pa.table({}), np.arange(9)),
+    )
+    rows = examples.history_rows(3)
+    rows[-1] = [0, 1, 2]  # The last event is of candidate 0: 6, 7, 8 lie before it.
+
+    audit = audit_examples(examples, rows, Cutoffs(NEVER, NEVER), np.arange(num_events))
+
+    assert audit.checked["history"] == num_events
+    assert +audit.violations == {"history": 1}
+
+
 @pytest.mark.parametrize("by", ["leave_last_out", "temporal_user"])
 def test_train_after_test_is_seen_where_each_query_is_split_by_itself(by):
     config = f"columns: {{timestamp: t}}\nsplit: {{by: {by}}}"
