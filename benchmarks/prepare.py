@@ -5,14 +5,13 @@ run, alternating: (a) `pipelines.prepare`, (b) a compact per-element Beam pipeli
 `tf.train.Example` script. All three read the CSV, number users and items, write the same features
 of the same examples as gzip TFRecords. Imports are not counted. (a) also runs alone on the large
 log (10 million rows) in a process of its own, for its time and memory a row. What goes through its
-shuffles is measured in one more run: on a distributed runner these bytes are most of the bill.
+shuffles is measured in one more run: on a distributed runner these bytes are a part of the bill.
+
+`--project` measures the parts of a projection instead: 10 billion events on Dataflow.
 """
 
 import itertools
-import json
 import statistics
-import subprocess
-import sys
 import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -26,11 +25,14 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.csv
 from _harness import Measurement, alternate, benchmark
+from _projection import EVENTS, ITEMS, USERS, cut_a_chunk, fill_a_table, in_a_process, on_dataflow
 from apache_beam.coders.coder_impl import create_InputStream
 from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.runners.portability.fn_api_runner.execution import GroupingBuffer
 
 from pipelines.prepare import prepare
+from pipelines.prepare.dataset_files import MAX_CHUNK_BYTES, MIN_CHUNK_BYTES
+from pipelines.prepare.pipeline import MIN_PARTITIONS, PARTITION_BYTES
 from tfrs_twotower.keras import tf
 from tfrs_twotower.schema import parse_config
 
@@ -55,16 +57,18 @@ features:
 """
 
 
-def make_log(folder: Path, num_rows: int) -> Path:
+def make_log(
+    folder: Path, num_rows: int, num_users: int | None = None, num_items: int = NUM_ITEMS
+) -> Path:
     """A dataset folder with a log of so many rows."""
     folder = folder / f"log-{num_rows}"
     if folder.exists():
         return folder
     folder.mkdir()
     chance = np.random.default_rng(0)
-    popularity = 1 / np.arange(1, NUM_ITEMS + 1) ** 0.8
-    users = np.array([f"u{n}" for n in range(num_rows // EVENTS_A_USER)])
-    items = np.array([f"i{n}" for n in range(NUM_ITEMS)])
+    popularity = 1 / np.arange(1, num_items + 1) ** 0.8
+    users = np.array([f"u{n}" for n in range(num_users or num_rows // EVENTS_A_USER)])
+    items = np.array([f"i{n}" for n in range(num_items)])
     pages = np.array([f"p{n}" for n in range(300)])
     log = pa.table(
         {
@@ -78,7 +82,7 @@ def make_log(folder: Path, num_rows: int) -> Path:
     )
     plain = pyarrow.csv.WriteOptions(quoting_style="none")
     pyarrow.csv.write_csv(log, folder / "interactions.csv", plain)
-    genres = pa.table({"item_id": items, "genre": [f"g{n % 17}" for n in range(NUM_ITEMS)]})
+    genres = pa.table({"item_id": items, "genre": [f"g{n % 17}" for n in range(num_items)]})
     pyarrow.csv.write_csv(genres, folder / "candidates.csv", plain)
     return folder
 
@@ -219,22 +223,24 @@ def run_pandas(dataset: Path, output: Path) -> None:
         writer.close()
 
 
-def run_alone(dataset: Path, output: Path) -> dict[str, float]:
-    """The job in a fresh process: its seconds and its peak memory in bytes."""
-    script = (
-        "import json, resource, sys, time\n"
-        f"sys.path[:0] = {sys.path!r}\n"
+def run_alone(
+    dataset: Path, output: Path, min_partitions: int = MIN_PARTITIONS
+) -> dict[str, float]:
+    """The job in a fresh process: its seconds, its processor time and its peak memory in bytes."""
+    return in_a_process(
+        "from pipelines.prepare import pipeline\n"
         "from prepare import run_job\n"
-        "from pathlib import Path\n"
-        "start = time.perf_counter()\n"
+        f"pipeline.MIN_PARTITIONS = {min_partitions}\n"
+        "start, processor = time.perf_counter(), time.process_time()\n"
         "run_job(*map(Path, sys.argv[1:]))\n"
-        "seconds = time.perf_counter() - start\n"
-        "peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024\n"
-        "print(json.dumps({'seconds': seconds, 'peak_bytes': peak}))\n"
+        "found = {\n"
+        "    'seconds': time.perf_counter() - start,\n"
+        "    'processor_s': time.process_time() - processor,\n"
+        "    'peak_bytes': peak(),\n"
+        "}\n",
+        str(dataset),
+        str(output),
     )
-    command = [sys.executable, "-c", script, str(dataset), str(output)]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
-    return json.loads(done.stdout)
 
 
 def run_measured(dataset: Path, output: Path) -> tuple[int, int]:
@@ -256,8 +262,48 @@ def run_measured(dataset: Path, output: Path) -> tuple[int, int]:
     return total, largest
 
 
-@benchmark(code=["pipelines/prepare", "pipelines/io", "tfrs_twotower/features"])
-def main(quick: bool) -> list[Measurement]:
+def projection(folder: Path) -> list[Measurement]:
+    """The job at 10 billion events, from two logs as dense as that one."""
+    config = parse_config(CONFIG, "benchmark")
+
+    def log(num_rows: int) -> Path:
+        return make_log(folder, num_rows, num_rows * USERS // EVENTS, num_rows * ITEMS // EVENTS)
+
+    probe = 500_000
+    text_bytes = (log(probe) / "interactions.csv").stat().st_size / probe
+    # A little less text than a partition holds.
+    num_rows = int(0.98 * PARTITION_BYTES / text_bytes)
+    small, large = (
+        run_alone(log(size), folder / f"alone-{size}", min_partitions=1)
+        for size in (num_rows, 3 * num_rows)
+    )
+    shuffled, _ = run_measured(log(num_rows), folder / "measured")
+    measured = cut_a_chunk(
+        config, int(MIN_CHUNK_BYTES / text_bytes), num_rows * USERS // EVENTS, MIN_PARTITIONS
+    )
+    projected = cut_a_chunk(
+        config,
+        int(MAX_CHUNK_BYTES / text_bytes),
+        USERS,
+        int(EVENTS * text_bytes / PARTITION_BYTES),
+    )
+    return on_dataflow(
+        processor_s=(large["processor_s"] - small["processor_s"]) / (2 * num_rows),
+        shuffled=shuffled / num_rows,
+        process_bytes=small["peak_bytes"],
+        smaller_pieces=(projected[0] - measured[0], projected[1] - measured[1]),
+        token=fill_a_table(folder),
+    )
+
+
+@benchmark(
+    code=["pipelines/prepare", "pipelines/io", "tfrs_twotower/features"],
+    flags={"project": "project 10 billion events on Dataflow from what is measured here"},
+)
+def main(quick: bool, project: bool) -> list[Measurement]:
+    if project:
+        with tempfile.TemporaryDirectory() as path:
+            return projection(Path(path))
     num_rows, rounds = (800_000, 1) if quick else (2_000_000, 2)
     contestants = {
         OURS: run_job,
