@@ -123,7 +123,7 @@ def _units(examples: Arrays, corpus: Corpus, config: Config, size: int, steps: i
     assert config.candidate_id is not None
     id_rows = corpus.features[config.candidate_id.name]
     windows = HistoryWindows.of(examples, id_rows, history.feature.length)
-    table = WindowsTable(*map(tf.constant, windows))
+    table = WindowsTable.of(windows)
     return _Windows(len(windows), max(len(windows) // steps, 1), history.name, table)
 
 

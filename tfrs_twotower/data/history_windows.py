@@ -5,16 +5,21 @@ alone. So an epoch steps over windows, and each example points to the place of t
 before it: one pass trains on every position.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from tfrs_twotower.features.history_encoders import SharedHistories
+from tfrs_twotower.features.encoding import PADDING_ROW
+from tfrs_twotower.features.history_encoders import NOTHING_BEFORE, SharedHistories
 from tfrs_twotower.keras import tf
 from tfrs_twotower.schema.prepared import CANDIDATE_ROW, LABEL, QUERY_ROW, TIMESTAMP_S
 
-NOTHING_BEFORE = -1
+# Of the matrices that a batch's histories stand in. Each runs the encoder once more, which must
+# save at least this share of the places that are encoded.
+MAX_WIDTHS = 4
+MIN_SAVED = 0.1
 _KEYS = (QUERY_ROW, CANDIDATE_ROW, TIMESTAMP_S, LABEL)
 
 
@@ -77,6 +82,11 @@ class HistoryWindows(NamedTuple):
         """Number of windows."""
         return len(self.rows)
 
+    @property
+    def sizes(self) -> npt.NDArray[np.int64]:
+        """`[num_windows]` candidates in each window."""
+        return np.count_nonzero(self.rows != PADDING_ROW, axis=1).astype(np.int64)
+
 
 class _Events(NamedTuple):
     """Events ordered by query, then time."""
@@ -134,13 +144,47 @@ class _Cuts(NamedTuple):
         return self.last_window[query] - from_last, number - first
 
 
+def matrix_widths(sizes: npt.NDArray[np.int64]) -> list[int]:
+    """Widths of matrices that windows fit into with little padding, each in the narrowest it can.
+
+    A pass over a few small matrices is cheaper than over one that is mostly padding; it is dearer
+    where the windows are of like size, which get one matrix.
+
+    Args:
+        sizes: `[num_windows]` candidates in each window.
+
+    Returns:
+        Ascending; at most `MAX_WIDTHS`; the last is the largest size, at least 1.
+    """
+    distinct, counts = np.unique(np.maximum(sizes, 1), return_counts=True)
+    widths = [int(distinct[-1])]
+
+    def places(chosen: Sequence[int]) -> int:
+        return int(np.sort(chosen)[np.searchsorted(np.sort(chosen), distinct)] @ counts)
+
+    while len(widths) < min(MAX_WIDTHS, len(distinct)):
+        best = min(distinct, key=lambda one: places([*widths, int(one)]))
+        if places([*widths, int(best)]) > (1 - MIN_SAVED) * places(widths):
+            break
+        widths.append(int(best))
+    return sorted(widths)
+
+
 class WindowsTable(NamedTuple):
-    """`HistoryWindows` as tensors."""
+    """`HistoryWindows` as tensors, and the widths of the matrices that a batch puts them into."""
 
     rows: tf.Tensor
     examples: tf.Tensor
     places: tf.Tensor
     starts: tf.Tensor
+    sizes: tf.Tensor  # [num_windows]
+    widths: tuple[int, ...]  # Ascending; the last holds the largest window.
+
+    @classmethod
+    def of(cls, windows: HistoryWindows) -> "WindowsTable":
+        """Puts windows into tensors."""
+        sizes = windows.sizes
+        return cls(*map(tf.constant, windows), tf.constant(sizes), tuple(matrix_widths(sizes)))
 
     def of_windows(self, windows: tf.Tensor) -> tuple[tf.Tensor, SharedHistories]:
         """What a batch of windows holds.
@@ -155,11 +199,24 @@ class WindowsTable(NamedTuple):
             tf.gather(self.starts, windows), tf.gather(self.starts, windows + 1)
         )
         places = tf.gather(self.places, entries.values)
-        histories = tf.cast(entries.value_rowids(), tf.int32)
-        shared = SharedHistories(
-            tf.gather(self.rows, windows), tf.stack([histories, places], axis=1)
-        )
+        matrices, firsts = self._matrices(windows)
+        flat = tf.gather(firsts, entries.value_rowids()) + places
+        shared = SharedHistories(matrices, tf.where(places >= 0, flat, NOTHING_BEFORE))
         return tf.gather(self.examples, entries.values), shared
+
+    def _matrices(self, windows: tf.Tensor) -> tuple[tuple[tf.Tensor, ...], tf.Tensor]:
+        """Windows by width, and `[num_windows]` int32 where the first entry of each stands."""
+        sizes = tf.gather(self.sizes, windows)
+        matrices = []
+        firsts, start, narrower = tf.zeros_like(windows), 0, NOTHING_BEFORE
+        for width in self.widths:
+            members = tf.where((sizes > narrower) & (sizes <= width))
+            rows = tf.gather(self.rows[:, :width], tf.gather(windows, members[:, 0]))
+            number = tf.range(tf.shape(rows)[0])
+            firsts = tf.tensor_scatter_nd_update(firsts, members, start + width * number)
+            start, narrower = start + tf.size(rows), width
+            matrices.append(rows)
+        return tuple(matrices), firsts
 
 
 def _by_query_and_time(examples: dict[str, np.ndarray]) -> npt.NDArray[np.int64]:

@@ -3,7 +3,11 @@
 from collections.abc import Mapping
 
 from tfrs_twotower.features.encoding import PADDING_ROW, TIMESTAMP_PART_ROWS
-from tfrs_twotower.features.history_encoders import SharedHistories, history_encoder
+from tfrs_twotower.features.history_encoders import (
+    NOTHING_BEFORE,
+    SharedHistories,
+    history_encoder,
+)
 from tfrs_twotower.features.seeds import seed_of
 from tfrs_twotower.keras import keras, tf
 from tfrs_twotower.schema.features import (
@@ -200,6 +204,7 @@ class OrderedHistory(keras.layers.Layer):
         self._table = table
         self._encoder = history_encoder(feature, table.output_dim, seed=seed, name="encoder")
         units = (feature.encoder == "gru" and feature.embedding_dim) or table.output_dim
+        self._units = units
         self._nothing = tf.zeros([units])
         if feature.missing == "indicator":
             self._nothing = self.add_weight("nothing", [units], initializer="zeros")
@@ -215,17 +220,21 @@ class OrderedHistory(keras.layers.Layer):
         Returns:
             `[batch, units]` float32.
         """
-        rows, places = history if isinstance(history, SharedHistories) else _unshared(history)
-        states = self._encoder(self._table(rows), training=training)
-        of_example = tf.gather_nd(states, tf.maximum(places, 0))
-        return tf.where(places[:, 1:] >= 0, of_example, self._nothing)
+        matrices, places = history if isinstance(history, SharedHistories) else _unshared(history)
+        states = [self._encoder(self._table(rows), training=training) for rows in matrices]
+        flat = tf.concat([tf.reshape(one, [-1, self._units]) for one in states], axis=0)
+        of_example = tf.gather(flat, tf.maximum(places, 0))
+        return tf.where(places[:, tf.newaxis] >= 0, of_example, self._nothing)
 
 
 def _unshared(rows: tf.Tensor) -> SharedHistories:
-    """One history for each example, read up to its last candidate."""
-    is_there = tf.cast(rows != PADDING_ROW, tf.int32)
-    last = tf.reduce_sum(is_there, axis=1) - 1
-    return SharedHistories(rows, tf.stack([tf.range(tf.shape(rows)[0]), last], axis=1))
+    """One history for each example, read up to its last candidate; trimmed to the longest."""
+    lengths = tf.math.count_nonzero(rows != PADDING_ROW, axis=1, dtype=tf.int32)
+    width = tf.maximum(tf.reduce_max(lengths), 1)
+    firsts = width * tf.range(tf.shape(rows)[0])
+    return SharedHistories(
+        (rows[:, :width],), tf.where(lengths > 0, firsts + lengths - 1, NOTHING_BEFORE)
+    )
 
 
 def _known(table: keras.layers.Embedding, feature: Feature, rows: tf.Tensor) -> tf.Tensor:

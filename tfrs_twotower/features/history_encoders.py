@@ -14,17 +14,22 @@ from tfrs_twotower.schema.features import History
 
 DEFAULT_BLOCKS, DEFAULT_HEADS, DEFAULT_DROPOUT = 2, 1, 0.1
 POSITION_SCALE = 0.02
+NOTHING_BEFORE = -1  # The place before the first.
 
 
 class SharedHistories(NamedTuple):
     """An ordered history as training batches hold it: several examples share one.
 
-    rows: `[num_histories, length]` int candidate id rows, padding at the end.
-    places: `[batch, 2]` int32; for each example its history, and the place there of the last
-        candidate before it, -1 before the first.
+    A short history in a wide matrix costs as much as a long one, so histories of like length stand
+    together, in a few matrices whose widths are those of every batch: one graph for all of them.
+
+    rows: For each width `[num_histories, width]` int candidate id rows, padding at the end; a batch
+        may have none of a width.
+    places: `[batch]` int32; for each example the last candidate before it, counted over the entries
+        of the first matrix, row by row, then of the next one; -1 where nothing is before.
     """
 
-    rows: tf.Tensor
+    rows: tuple[tf.Tensor, ...]
     places: tf.Tensor
 
 

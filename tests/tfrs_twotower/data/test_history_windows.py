@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tfrs_twotower.data.history_windows import HistoryWindows, WindowsTable
+from tfrs_twotower.data.history_windows import HistoryWindows, WindowsTable, matrix_widths
 from tfrs_twotower.keras import tf
 
 
@@ -115,13 +115,38 @@ def test_the_same_candidate_twice_in_a_second_does_not_see_itself():
 def test_a_batch_of_windows_holds_their_examples_and_nothing_else():
     rows = [(q, c, 10 * q + c, 1) for q in range(3) for c in range(4)]
     windows = HistoryWindows.of(examples(rows), np.arange(4) + 2, length=4)
-    table = WindowsTable(*map(tf.constant, windows))
+    table = WindowsTable.of(windows)
 
-    positions, (histories, places) = table.of_windows(tf.constant([2, 0]))
+    positions, ([histories], places) = table.of_windows(tf.constant([2, 0]))
 
     assert sorted(positions.numpy().tolist()) == [0, 1, 2, 3, 8, 9, 10, 11]
     assert histories.numpy().tolist() == [[2, 3, 4, 5], [2, 3, 4, 5]]
     by_example = dict(zip(positions.numpy().tolist(), places.numpy().tolist(), strict=True))
-    assert by_example[8] == [0, -1]
-    assert by_example[11] == [0, 2]
-    assert by_example[1] == [1, 0]
+    assert by_example[8] == -1
+    assert by_example[11] == 2
+    assert by_example[1] == 4
+
+
+def test_windows_stand_in_the_narrowest_matrix_that_holds_them():
+    counts = [1, 4, 2]
+    rows = [(q, c, 10 * q + c, 1) for q, count in enumerate(counts) for c in range(count)]
+    windows = HistoryWindows.of(examples(rows), np.arange(4) + 2, length=4)
+    table = WindowsTable.of(windows)
+
+    positions, (matrices, places) = table.of_windows(tf.constant([1, 0, 2]))
+
+    assert [one.numpy().tolist() for one in matrices] == [[[2]], [[2, 3]], [[2, 3, 4, 5]]]
+    by_example = dict(zip(positions.numpy().tolist(), places.numpy().tolist(), strict=True))
+    # Entries: the first query's, the third's two, then the second's four.
+    assert by_example == {0: -1, 1: -1, 2: 3, 3: 4, 4: 5, 5: -1, 6: 1}
+
+
+def test_windows_of_one_size_have_one_matrix():
+    assert matrix_widths(np.array([7, 7, 7])) == [7]
+    assert matrix_widths(np.array([0])) == [1]
+
+
+def test_a_width_that_saves_little_is_left_out():
+    # 1,000 places; a matrix of width 9 for one window would save one of them.
+    assert matrix_widths(np.array([10] * 99 + [9])) == [10]
+    assert matrix_widths(np.array([5] * 90 + [200] * 10)) == [5, 200]

@@ -58,11 +58,17 @@ def test_each_example_has_the_profile_and_the_history_of_its_user(folder):
     ids = PreparedData(folder, asked).corpus().features["item"]
 
     for batch in batches(folder, asked, range(2)):
-        histories, places = (values.numpy() for values in batch["query"]["recent"])
-        for user, row, (history, place) in zip(
-            batch["query"]["user"].numpy(), batch["candidate_row"].numpy(), places, strict=True
+        matrices, places = batch["query"]["recent"]
+        histories = [history for rows in matrices for history in rows.numpy().tolist()]
+        firsts = np.cumsum([0, *map(len, histories)])
+        for user, row, place in zip(
+            batch["query"]["user"].numpy(),
+            batch["candidate_row"].numpy(),
+            places.numpy(),
+            strict=True,
         ):
-            seen = histories[history, : place + 1].tolist()
+            history = np.searchsorted(firsts, max(place, 0), side="right") - 1
+            seen = histories[history][: max(place - firsts[history] + 1, 0)]
             before = of_user[int(user)]
             # What was seen is followed by the candidate itself.
             follows = [

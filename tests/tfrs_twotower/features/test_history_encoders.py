@@ -90,10 +90,23 @@ def test_places_of_one_pass_are_histories_cut_short(feature):
     cut = [past[: 1 + place] + [0] * (LENGTH - 1 - place) for place in range(LENGTH)]
 
     one_by_one = features({"past": tf.constant(cut)})
-    places = tf.constant([[1, place] for place in range(LENGTH)])
-    at_once = features({"past": SharedHistories(tf.constant([[8, 8, 8, 8, 8], past]), places)})
+    places = tf.constant([LENGTH + place for place in range(LENGTH)])
+    at_once = features({"past": SharedHistories((tf.constant([[8, 8, 8, 8, 8], past]),), places)})
 
     np.testing.assert_allclose(at_once, one_by_one, atol=1e-5)
+
+
+@pytest.mark.parametrize("feature", ORDERED)
+def test_matrices_of_several_widths_give_what_a_padded_one_gives(feature):
+    features = layer(feature)
+    padded = tf.constant([[2, 3, 0, 0, 0], [4, 5, 6, 7, 8], [6, 0, 0, 0, 0]])
+    narrow, wide = tf.constant([[2, 3], [6, 0]]), tf.constant([[4, 5, 6, 7, 8]])
+    none = tf.zeros([0, 3], tf.int32)
+
+    at_once = features({"past": SharedHistories((padded,), tf.constant([1, 9, 10, -1]))})
+    by_width = features({"past": SharedHistories((narrow, none, wide), tf.constant([1, 8, 2, -1]))})
+
+    np.testing.assert_allclose(by_width, at_once, atol=1e-6)
 
 
 @pytest.mark.parametrize("feature", ORDERED)
@@ -102,7 +115,7 @@ def test_an_empty_past_is_the_zero_vector(feature):
 
     served = features({"past": tf.zeros([2, LENGTH], tf.int64)})
     trained = features(
-        {"past": SharedHistories(tf.constant([[2, 3, 0, 0, 0]]), tf.constant([[0, -1]]))}
+        {"past": SharedHistories((tf.constant([[2, 3, 0, 0, 0]]),), tf.constant([-1]))}
     )
 
     assert not np.any(served)
