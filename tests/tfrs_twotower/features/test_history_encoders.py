@@ -103,10 +103,27 @@ def test_matrices_of_several_widths_give_what_a_padded_one_gives(feature):
     narrow, wide = tf.constant([[2, 3], [6, 0]]), tf.constant([[4, 5, 6, 7, 8]])
     none = tf.zeros([0, 3], tf.int32)
 
-    at_once = features({"past": SharedHistories((padded,), tf.constant([1, 9, 10, -1]))})
-    by_width = features({"past": SharedHistories((narrow, none, wide), tf.constant([1, 8, 2, -1]))})
+    (at_once, gradients), (by_width, of_widths) = (
+        vectors_and_gradients(features, histories)
+        for histories in (
+            SharedHistories((padded,), tf.constant([1, 9, 10, -1])),
+            SharedHistories((narrow, none, wide), tf.constant([1, 8, 2, -1])),
+        )
+    )
 
     np.testing.assert_allclose(by_width, at_once, atol=1e-6)
+    for ours, expected in zip(of_widths, gradients, strict=True):
+        np.testing.assert_allclose(ours, expected, atol=1e-5)
+
+
+def vectors_and_gradients(
+    features: DenseFeatures, histories: SharedHistories
+) -> tuple[tf.Tensor, list[tf.Tensor]]:
+    with tf.GradientTape() as tape:
+        encoded = features({"past": histories})
+        total = tf.reduce_sum(encoded**2 * tf.range(1.0, 1.0 + WIDTH))
+    gradients = tape.gradient(total, features.trainable_variables)
+    return encoded, [tf.convert_to_tensor(one) for one in gradients]
 
 
 @pytest.mark.parametrize("feature", ORDERED)
