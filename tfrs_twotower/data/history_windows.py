@@ -184,7 +184,9 @@ class WindowsTable(NamedTuple):
     def of(cls, windows: HistoryWindows) -> "WindowsTable":
         """Puts windows into tensors."""
         sizes = windows.sizes
-        return cls(*map(tf.constant, windows), tf.constant(sizes), tuple(matrix_widths(sizes)))
+        rows, examples, places, starts = map(tf.constant, windows)
+        widths = tuple(matrix_widths(sizes))
+        return cls(rows, examples, places, starts, tf.constant(sizes), widths)
 
     def of_windows(self, windows: tf.Tensor) -> tuple[tf.Tensor, SharedHistories]:
         """What a batch of windows holds.
