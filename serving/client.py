@@ -55,8 +55,8 @@ class _Connection:
             target: `HOST:PORT` of the server's gRPC port. For several servers a name of gRPC's
                 that has several addresses: `dns:///HOST:PORT`, `ipv4:ADDRESS:PORT,ADDRESS:PORT`.
                 They are asked in turn, those left out whose health check is not SERVING.
-            model: The model that `recommend` and `score` ask; None: `retrieval`, and of a server
-                without it `retrieval_exact`.
+            model: The model that `recommend` and `score` ask; None: the first of `retrieval`,
+                `retrieval_stock` and `retrieval_exact` that has the version or label asked for.
             query_tower: The model that `embed` asks.
             version: Which version to ask; None: the newest.
             version_label: Which label to ask, for example "stable"; None: as `version` says.
@@ -121,6 +121,8 @@ class _Connection:
         if status == grpc.StatusCode.UNAVAILABLE:
             message = self._unavailable(details)
         elif status == grpc.StatusCode.NOT_FOUND or _UNKNOWN_LABEL in details:
+            # Servers refuse a label of a model that they do not have as an invalid argument.
+            status = grpc.StatusCode.NOT_FOUND
             message = f"{self._target} does not serve {_shown(spec)} ({details})"
         return from_status(status, message, model=spec.name)
 

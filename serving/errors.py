@@ -5,7 +5,7 @@ UserError (tfrs_twotower.schema)
 └── ServingError                    a request without an answer; `status` is its gRPC status
     ├── InvalidRequestError         INVALID_ARGUMENT, OUT_OF_RANGE: an input is wrong
     ├── SignatureNotFoundError      FAILED_PRECONDITION: the model has no such signature
-    ├── ModelNotFoundError          NOT_FOUND: no such model, or no such version of it
+    ├── ModelNotFoundError          NOT_FOUND: no such model, or no such version or label of it
     ├── OverloadedError             RESOURCE_EXHAUSTED: too many requests, or too large a one
     ├── DeadlineError               DEADLINE_EXCEEDED
     ├── UnavailableError            UNAVAILABLE: no server there, or one that is stopping
@@ -55,7 +55,7 @@ class SignatureNotFoundError(ServingError):
 
 
 class ModelNotFoundError(ServingError):
-    """No such model, or no such version of it, is being served."""
+    """No such model, or no such version or label of it, is being served."""
 
     status = grpc.StatusCode.NOT_FOUND
 

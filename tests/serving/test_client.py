@@ -222,7 +222,7 @@ def test_an_unknown_model_is_told(embedded):
 def test_an_unknown_label_is_told(embedded):
     with (
         RetrievalClient(embedded.target, version_label="canary") as client,
-        pytest.raises(errors.InvalidRequestError) as caught,
+        pytest.raises(errors.ModelNotFoundError) as caught,
     ):
         client.recommend(EAST_QUERY)
 
@@ -277,13 +277,21 @@ def test_a_server_that_loads_says_so(models_dir):
 @pytest.fixture
 def exact_alone(models_dir):
     """A server without `retrieval`."""
-    models = [ModelConfig("retrieval_exact", models_dir / "retrieval")]
+    models = [ModelConfig("retrieval_exact", models_dir / "retrieval", labels={"stable": 3})]
     with ModelServer(models, rest_port=None) as server:
         yield f"127.0.0.1:{server.port}"
 
 
-def test_a_server_without_retrieval_is_asked_for_the_exact_model(exact_alone):
-    with RetrievalClient(exact_alone) as client:
+@pytest.mark.parametrize(
+    "asked",
+    [
+        pytest.param({}, id="newest"),
+        pytest.param({"version": 3}, id="version"),
+        pytest.param({"version_label": "stable"}, id="label"),
+    ],
+)
+def test_a_server_without_retrieval_is_asked_for_the_exact_model(exact_alone, asked):
+    with RetrievalClient(exact_alone, **asked) as client:
         (answer,) = client.recommend(EAST_QUERY, k=2)
         (scores,) = client.score(EAST_QUERY, answer.candidate_ids)
 
