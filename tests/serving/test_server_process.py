@@ -408,7 +408,7 @@ def test_who_waits_past_the_deadline_is_told_so_and_counted(models_dir, gate):
         ModelServer([ModelConfig("retrieval", models_dir / "retrieval")]) as server,
         RunningServer(server.port, server.rest_port).stub() as stub,
     ):
-        running = stub.Predict.future(predict_request(**toy_models.EAST), timeout=0.5)
+        running = stub.Predict.future(predict_request(**toy_models.EAST), timeout=2)
         assert gate.reached.wait(30)
         code = running.code()
         wait_until(lambda: 'status="DEADLINE_EXCEEDED"} 1' in metrics_page(server.rest_port))
