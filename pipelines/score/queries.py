@@ -1,9 +1,6 @@
 """Files of queries -> Arrow tables, completed with what the models folder knows of them."""
 
-import atexit
-import functools
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
 from typing import NamedTuple
 
 import pyarrow as pa
@@ -23,9 +20,6 @@ from tfrs_twotower.schema.requests import check_names
 ROWS_A_FILE = 1 << 15
 NO_IDS = pa.scalar([], pa.list_(pa.string()))
 
-_copies = ExitStack()
-atexit.register(_copies.close)
-
 
 class Exclusion(NamedTuple):
     """What to leave out beside the known positives and the `exclude_ids` of a query."""
@@ -35,13 +29,17 @@ class Exclusion(NamedTuple):
 
 
 def complete(
-    table: pa.Table, stored: str, key: str, contract: Contract, exclusion: Exclusion | None = None
+    table: pa.Table,
+    known: pa.Table,
+    key: str,
+    contract: Contract,
+    exclusion: Exclusion | None = None,
 ) -> pa.Table:
     """Adds to queries what the models folder knows of them.
 
     Args:
         table: Queries; a value that is there is kept, null and an absent column are filled in.
-        stored: Folder of what is known of queries.
+        known: What is known of these queries, each at most once, in any order.
         key: The column of ids.
         contract: Which features there are.
         exclusion: What to add to `exclude_ids`, with the known positives; None: nothing.
@@ -49,10 +47,8 @@ def complete(
     Returns:
         The same rows in the same order.
     """
-    ids = column(table, key)
-    wanted = pc.field(key).isin(pc.unique(ids))
-    known = pq.read_table(_local(stored), filters=wanted).combine_chunks()
-    places = pc.index_in(ids, column(known, key))
+    known_ids = column(known, key)
+    places = pc.index_in(column(table, key).cast(known_ids.type), known_ids)
     for name in known.column_names:
         if name == key or name not in contract.features:
             continue
@@ -74,12 +70,6 @@ def complete(
         excluded = _concat_lists(excluded, pc.fill_null(lists, NO_IDS))
     kept = [name for name in table.column_names if name != EXCLUDE_IDS]
     return table.select(kept).append_column(EXCLUDE_IDS, excluded)
-
-
-@functools.lru_cache(maxsize=1)
-def _local(stored: str) -> str:
-    """A local copy of a folder, kept as long as the worker lives; a local folder as it is."""
-    return _copies.enter_context(filesystem.local_copy(stored))
 
 
 def _lists(table: pa.Table, name: str | None) -> pa.ListArray:

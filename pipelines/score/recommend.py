@@ -23,9 +23,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import apache_beam as beam
-import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 import tensorflow as tf
 from apache_beam.io.filesystems import FileSystems
 from apache_beam.ml.inference.base import KeyedModelHandler, ModelHandler, RunInference
@@ -39,8 +37,9 @@ from pipelines.io.filesystem import join
 from pipelines.io.output import Run, output_run
 from pipelines.io.report import WriteReport, read_report, written_files, written_summary
 from pipelines.io.shards import write_parquet
-from pipelines.io.tables import from_ipc, to_ipc
+from pipelines.io.tables import column, from_ipc, to_ipc
 from pipelines.options import OutputOptions, beam_options, ends_with_a_line, read_options
+from pipelines.score.known_queries import JoinKnown, Stored, find_known, open_stored
 from pipelines.score.queries import Exclusion, complete, read_queries
 from pipelines.score.retrieval_model import (
     CANDIDATE_IDS,
@@ -57,7 +56,6 @@ from tfrs_twotower.schema.models_layout import (
     EXCLUDE_IDS,
     EXTRA_ASSETS,
     QUERIES,
-    QUERY_KEY,
     RETRIEVAL_MODELS,
     TWOTOWER_CONFIG,
     newest_whole_version,
@@ -103,7 +101,6 @@ class Request:
     """What is asked of every worker."""
 
     model: str  # Version folder of the model that answers.
-    stored: str  # Folder of what is known of queries.
     key: str  # Column of the queries' ids.
     rules: Mapping[str, Any]  # Values of optional inputs for all queries.
     exclusion: Exclusion | None  # Of what a query already had; None: of nothing.
@@ -126,7 +123,7 @@ class RetrievalHandler(ModelHandler[bytes, bytes, Model]):
     ) -> Iterator[bytes]:
         """Answers tables, see `Model.answer`."""
         for table in map(from_ipc, batch):
-            yield to_ipc(answer(model, table, self._request))
+            yield to_ipc(model.answer(table, self._request.key, self._request.rules))
 
 
 # One copy a process: where the launcher is the worker too, both take the same.
@@ -136,12 +133,6 @@ _MODELS = Shared()
 def _load(folder: str) -> Model:
     model: Model = _MODELS.acquire(lambda: Model(folder), tag=folder)
     return model
-
-
-def answer(model: Model, table: pa.Table, request: Request) -> pa.Table:
-    """Fills in what is known of the queries, and answers them."""
-    completed = complete(table, request.stored, request.key, model.contract, request.exclusion)
-    return model.answer(completed, request.key, request.rules)
 
 
 def recommend(
@@ -186,12 +177,13 @@ def recommend(
         filesystem.check_reachable(path)
     version, model = _newest(models)
     rules = {"k": k, **(rules or {})}
-    request, contract, excluded = _request(models, version, model, rules, exclude_known)
+    request, stored, excluded = _request(models, version, model, rules, exclude_known)
+    contract = read_contract(request.model)
     files = [path for path, _ in filesystem.match(queries)]
     if not files:
         raise UserError(f"no queries at {queries}: expected Parquet, .jsonl or .csv")
-    looked_at = find_queries(files, request.stored, request.key, contract, show) if show else {}
-    _try_first(files, request, contract)
+    looked_at = find_queries(files, stored, contract, show) if show else {}
+    _try_first(files, request, stored, contract)
     with output_run(output, overwrite=overwrite) as run:
         with beam.Pipeline(options=options) as pipeline:
             _ = (
@@ -199,7 +191,8 @@ def recommend(
                 | "Files" >> beam.Create(list(enumerate(files)))
                 | "SpreadFiles" >> beam.Reshuffle()
                 | "Read" >> beam.FlatMap(_read_keyed, contract, request.key)
-                | "Spread" >> beam.Reshuffle()
+                | "JoinKnown" >> JoinKnown(stored)
+                | "Complete" >> beam.Map(_complete, request, contract)
                 | "Answer" >> RunInference(KeyedModelHandler(RetrievalHandler(request)))
                 | "Write" >> beam.FlatMap(_write, run, k, file_format)
                 | "Report" >> WriteReport(run)
@@ -247,14 +240,11 @@ def _read_config(models: str, version: int) -> Config | None:
 
 def _request(
     models: str, version: int, model: str, rules: Mapping[str, Any], exclude_known: bool | None
-) -> tuple[Request, Contract, str]:
-    """The request, what the model takes, and what is left out, in words."""
-    folder, stored = (join(models, name, str(version)) for name in (model, QUERIES))
-    contract = read_contract(folder)
-    with filesystem.open_raw(filesystem.match(join(stored, "*.parquet"))[0][0]) as file:
-        schema = pq.read_schema(file)
-    key = schema.metadata[QUERY_KEY].decode()
-    check_names(rules, list(contract.rules), "--rules")
+) -> tuple[Request, Stored, str]:
+    """The request, what is known of queries, and what is left out, in words."""
+    folder = join(models, model, str(version))
+    stored = open_stored(join(models, QUERIES, str(version)))
+    check_names(rules, list(read_contract(folder).rules), "--rules")
     config = _read_config(models, version)
     if exclude_known is None:
         exclude_known = config is None or config.rules.exclude_known
@@ -263,17 +253,21 @@ def _request(
         history = config.history.name if config and config.history else None
         [everywhere] = one_row(EXCLUDE_IDS, object, 2, rules.get(EXCLUDE_IDS, [])).tolist()
         exclusion = Exclusion(history, everywhere)
-        excluded = "known positives" if EXCLUDE_IDS in schema.names else "history"
-    return Request(folder, stored, key, dict(rules), exclusion), contract, excluded
+        names = from_ipc(stored.nothing).column_names
+        excluded = "known positives" if EXCLUDE_IDS in names else "history"
+    return Request(folder, stored.key, dict(rules), exclusion), stored, excluded
 
 
-def _try_first(files: Sequence[str], request: Request, contract: Contract) -> None:
+def _try_first(files: Sequence[str], request: Request, stored: Stored, contract: Contract) -> None:
     """Answers one query here, so that what is wrong with a request is told before a job starts."""
     for path in files:
         for table in read_queries(path, contract, request.key):
             if table.num_rows:
+                first = table.slice(0, 1)
+                known = find_known(stored, column(first, request.key))
+                asked = complete(first, known, request.key, contract, request.exclusion)
                 try:
-                    answer(_load(request.model), table.slice(0, 1), request)
+                    _load(request.model).answer(asked, request.key, request.rules)
                 except tf.errors.InvalidArgumentError as error:
                     raise UserError(
                         f"the model refuses the queries: {refusal(error.message)}"
@@ -288,6 +282,14 @@ def _read_keyed(
     number, path = numbered
     for part, table in enumerate(read_queries(path, contract, key)):
         yield f"{number:05d}-{part:05d}", to_ipc(table)
+
+
+def _complete(
+    named: tuple[str, tuple[bytes, bytes]], request: Request, contract: Contract
+) -> tuple[str, bytes]:
+    name, tables = named
+    table, known = map(from_ipc, tables)
+    return name, to_ipc(complete(table, known, request.key, contract, request.exclusion))
 
 
 def _write(named: tuple[str, bytes], run: Run, k: int, file_format: str) -> Iterator[str]:

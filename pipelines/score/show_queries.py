@@ -14,6 +14,7 @@ from rich.table import Table
 
 from pipelines.io import filesystem
 from pipelines.io.tables import column
+from pipelines.score.known_queries import Stored, find_known
 from pipelines.score.queries import complete, read_queries
 from pipelines.score.retrieval_model import CANDIDATE_IDS, QUERY_ID, Contract
 from tfrs_twotower.schema import UserError
@@ -23,14 +24,13 @@ NUM_SHOWN = 10
 
 
 def find_queries(
-    files: Sequence[str], stored: str, key: str, contract: Contract, query_ids: Sequence[str]
+    files: Sequence[str], stored: Stored, contract: Contract, query_ids: Sequence[str]
 ) -> dict[str, dict[str, Any]]:
     """What a few queries ask, completed with what is known of them.
 
     Args:
         files: Of queries.
-        stored: Folder of what is known of queries.
-        key: The column of ids.
+        stored: What is known of queries.
         contract: What the model takes.
         query_ids: Which queries.
 
@@ -41,10 +41,12 @@ def find_queries(
         UserError: If one is not among the queries.
     """
     found: dict[str, dict[str, Any]] = {}
+    key, wanted_ids = stored.key, pa.array(query_ids, pa.string())
+    known = find_known(stored, wanted_ids)
     for path in files:
         for table in read_queries(path, contract, key):
-            wanted = pc.is_in(column(table, key), pa.array(query_ids, pa.string()))
-            asked = complete(table.filter(wanted), stored, key, contract)
+            wanted = pc.is_in(column(table, key), wanted_ids)
+            asked = complete(table.filter(wanted), known, key, contract)
             found.update((row[key], row) for row in asked.to_pylist())
     for query_id in query_ids:
         if query_id not in found:
