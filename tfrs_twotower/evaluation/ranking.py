@@ -1,12 +1,14 @@
 """Ranks of given candidates over the whole corpus, and the best candidates of each query.
 
 The corpus is scored in chunks of queries, exactly: matrix product, exclusions, count. A rank is
-counted, not sorted for: one more than the candidates that are ahead.
+one more than the candidates that are ahead: counted for the few positives of a query, and found in
+its sorted scores for many.
 """
 
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -23,6 +25,8 @@ ScoreChunk = Callable[[int, int], Floats]
 # of enough queries to make the matrix product one.
 CHUNK_ELEMENTS = 1_000_000
 MIN_CHUNK_QUERIES = 64
+# Sorting the scores of a query costs about as much as so many passes over them.
+SORTED_FROM = 16
 
 
 class Pairs(NamedTuple):
@@ -124,12 +128,8 @@ def rank_scores(
         top_rows = _top(scores, k).numpy() if k else np.zeros([end - start, 0], np.int64)
         wanted = positives.between(start, end)
         if len(wanted.queries) == len(scores) and (np.diff(wanted.queries) == 1).all():
-            return Ranking(_ranks(scores, wanted.candidate_rows), top_rows)
-        ranks = [np.zeros(0, np.int64)]
-        for first in range(0, len(wanted.queries), chunk):
-            queries, rows = (column[first : first + chunk] for column in wanted)
-            ranks.append(_ranks(scores[queries], rows))
-        return Ranking(np.concatenate(ranks), top_rows)
+            return Ranking(_ranks_of_one_each(scores, wanted.candidate_rows), top_rows)
+        return Ranking(_ranks(scores, wanted), top_rows)
 
     # Products and counts leave Python's lock, so that chunks keep every core busy.
     with ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -147,17 +147,45 @@ def _eligible(scores: Floats, listed: Pairs | None) -> Floats:
     return eligible
 
 
-def _ranks(scores: Floats, rows: Ints) -> Ints:
-    """The rank of one candidate in each row of scores."""
+def _ranks_of_one_each(scores: Floats, rows: Ints) -> Ints:
+    """The rank of one candidate in each row of scores; a pass of them all costs less than many."""
     own = scores[np.arange(len(rows)), rows][:, np.newaxis]
     # Bits are counted several times faster than booleans are added.
-    higher = np.bitwise_count(np.packbits(scores > own, axis=1)).sum(1, dtype=np.int64)
+    ranks = 1 + np.bitwise_count(np.packbits(scores > own, axis=1)).sum(1, dtype=np.int64)
     is_equal = scores == own
-    if np.count_nonzero(is_equal) > len(rows):  # Everybody equals itself.
-        tied = np.flatnonzero(is_equal.sum(1) > 1)
-        is_lower_row = np.arange(scores.shape[1]) < rows[tied, np.newaxis]
-        higher[tied] += (is_equal[tied] & is_lower_row).sum(1)
-    return 1 + higher
+    if np.count_nonzero(is_equal) > len(rows):  # Each candidate equals itself.
+        for tied in np.flatnonzero(is_equal.sum(1) > 1):
+            ranks[tied] = _rank(scores[tied], rows[tied])
+    return ranks
+
+
+def _ranks(scores: Floats, positives: Pairs) -> Ints:
+    """The rank of each positive, all those of a query from its one row of scores."""
+    bounds = np.flatnonzero(np.diff(positives.queries, prepend=-1, append=len(scores)))
+    ranks = np.empty(len(positives.queries), np.int64)
+    for first, last in pairwise(bounds):
+        rows = positives.candidate_rows[first:last]
+        ranks[first:last] = _ranks_of_query(scores[positives.queries[first]], rows)
+    return ranks
+
+
+def _ranks_of_query(scores: Floats, rows: Ints) -> Ints:
+    """The ranks of some candidates by the `[corpus_size]` scores of one query."""
+    if len(rows) < SORTED_FROM:
+        return np.array([_rank(scores, row) for row in rows])
+    ascending, own = np.sort(scores), scores[rows]
+    num_lower_or_equal = np.searchsorted(ascending, own, side="right")
+    ranks: Ints = 1 + len(scores) - num_lower_or_equal
+    for tied in np.flatnonzero(num_lower_or_equal - np.searchsorted(ascending, own) > 1):
+        ranks[tied] = _rank(scores, rows[tied])
+    return ranks
+
+
+def _rank(scores: Floats, row: int) -> int:
+    """One more than the candidates ahead: of a higher score, or of the same and a lower row."""
+    own = scores[row]
+    ahead = np.count_nonzero(scores[:row] >= own) + np.count_nonzero(scores[row + 1 :] > own)
+    return 1 + int(ahead)
 
 
 _MATRIX = tf.TensorSpec([None, None], tf.float32)

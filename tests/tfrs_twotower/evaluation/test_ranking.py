@@ -1,12 +1,14 @@
 """Ranks over the whole corpus against sorting each row, ties, exclusions and chunks."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tfrs_twotower.evaluation import ranking
-from tfrs_twotower.evaluation.ranking import Pairs, rank
+from tfrs_twotower.evaluation.ranking import Pairs, rank, rank_scores
 
 NOTHING = Pairs(np.zeros(0, np.int64), np.zeros(0, np.int64))
 
@@ -206,6 +208,34 @@ def test_one_relevant_candidate_a_query_is_ranked_as_among_several():
     found = rank(queries, candidates, one, excluded, k=1)
 
     assert found.ranks.tolist() == by_sorting(queries @ candidates.T, one, excluded, 1)[0]
+
+
+@pytest.mark.parametrize("sorted_from", [1, 3, 100])
+def test_positives_that_are_counted_and_that_are_sorted_for_have_the_same_ranks(
+    monkeypatch, sorted_from
+):
+    monkeypatch.setattr(ranking, "SORTED_FROM", sorted_from)
+    for seed in range(20):
+        queries, candidates, positives, excluded = random_case(seed)
+
+        found = rank(queries, candidates, positives, excluded, k=0)
+
+        ranks, _ = by_sorting(queries @ candidates.T, positives, excluded, 0)
+        assert found.ranks.tolist() == ranks
+
+
+@pytest.mark.parametrize("num_positives", [5, 50])
+def test_the_scores_of_a_query_are_not_copied_for_each_of_its_positives(num_positives):
+    scores = np.random.default_rng(7).normal(size=[64, 5000]).astype(np.float32)
+    rows = np.tile(np.arange(num_positives), 64)
+    positives = Pairs(np.repeat(np.arange(64), num_positives), rows)
+
+    tracemalloc.start()
+    rank_scores(lambda _start, _end: scores, 64, 5000, positives, NOTHING, k=0)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+
+    assert peak < scores.nbytes / 4
 
 
 @settings(max_examples=20, deadline=None)
