@@ -1,5 +1,6 @@
 """TF Serving's gRPC services on asyncio, on the stubs of `tensorflow-serving-api`."""
 
+import asyncio
 import functools
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -22,6 +23,9 @@ _LOG = logging.getLogger(__name__)
 # What a caller sends may stand in the message, which is sent back among the headers: those have a
 # limit of their own.
 _LONGEST_MESSAGE = 1000
+
+# From the begin of a call, or from a stream's message before, to the last byte of a message.
+READ_TIMEOUT_S = 10.0
 
 
 class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
@@ -73,10 +77,12 @@ class ModelService(model_service_pb2_grpc.ModelServiceServicer):
         await _not_offered(context)
 
 
-class UnreadableRequests(grpc.aio.ServerInterceptor):
-    """Refuses bytes that are no message.
+class ReadMessages(grpc.aio.ServerInterceptor):
+    """Reads the messages of calls: refuses a call whose message does not come, or is none.
 
-    gRPC would tell the caller UNKNOWN, and write a traceback into the log for each.
+    gRPC would wait for a message as long as the caller keeps the call open, which counts among the
+    calls that the server bears. Of bytes that are no message it would tell the caller UNKNOWN, and
+    write a traceback into the log for each.
     """
 
     async def intercept_service(
@@ -84,30 +90,58 @@ class UnreadableRequests(grpc.aio.ServerInterceptor):
         continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]],
         handler_call_details: grpc.HandlerCallDetails,
     ) -> Any:
-        """The method's handler, unary ones with the check before them."""
+        """The method's handler, with the reading before it."""
         handler = await continuation(handler_call_details)
-        return handler if handler is None or handler.unary_unary is None else _readable(handler)
+        return None if handler is None else _reading(handler)
 
 
 @functools.cache
-def _readable(handler: Any) -> Any:
-    def read(data: bytes) -> Any:
+def _reading(handler: Any) -> Any:
+    """A handler of a stream of bytes; on the wire, one message is a stream of one."""
+
+    async def read(context: grpc.aio.ServicerContext) -> Any:
+        try:
+            async with asyncio.timeout(READ_TIMEOUT_S):
+                data = await context.read()
+        except TimeoutError:
+            await context.abort(
+                grpc.StatusCode.DEADLINE_EXCEEDED,
+                f"the message did not come whole within {READ_TIMEOUT_S:g} s",
+            )
+        if data is grpc.aio.EOF:
+            return data
         try:
             return handler.request_deserializer(data)
         except DecodeError:
-            return _UNREADABLE
+            return await context.abort(grpc.StatusCode.INVALID_ARGUMENT, _UNREADABLE)
 
-    async def answer(request: Any, context: grpc.aio.ServicerContext) -> Any:
-        if request is _UNREADABLE:
-            await context.abort(
-                grpc.StatusCode.INVALID_ARGUMENT, "the request is not a message of this method"
-            )
-        return await handler.unary_unary(request, context)
+    async def read_one(context: grpc.aio.ServicerContext) -> Any:
+        message = await read(context)
+        if message is grpc.aio.EOF:
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, _UNREADABLE)
+        return message
 
-    return grpc.unary_unary_rpc_method_handler(answer, read, handler.response_serializer)
+    async def read_all(context: grpc.aio.ServicerContext) -> AsyncIterator[Any]:
+        while (message := await read(context)) is not grpc.aio.EOF:
+            yield message
+
+    async def answer(_: Any, context: grpc.aio.ServicerContext) -> Any:
+        return await handler.unary_unary(await read_one(context), context)
+
+    async def answer_by_stream(_: Any, context: grpc.aio.ServicerContext) -> None:
+        await handler.unary_stream(await read_one(context), context)
+
+    async def answer_each(_: Any, context: grpc.aio.ServicerContext) -> AsyncIterator[Any]:
+        async for reply in handler.stream_stream(read_all(context), context):
+            yield reply
+
+    if handler.unary_unary:
+        return grpc.stream_unary_rpc_method_handler(answer, None, handler.response_serializer)
+    streaming = answer_by_stream if handler.unary_stream else answer_each
+    return grpc.stream_stream_rpc_method_handler(streaming, None, handler.response_serializer)
 
 
-_UNREADABLE = object()
+_UNREADABLE = "the request is not a message of this method"
 
 
 @asynccontextmanager

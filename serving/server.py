@@ -30,7 +30,7 @@ from serving.batching_config import read_batching_options
 from serving.core import Core
 from serving.draining import Gate
 from serving.errors import LoadError
-from serving.grpc_services import ModelService, PredictionService, UnreadableRequests
+from serving.grpc_services import ModelService, PredictionService, ReadMessages
 from serving.loading import Servable, load
 from serving.metrics import Metrics
 from serving.model_config import ModelConfig, read_models_config
@@ -53,6 +53,10 @@ HEALTH_SERVICES = ("", "tensorflow.serving.PredictionService", "tensorflow.servi
 # For health, status and metadata, and for refusals that say why. A client of several servers
 # watches the health of each as long as it is there.
 SPARE_RPCS = 1024
+# Until a connection speaks HTTP/2, and as long as it has no call; clients connect again unseen.
+HANDSHAKE_TIMEOUT_S, IDLE_TIMEOUT_S = 10.0, 300.0
+# A caller with calls is asked whether it is still there, and how long it may take to say so.
+KEEPALIVE_S, KEEPALIVE_TIMEOUT_S = 60.0, 20.0
 
 
 @dataclass(frozen=True)
@@ -293,13 +297,17 @@ async def _grpc_server(
     server = grpc.aio.server(
         interceptors=[
             *([] if options.tokens is None else [NeedToken(options.tokens)]),
-            UnreadableRequests(),
+            ReadMessages(),
         ],
         maximum_concurrent_rpcs=max_requests + SPARE_RPCS,
         options=[
             ("grpc.so_reuseport", 0),
             ("grpc.max_receive_message_length", options.max_message_bytes),
             ("grpc.max_send_message_length", -1),
+            ("grpc.server_handshake_timeout_ms", int(1000 * HANDSHAKE_TIMEOUT_S)),
+            ("grpc.max_connection_idle_ms", int(1000 * IDLE_TIMEOUT_S)),
+            ("grpc.keepalive_time_ms", int(1000 * KEEPALIVE_S)),
+            ("grpc.keepalive_timeout_ms", int(1000 * KEEPALIVE_TIMEOUT_S)),
         ],
     )
     gate, servicer = Gate(), health.aio.HealthServicer()

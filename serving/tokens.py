@@ -78,4 +78,5 @@ async def _refuse(_: Any, context: grpc.aio.ServicerContext) -> None:
     await context.abort(grpc.StatusCode.UNAUTHENTICATED, REFUSAL)
 
 
-_REFUSE = grpc.unary_unary_rpc_method_handler(_refuse)
+# Of a stream, since the one message of other methods is read before the handler is called.
+_REFUSE = grpc.stream_unary_rpc_method_handler(_refuse)

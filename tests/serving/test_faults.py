@@ -5,6 +5,7 @@ import http.client
 import json
 import shutil
 import socket
+import threading
 
 import grpc
 import numpy as np
@@ -19,15 +20,25 @@ from tensorflow_serving.apis import (
     predict_pb2,
 )
 
+from serving import grpc_services
 from serving import rest as rest_module
+from serving import server as server_module
 from serving.client import RetrievalClient
 from serving.model_config import ModelConfig
 from serving.server import ModelServer, ServerOptions
+from serving.tokens import Tokens
 from tests.serving import toy_models
-from tests.serving.conftest import wait_until
+from tests.serving.conftest import is_healthy, wait_until
 from tests.serving.toy_models import EAST_QUERY, predict_request
 
 PREDICT = "/tensorflow.serving.PredictionService/Predict"
+SILENT = [
+    PREDICT,
+    "/tensorflow.serving.ModelService/GetModelStatus",
+    "/grpc.health.v1.Health/Watch",
+    "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
+]
+HTTP2_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
 # What a caller may cause; INTERNAL and UNKNOWN would be faults of the server.
 CALLERS_FAULTS = {
     grpc.StatusCode.OK,
@@ -273,3 +284,75 @@ def test_large_bodies_are_answered_a_few_at_a_time(embedded, monkeypatch):
     connection.request("GET", "/v1/models/retrieval")
     assert connection.getresponse().status == 200
     connection.close()
+
+
+@contextlib.contextmanager
+def silent_calls(port, *methods):
+    """Calls that are begun and never send their message."""
+    forever = threading.Event()
+
+    def nothing():
+        forever.wait()
+        yield from ()
+
+    with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+        yield [channel.stream_stream(method)(nothing()) for method in methods]
+        forever.set()
+
+
+@pytest.mark.parametrize("tokens", [None, Tokens(["a" * 32])], ids=["open", "with tokens"])
+def test_calls_without_a_message_do_not_use_up_the_servers_calls(models_dir, monkeypatch, tokens):
+    monkeypatch.setattr(grpc_services, "READ_TIMEOUT_S", 0.5)
+    monkeypatch.setattr(server_module, "SPARE_RPCS", len(SILENT))
+    models = [ModelConfig("query_tower", models_dir / "query_tower")]
+    options = ServerOptions(max_running=1, max_waiting=0, tokens=tokens)
+    metadata = [("authorization", "Bearer " + "a" * 32)]
+    with (
+        ModelServer(models, rest_port=None, options=options) as server,
+        silent_calls(server.port, *SILENT) as calls,
+        RetrievalClient(f"127.0.0.1:{server.port}", metadata=metadata) as client,
+    ):
+        codes = {call.code() for call in calls}
+
+        assert len(client.embed(EAST_QUERY)) == 1
+
+    late, unknown = grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.UNAUTHENTICATED
+    assert codes == ({late} if tokens is None else {late, unknown})
+
+
+def test_a_call_without_a_message_does_not_hold_up_the_end(models_dir, monkeypatch):
+    monkeypatch.setattr(grpc_services, "READ_TIMEOUT_S", 3600.0)
+    models = [ModelConfig("query_tower", models_dir / "query_tower")]
+    server = ModelServer(models, rest_port=None, options=ServerOptions(grace_s=3600.0))
+    server.start()
+    with silent_calls(server.port, *SILENT) as calls:
+        assert is_healthy(f"127.0.0.1:{server.port}")  # Begun on the same loop, the calls as well.
+        ending = threading.Thread(target=server.stop, daemon=True)
+        ending.start()
+        codes = {call.code() for call in calls}
+        ending.join(60)
+
+    assert not ending.is_alive()
+    assert codes <= {grpc.StatusCode.CANCELLED, grpc.StatusCode.UNAVAILABLE}
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        pytest.param(b"", id="nothing"),
+        pytest.param(b"PRI * HTTP/2.0\r\n", id="half a preface"),
+        pytest.param(HTTP2_PREFACE, id="no call"),
+    ],
+)
+def test_a_connection_without_a_call_is_closed(models_dir, monkeypatch, said):
+    monkeypatch.setattr(server_module, "HANDSHAKE_TIMEOUT_S", 0.5)
+    monkeypatch.setattr(server_module, "IDLE_TIMEOUT_S", 1.0)
+    models = [ModelConfig("query_tower", models_dir / "query_tower")]
+    with (
+        ModelServer(models, rest_port=None) as server,
+        socket.create_connection(("127.0.0.1", server.port), timeout=60) as connection,
+    ):
+        connection.sendall(said)
+
+        with contextlib.suppress(ConnectionResetError):
+            received(connection)  # Until the server has closed the connection.
