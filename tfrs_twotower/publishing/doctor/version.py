@@ -17,6 +17,7 @@ from tfrs_twotower.publishing.indexes import EMBEDDING, matrix
 from tfrs_twotower.publishing.models_folder import (
     asked_model,
     models_of,
+    query_key,
     read_config,
     read_model_manifest,
     versions,
@@ -26,6 +27,7 @@ from tfrs_twotower.publishing.saved_model_reader import (
     LoadedQueryTower,
     LoadedSignature,
     embed_candidates,
+    embed_queries,
 )
 from tfrs_twotower.schema import Config, UserError
 from tfrs_twotower.schema.models_layout import (
@@ -34,6 +36,7 @@ from tfrs_twotower.schema.models_layout import (
     QUERIES,
     QUERY_TOWER,
     RETRIEVAL_MODELS,
+    SIMILARITY,
 )
 from tfrs_twotower.schema.prepared import CANDIDATE_ID
 
@@ -116,7 +119,7 @@ def check_same_origin(models: Path, version: int) -> Iterator[Finding]:
 def check_index(models: Path, version: int) -> Iterator[Finding]:
     """A sample of candidates, embedded anew, against what is stored and what is searched.
 
-    Scores are compared where they are dot products.
+    The scores of a scoring layer are not compared: those are no dot products.
     """
     where = f"version {version}"
     try:
@@ -151,10 +154,10 @@ def check_index(models: Path, version: int) -> Iterator[Finding]:
             EXPORT_AGAIN if has_scorer else REFRESH,
         )
         return
-    if has_scorer:
-        return
     for name in models_of(models, version):
-        if name in RETRIEVAL_MODELS:
+        if name == SIMILARITY:
+            yield _check_similarity(models, version, config, sample, embedded)
+        elif name in RETRIEVAL_MODELS and not has_scorer:
             yield _check_scores(models, name, version, config, sample, embedded)
 
 
@@ -162,21 +165,51 @@ def _check_scores(
     models: Path, name: str, version: int, config: Config, sample: pa.Table, embedded: Floats
 ) -> Finding:
     """`score` of a model must be the product of the towers' vectors."""
-    where = f"{name}/{version}"
-    queries = ds.dataset(models / QUERIES / str(version)).head(NUM_SAMPLED_QUERIES)
+    queries = _sampled_queries(models, version)
     inputs = query_inputs(config.query_features, queries)
     query_embeddings = LoadedQueryTower(models / QUERY_TOWER / str(version))(inputs).numpy()
-    ids = tf.constant([sample.column(CANDIDATE_ID).to_pylist()])
     score = LoadedSignature(models / name / str(version), "score")
-    scores = score({**inputs, "candidate_ids": ids})["scores"].numpy()
-    if np.abs(scores - query_embeddings @ embedded.T).max() > SAME_VECTOR:
+    scores = score({**inputs, "candidate_ids": _ids(sample)})["scores"].numpy()
+    return _compared(f"{name}/{version}", scores, query_embeddings @ embedded.T, REFRESH)
+
+
+def _check_similarity(
+    models: Path, version: int, config: Config, sample: pa.Table, embedded: Floats
+) -> Finding:
+    """`score` of `similarity`, without stored queries `score_embedding`, must be that product."""
+    queries = _sampled_queries(models, version)
+    if config.context_mode is None and len(queries):
+        tower = LoadedQueryTower(models / QUERY_TOWER / str(version))
+        query_embeddings = embed_queries(tower, config.features.query, queries)
+        ids = queries.column(query_key(models, version)).to_pylist()
+        name, given = "score", {"query_id": tf.constant(ids)}
+    else:
+        query_embeddings = embedded[:NUM_SAMPLED_QUERIES]
+        name, given = "score_embedding", {"query_embedding": tf.constant(query_embeddings)}
+    score = LoadedSignature(models / SIMILARITY / str(version), name)
+    scores = score({**given, "candidate_ids": _ids(sample)})["scores"].numpy()
+    expected = query_embeddings @ embedded.T
+    return _compared(f"{SIMILARITY}/{version}", scores, expected, EXPORT_AGAIN)
+
+
+def _sampled_queries(models: Path, version: int) -> pa.Table:
+    return ds.dataset(models / QUERIES / str(version)).head(NUM_SAMPLED_QUERIES)
+
+
+def _ids(sample: pa.Table) -> tf.Tensor:
+    return tf.constant([sample.column(CANDIDATE_ID).to_pylist()])
+
+
+def _compared(where: str, scores: Floats, expected: Floats, cure: str) -> Finding:
+    if (np.abs(scores - expected) > SAME_VECTOR).any():
         return Finding(
             "error",
             where,
-            "its scores are not those of the towers: the index is of another version",
-            REFRESH,
+            "its scores are not those of the towers: its vectors are of another version",
+            cure,
         )
-    return Finding("ok", where, f"{len(sample)} candidates have the scores of the towers")
+    num_candidates = expected.shape[1]
+    return Finding("ok", where, f"{num_candidates} candidates have the scores of the towers")
 
 
 def check_swap(models: Path, version: int) -> Iterator[Finding]:

@@ -1,6 +1,7 @@
 """Versions whose parts do not fit together: each is caught, and the cure is named."""
 
 import json
+import shutil
 from collections.abc import Iterable
 
 import numpy as np
@@ -16,6 +17,10 @@ from tfrs_twotower.publishing.doctor.version import (
     check_swap,
 )
 from tfrs_twotower.publishing.indexes import matrix, vectors
+from tfrs_twotower.publishing.models_folder import read_config
+from tfrs_twotower.publishing.saved_model_reader import LoadedQueryTower
+from tfrs_twotower.publishing.similarity_export import write_similarity
+from tfrs_twotower.retrieval.retriever import CandidateIds
 
 
 def the_error(findings: Iterable[Finding]) -> Finding:
@@ -73,6 +78,55 @@ def test_an_index_of_another_version_is_caught(models):
 
     assert error.where == "retrieval_exact/1"
     assert "its scores are not those of the towers" in error.what
+
+
+def same(value):
+    return value
+
+
+def opposite(value):
+    return -value
+
+
+def add_similarity(models, *, of_candidates=same, of_queries=same):
+    """Adds `similarity` to version 1, with vectors that may be others."""
+    folder = models / "similarity"
+    shutil.copytree(models / "queries" / "1", folder / "queries")
+    stored = pq.read_table(models / "candidates/1/part-00000.parquet")
+    tower = LoadedQueryTower(models / "query_tower" / "1")
+    write_similarity(
+        folder,
+        lambda inputs: of_queries(tower(inputs)),
+        CandidateIds(stored.column("candidate_id").to_pylist()),
+        of_candidates(matrix(stored, "embedding")),
+        read_config(models, 1),
+        facts={},
+    )
+    (folder / "similarity").rename(folder / "1")
+
+
+@pytest.mark.parametrize(
+    ("num_queries", "others", "level"),
+    [
+        pytest.param(20, {}, "ok", id="sound", marks=pytest.mark.slow),
+        pytest.param(20, {"of_candidates": opposite}, "error", id="other candidates"),
+        pytest.param(
+            20, {"of_queries": opposite}, "error", id="other queries", marks=pytest.mark.slow
+        ),
+        pytest.param(
+            0, {"of_candidates": opposite}, "error", id="no stored query", marks=pytest.mark.slow
+        ),
+    ],
+)
+def test_the_vectors_of_similarity_are_compared(models, num_queries, others, level):
+    path = models / "queries/1/part-00000.parquet"
+    pq.write_table(pq.read_table(path).slice(0, num_queries), path)
+    add_similarity(models, **others)
+
+    found = {finding.where: finding for finding in check_index(models, 1)}
+
+    assert found["similarity/1"].level == level
+    assert {found[f"{name}/1"].level for name in ("retrieval", "retrieval_exact")} == {"ok"}
 
 
 def test_a_corpus_of_another_size_is_caught(models):
