@@ -71,6 +71,25 @@ def test_docker_is_sent_what_the_images_copy_and_nothing_else():
     assert all((ROOT / source).exists() for source in copied)
 
 
+@pytest.mark.parametrize("folder", ["serving", "pipelines"])
+def test_a_build_can_name_its_base_image_by_digest(folder):
+    lines = (ROOT / folder / "Dockerfile").read_text().splitlines()
+    first = next(place for place, line in enumerate(lines) if line[:1] not in ("#", ""))
+
+    assert re.fullmatch(r"ARG BASE=\S+:\S+", lines[first])
+    assert [line for line in lines if line.startswith("FROM")] == ["FROM ${BASE}"]
+
+
+def test_the_base_of_the_workers_has_the_beam_of_the_package():
+    [tag] = re.findall(
+        r"^ARG BASE=apache/beam_python3\.11_sdk:(\S+)$",
+        (ROOT / "pipelines" / "Dockerfile").read_text(),
+        re.MULTILINE,
+    )
+
+    assert f"apache-beam=={tag}" in (ROOT / "constraints.txt").read_text().splitlines()
+
+
 @pytest.fixture(scope="module")
 def services():
     return yaml.safe_load((SERVING / "compose.yaml").read_text())["services"]
