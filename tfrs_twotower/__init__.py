@@ -15,9 +15,8 @@ Training      `train`, `tune`, `backtest`; for models of your own `RetrievalTask
 Evaluation    `evaluate`, `compare`, `report`, `explain`, `sensitivity`, `click_through`, `drift`;
               a page to look at the answers: `explore`; for embeddings of your own `rank_corpus`
 Publishing    `export`, `refresh`, `versions`, `promote`, `rollback`, `doctor`, `signatures`,
-              `embeddings`, `embeddings_to_mongodb`, `embeddings_to_milvus`, `user_embeddings`; for
-              towers of your own
-              `export_retriever`, `index`
+              `embeddings`, `embeddings_to_mongodb`, `embeddings_to_milvus`, `embeddings_to_vertex`,
+              `user_embeddings`; for towers of your own `export_retriever`, `index`
 Answers       `serve`, `recommend`, `complete_query`, `titles`, `RetrievalClient`
 
 What a user can cause raises `UserError`, or `UsageError` where the request itself is wrong. The
@@ -89,6 +88,7 @@ __all__ = [
     "embeddings",
     "embeddings_to_milvus",
     "embeddings_to_mongodb",
+    "embeddings_to_vertex",
     "evaluate",
     "explain",
     "explore",
@@ -168,6 +168,7 @@ if TYPE_CHECKING:
     from tfrs_twotower.publishing.user_embeddings import write_user_embeddings as user_embeddings
     from tfrs_twotower.publishing.versions import Version, Versions, rollback
     from tfrs_twotower.publishing.versions import list_versions as versions
+    from tfrs_twotower.publishing.vertex import write_to_vertex as embeddings_to_vertex
     from tfrs_twotower.schema import (
         Config,
         UsageError,
@@ -219,6 +220,7 @@ else:
         "dump_config": "tfrs_twotower.schema:dump_config",
         "embeddings_to_milvus": "tfrs_twotower.publishing.milvus:write_to_milvus",
         "embeddings_to_mongodb": ("tfrs_twotower.publishing.embedding_database:write_to_mongodb"),
+        "embeddings_to_vertex": "tfrs_twotower.publishing.vertex:write_to_vertex",
         "embeddings": "tfrs_twotower.publishing.embedding_store:write_embeddings",
         "evaluate": "tfrs_twotower.evaluation.evaluate:evaluate",
         "explain": "tfrs_twotower.evaluation.explain:explain",

@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from tfrs_twotower import embeddings as embeddings
     from tfrs_twotower import embeddings_to_milvus as embeddings_to_milvus
     from tfrs_twotower import embeddings_to_mongodb as embeddings_to_mongodb
+    from tfrs_twotower import embeddings_to_vertex as embeddings_to_vertex
     from tfrs_twotower import evaluate as evaluate
     from tfrs_twotower import explain as explain
     from tfrs_twotower import export as export

@@ -40,7 +40,7 @@ from tfrs_twotower.schema.requests import json_object
 
 app = typer.Typer()
 
-_MILVUS = "milvus:"
+_MILVUS, _VERTEX = "milvus:", "vertex:"
 
 
 @app.command(
@@ -254,6 +254,7 @@ def drift(
         "twotower embeddings --models demo/models --output store",
         "twotower embeddings --models demo/models --to mongodb://127.0.0.1/shop",
         "twotower embeddings --models demo/models --to milvus:shop.db",
+        "twotower embeddings --models demo/models --to vertex:gs://BUCKET/batch",
     ),
 )
 def embeddings(
@@ -262,10 +263,11 @@ def embeddings(
     to: Annotated[
         str | None,
         typer.Option(
-            metavar="mongodb://HOST/DATABASE|milvus:ADDRESS",
+            metavar="mongodb://HOST/DATABASE|milvus:ADDRESS|vertex:FOLDER",
             help="The database to write instead, in which the new version takes the place of the "
             "current one as a whole. MongoDB: candidates, and queries with what is known of them. "
-            "Milvus: candidates; its address is http://HOST:19530, or a file FILE.db.",
+            "Milvus: candidates; its address is http://HOST:19530, or a file FILE.db. Vertex AI "
+            "Vector Search: candidates, as a batch to import; a folder, which may be on gs://.",
         ),
     ] = None,
     overwrite: OverwriteOption = False,
@@ -282,10 +284,13 @@ def embeddings(
     assert to is not None
     if to.startswith(_MILVUS):
         found = api.embeddings_to_milvus(models, to.removeprefix(_MILVUS))
-        print(
-            f"version {found.model_version}: {found.num_candidates:,} embeddings of "
-            f"{found.embedding_dim} in {found.collection}"
+        _tell_written(
+            found.model_version, found.num_candidates, found.embedding_dim, found.collection
         )
+        return
+    if to.startswith(_VERTEX):
+        batch = api.embeddings_to_vertex(models, to.removeprefix(_VERTEX))
+        _tell_written(batch.model_version, batch.num_candidates, batch.embedding_dim, batch.file)
         return
     version = api.embeddings_to_mongodb(models, to)
     with_or_without = "with" if version.has_query_embeddings else "without"
@@ -293,6 +298,10 @@ def embeddings(
         f"version {version.model_version}: {version.num_candidates:,} embeddings of "
         f"{version.embedding_dim}, {version.num_queries:,} queries {with_or_without} embeddings"
     )
+
+
+def _tell_written(version: int, num_candidates: int, embedding_dim: int, place: str) -> None:
+    print(f"version {version}: {num_candidates:,} embeddings of {embedding_dim} in {place}")
 
 
 @app.command(

@@ -1,4 +1,4 @@
-"""Prepared folders on an object store, read through local copies.
+"""Folders on an object store: prepared ones are read through local copies, a file is written.
 
 TensorFlow reads no `s3://`, so every file is copied, when it is first needed, to a temporary folder
 that lives as long as the data that are read from it.
@@ -10,15 +10,16 @@ import re
 import shutil
 import tempfile
 import weakref
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.fs
 
-from tfrs_twotower.schema import UserError
+from tfrs_twotower.schema import UsageError, UserError
 from tfrs_twotower.schema.errors import first_line
 from tfrs_twotower.schema.folders import MANIFEST, check_manifest
 
@@ -42,6 +43,62 @@ def _arrow_uri(url: str) -> str:
     return f"gs://{account}{url.removeprefix('gs://')}?retry_limit_seconds={GCS_RETRY_SECONDS}"
 
 
+def _open(url: str) -> tuple[pyarrow.fs.FileSystem, str]:
+    """The file system of a URL, and the path there."""
+    try:
+        files, path = pyarrow.fs.FileSystem.from_uri(_arrow_uri(url))
+    except (OSError, ValueError, pa.ArrowException) as error:
+        raise UserError(f"cannot open {url}: {first_line(error)}") from error
+    return files, path
+
+
+@contextmanager
+def only_file(folder: str | Path, name: str) -> Iterator[Path]:
+    """The one file of a folder, local or on an object store, written whole or not at all.
+
+    It takes the place of an earlier one.
+
+    Args:
+        folder: The folder; made where missing.
+        name: Of the file.
+
+    Yields:
+        Where to write: the file appears under its name when the block has ended well.
+
+    Raises:
+        UsageError: If the folder has other entries.
+        UserError: If it cannot be written.
+    """
+    url = url_of(folder)
+    shown = (url or str(folder)).rstrip("/")
+    if url is None:
+        files, root = pyarrow.fs.LocalFileSystem(), os.path.abspath(folder)
+    else:
+        files, root = _open(shown)
+    beside = f".{name}.tmp"
+    try:
+        selector = pyarrow.fs.FileSelector(root, allow_not_found=True)
+        others = {entry.base_name for entry in files.get_file_info(selector)} - {name, beside}
+        if others:
+            raise UsageError(f"{shown} holds other files ({min(others)}): name another folder")
+        if url is None:
+            os.makedirs(root, exist_ok=True)
+            yield Path(root, beside)
+            os.replace(Path(root, beside), Path(root, name))
+        else:
+            # Through a local file: a stream to a store that is closed by an error would leave half.
+            with tempfile.TemporaryDirectory(prefix="twotower-") as local:
+                yield Path(local, name)
+                pyarrow.fs.copy_files(
+                    str(Path(local, name)),
+                    f"{root}/{name}",
+                    source_filesystem=pyarrow.fs.LocalFileSystem(),
+                    destination_filesystem=files,
+                )
+    except (OSError, pa.ArrowException) as error:
+        raise UserError(f"cannot write {shown}/{name}: {first_line(error)}") from error
+
+
 class RemoteFolder:
     """A finished folder on an object store.
 
@@ -57,10 +114,7 @@ class RemoteFolder:
             UserError: If there is no such store.
         """
         self.url = url.rstrip("/")
-        try:
-            self._files, self._root = pyarrow.fs.FileSystem.from_uri(_arrow_uri(self.url))
-        except (OSError, ValueError, pa.ArrowException) as error:
-            raise UserError(f"cannot open {self.url}: {first_line(error)}") from error
+        self._files, self._root = _open(self.url)
         self._empty: set[str] = set()
         self._copy = Path(tempfile.mkdtemp(prefix="twotower-copy-"))
         weakref.finalize(self, shutil.rmtree, self._copy, ignore_errors=True)

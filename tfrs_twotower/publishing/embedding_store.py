@@ -107,3 +107,22 @@ def read_embeddings(models: Path, version: int) -> pa.Table:
         return pq.read_table(path)
     except (OSError, pa.ArrowException) as error:
         raise UserError(f"{path} is missing or damaged: `twotower doctor` has details") from error
+
+
+def read_searchable(models: Path, version: int, engine: str) -> pa.Table:
+    """What `read_embeddings` reads, for an engine that searches by the inner product.
+
+    Args:
+        models: The models folder.
+        version: The version.
+        engine: The name of the engine, for the message.
+
+    Raises:
+        UserError: If they are missing or damaged, or the version scores by a layer.
+    """
+    if read_config(models, version).context_mode == "scoring_layer":
+        raise UserError(
+            f"version {version} of {models} scores by a layer (`towers.context_mode: "
+            f"scoring_layer`), not by the inner product that {engine} searches by"
+        )
+    return read_embeddings(models, version)

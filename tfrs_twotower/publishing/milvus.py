@@ -17,9 +17,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from tfrs_twotower.publishing.embedding_store import read_embeddings
+from tfrs_twotower.publishing.embedding_store import read_searchable
 from tfrs_twotower.publishing.indexes import EMBEDDING, matrix
-from tfrs_twotower.publishing.models_folder import latest_version, read_config
+from tfrs_twotower.publishing.models_folder import latest_version
 from tfrs_twotower.schema import UserError
 from tfrs_twotower.schema.errors import first_line
 from tfrs_twotower.schema.prepared import CANDIDATE_ID
@@ -71,12 +71,7 @@ def write_to_milvus(models: str | Path, address: str) -> MilvusVersion:
         raise UserError("Milvus needs pymilvus: pip install -e '.[milvus]' in the clone") from error
     models = Path(models)
     number = latest_version(models)
-    if read_config(models, number).context_mode == "scoring_layer":
-        raise UserError(
-            f"version {number} of {models} scores by a layer (`towers.context_mode: "
-            "scoring_layer`), not by the inner product that Milvus searches by"
-        )
-    candidates = read_embeddings(models, number)
+    candidates = read_searchable(models, number, "Milvus")
     dim = candidates.schema.field(EMBEDDING).type.list_size
     version = MilvusVersion(f"{ALIAS}_{number}_{uuid.uuid4().hex}", number, len(candidates), dim)
     try:

@@ -32,7 +32,7 @@ class FilterAttribute(tf.Module):
             UserError: If the column holds something else.
         """
         super().__init__()
-        owners, values = _values(name, column)
+        owners, values = filter_values(name, column)
         distinct, rows, counts = np.unique(values, return_inverse=True, return_counts=True)
         # A corpus without any value still needs a table to ask.
         self._table = StringTable(
@@ -187,8 +187,21 @@ def is_among(rows: tf.Tensor, others: tf.Tensor) -> tf.Tensor:
     return tf.gather(ascending, tf.minimum(place, last), batch_dims=1) == rows
 
 
-def _values(name: str, column: pa.Array) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.str_]]:
-    """The values that are there, and the row of the candidate that each belongs to."""
+def filter_values(
+    name: str, column: pa.Array
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.str_]]:
+    """The values that requests can filter by, and the row of the candidate that each belongs to.
+
+    Args:
+        name: Of the attribute.
+        column: See `FilterAttribute`.
+
+    Returns:
+        `[num_values]` rows, ascending, and `[num_values]` texts.
+
+    Raises:
+        UserError: See `FilterAttribute`.
+    """
     is_list = pa.types.is_list(column.type) or pa.types.is_large_list(column.type)
     if is_list:
         owners = pc.list_parent_indices(column).to_numpy()
@@ -233,7 +246,7 @@ def _padded(
 
 def _categories(name: str, column: pa.Array) -> npt.NDArray[np.int32]:
     """`[num_candidates]` the number of each candidate's category, `NO_ROW` where missing."""
-    owners, values = _values(name, column)
+    owners, values = filter_values(name, column)
     if (np.diff(owners) == 0).any():
         raise UserError(
             f"`rules.category` names {name}, of which a candidate has several values: name an "

@@ -38,7 +38,7 @@ class RangeAttribute(tf.Module):
             UserError: If the column holds something else.
         """
         super().__init__()
-        numbers = _numbers(name, column)
+        numbers = range_numbers(name, column)
         numbers = np.where(np.isnan(numbers), numbers.dtype.type(missing), numbers)
         # NaN is last.
         order = np.argsort(numbers, kind="stable")[: int((~np.isnan(numbers)).sum())]
@@ -98,8 +98,19 @@ class RangeAttribute(tf.Module):
         return first, tf.maximum(first, last)
 
 
-def _numbers(name: str, column: pa.Array) -> np.ndarray:
-    """`[num_candidates]` float32 of single precision, else float64; NaN where missing."""
+def range_numbers(name: str, column: pa.Array) -> np.ndarray:
+    """The numbers that requests can bound.
+
+    Args:
+        name: Of the attribute.
+        column: See `RangeAttribute`.
+
+    Returns:
+        `[num_candidates]` float32 of single precision, else float64; NaN where missing.
+
+    Raises:
+        UserError: See `RangeAttribute`.
+    """
     if pa.types.is_dictionary(column.type):
         column = column.dictionary_decode()
     if pa.types.is_string(column.type):
