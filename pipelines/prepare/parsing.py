@@ -280,6 +280,9 @@ def _parse_csv(
     numeric: Collection[str],
 ) -> RawBatch:
     buffer = joined(records)
+    if buffer[: len(BYTE_ORDER_MARK)].to_pybytes() == BYTE_ORDER_MARK:
+        # It belongs to the first value: the file's own is gone. PyArrow drops one.
+        buffer = pa.py_buffer(BYTE_ORDER_MARK + buffer.to_pybytes())
     wrong: list[int] = []
 
     def skip(row: pa.csv.InvalidRow) -> str:

@@ -85,6 +85,14 @@ def test_a_byte_order_mark_is_no_part_of_the_first_record(tmp_path):
     assert read_all(chunk_of(path)) == ([(0, "1", "2")], [])
 
 
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+def test_an_id_may_begin_with_a_byte_order_mark(tmp_path, mark):
+    path = tmp_path / "x.csv"
+    path.write_text(f"{mark}a,b\n\ufeff1,one\n\ufeff2,two\n")
+
+    assert read_all(chunk_of(path)) == ([(0, "\ufeff1", "one"), (1, "\ufeff2", "two")], [])
+
+
 def test_quoted_line_breaks_are_read_where_files_are_whole(tmp_path):
     path = tmp_path / "x.csv"
     path.write_bytes(b'a,b\n1,"two\nlines"\n2,x\n')
