@@ -137,6 +137,11 @@ class DenseFeatures(keras.layers.Layer):
             if isinstance(feature, History) and feature.is_ordered
         }
 
+    @property
+    def trimmed(self) -> list[str]:
+        """Names of the features whose lists a batch reads up to its longest one."""
+        return list(self._histories)
+
     def call(
         self, encoded: Mapping[str, tf.Tensor | SharedHistories], training: bool | None = None
     ) -> tf.Tensor:

@@ -75,6 +75,11 @@ class Tower(keras.Model):
             embedding_dim, use_bias=False, kernel_initializer=_glorot(seed, "output"), name="output"
         )
 
+    @property
+    def trimmed(self) -> list[str]:
+        """Names of the inputs whose lists a batch reads up to its longest one."""
+        return self._dense_features.trimmed
+
     def call(self, encoded: Mapping[str, tf.Tensor], training: bool | None = None) -> tf.Tensor:
         """See the class."""
         return normalized(self.raw(encoded, training=training))

@@ -24,6 +24,31 @@ def test_entries_are_embedded_batch_by_batch_in_their_order():
     np.testing.assert_array_equal(embeddings, values + rows[:, np.newaxis])
 
 
+class ReadsToTheLongest(keras.Model):
+    """The sum of each list; notes what each batch had to read."""
+
+    trimmed = ("past",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.widths = []
+
+    def call(self, inputs: dict, training: bool | None = None) -> tf.Tensor:
+        past = tf.constant(inputs["past"])
+        self.widths.append(int(tf.reduce_max(tf.math.count_nonzero(past, axis=1))))
+        return tf.cast(tf.reduce_sum(past, axis=1, keepdims=True), tf.float32)
+
+
+def test_entries_of_like_length_are_embedded_together_and_come_back_in_their_order():
+    past = np.array([[5, 6, 7, 8], [1, 0, 0, 0], [2, 3, 0, 0], [0, 0, 0, 0], [4, 5, 6, 0]])
+    tower = ReadsToTheLongest()
+
+    embeddings = embed(tower, {"past": past}, batch_size=2)
+
+    assert embeddings.tolist() == [[26], [1], [5], [0], [15]]
+    assert tower.widths == [1, 3, 4]
+
+
 def test_a_tower_of_plain_arrays_is_as_good():
     tower = keras.Sequential([keras.layers.Lambda(lambda values: -values)])
 
