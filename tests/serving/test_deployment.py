@@ -98,7 +98,7 @@ def services():
 def test_every_published_port_is_on_the_loopback(services):
     ports = [port for service in services.values() for port in service["ports"]]
 
-    assert len(ports) == 4
+    assert len(ports) == 5
     assert all(port.startswith("127.0.0.1:") for port in ports)
 
 
@@ -132,6 +132,20 @@ def test_the_flags_of_the_files_are_the_embedded_servers_too(services):
     assert flags
     assert all(flag.startswith("--") for flag in flags)
     assert {flag.partition("=")[0] for flag in server._understood(flags)} <= known
+
+
+def test_each_replica_has_a_port_and_the_time_to_drain(services):
+    replicas = services["replicas"]
+    [published] = replicas["ports"]
+    first, last = map(int, re.findall(r":(\d+)-(\d+):8500$", published)[0])
+    entrypoint = re.search(r"ENTRYPOINT (\[.*?\])", DOCKERFILE.replace("\\\n", ""), re.DOTALL)
+    flags = dict(flag.split("=") for flag in json.loads(entrypoint[1])[3:])
+    grace_s = {option: one.default for one in APP_OPTIONS for option in one.opts}
+
+    assert last - first + 1 == replicas["deploy"]["replicas"] > 1
+    assert float(replicas["stop_grace_period"].removesuffix("s")) > (
+        float(flags["--drain_seconds"]) + grace_s["--shutdown_grace_seconds"]
+    )
 
 
 @pytest.fixture(scope="module")
