@@ -44,6 +44,7 @@ class Load:
     # The different answers of each request, in base64.
     answers: list[list[str]] = field(default_factory=list)
     seconds: float = 0.0
+    processor_s: float = 0.0  # What the generator itself took of the cores.
 
     @property
     def qps(self) -> float:
@@ -99,8 +100,10 @@ async def generate(order: Order) -> Load:
                 if asked >= start:
                     load.latencies_s.append(time.perf_counter() - asked)
 
+    began_s = time.process_time()
     await asyncio.gather(*(client(number) for number in range(order.num_clients)))
     load.seconds = time.perf_counter() - start
+    load.processor_s = time.process_time() - began_s
     load.answers = [[base64.b64encode(one).decode() for one in found] for found in answers]
     return load
 

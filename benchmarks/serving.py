@@ -57,6 +57,12 @@ class Server:
     process_id: int
 
     @property
+    def processor_s(self) -> float:
+        """The processor time that it has taken so far."""
+        fields = Path(f"/proc/{self.process_id}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    @property
     def memory_mb(self) -> float:
         """What it holds of the machine's memory."""
         for line in Path(f"/proc/{self.process_id}/status").read_text().splitlines():
@@ -173,9 +179,13 @@ def under_load(
 ) -> Iterator[Measurement]:
     for num_clients in NUM_CLIENTS:
         seconds = QUICK_SECONDS if quick else SECONDS
+        before_s = server.processor_s
         borne = put_load(server.target, requests(queries), num_clients, seconds)
+        taken_s = server.processor_s - before_s
         clients = f"{label}{num_clients} client{'s' * (num_clients > 1)}, "
         yield Measurement(f"{clients}throughput", borne.qps, "queries/s")
+        share = borne.processor_s / (borne.processor_s + taken_s)
+        yield Measurement(f"{clients}load generator's share of the processor time", share, "")
         for percent in (50, 99):
             yield Measurement(f"{clients}p{percent}", borne.percentile_ms(percent), "ms")
         yield from mistakes(clients, borne, expected)
