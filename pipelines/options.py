@@ -69,8 +69,8 @@ class PrepareOptions(PipelineOptions):
         )
         parser.add_argument(
             "--cache",
-            help="Folder in which what was parsed of the files stays, so that a later job reads "
-            "those that have changed only.",
+            help="Folder in which parsed files are stored, so that a later job reads only files "
+            "that have changed.",
         )
         parser.add_argument(
             "--clean",

@@ -362,16 +362,16 @@ def serve(
             _METRICS_PORT,
             min=0,
             max=_PORTS,
-            help="Port of the metrics alone, which the REST port then lacks; 0: REST has them.",
+            help="A separate port for the metrics; 0: they are on the REST port.",
         ),
     ] = 0,
     host: Annotated[
         str,
         typer.Option(
             "--host",
-            help="Address to listen on, of IPv4 or IPv6. The server encrypts gRPC alone: listen "
-            "elsewhere than on the loopback only behind a proxy that encrypts and asks for "
-            "passwords, in a container, with mutual TLS, or with TLS and tokens.",
+            help="IPv4 or IPv6 address to listen on. The server encrypts only gRPC: listen on "
+            "another address than the loopback only in a container, behind a proxy that encrypts "
+            "and authenticates, with mutual TLS, or with TLS and tokens.",
         ),
     ] = "127.0.0.1",
     ssl_config_file: Annotated[
@@ -379,15 +379,15 @@ def serve(
         typer.Option(
             "--ssl_config_file",
             help="TF Serving's SSLConfig, for TLS on the gRPC port: server_key, server_cert; for "
-            "mutual TLS custom_ca and client_verify. REST stays without.",
+            "mutual TLS also custom_ca and client_verify. REST is not encrypted.",
         ),
     ] = None,
     token_file: Annotated[
         Path | None,
         typer.Option(
             "--token_file",
-            help="A token a line, of 16 characters or more. Requests then need the header "
-            "`authorization: Bearer TOKEN`; health checks and metrics do not.",
+            help="File with one token per line, of 16 characters or more. Requests then need the "
+            "header `authorization: Bearer TOKEN`; health checks and metrics do not.",
         ),
     ] = None,
     model_config_file: Annotated[
@@ -397,7 +397,7 @@ def serve(
         float,
         typer.Option(
             "--model_config_file_poll_wait_seconds",
-            help="Read the config file anew with each look for versions; 0: never.",
+            help="Unless 0, read the config file again with each search for new versions.",
         ),
     ] = 0.0,
     model_name: Annotated[
@@ -410,11 +410,12 @@ def serve(
     file_system_poll_wait_seconds: Annotated[
         float,
         typer.Option(
-            "--file_system_poll_wait_seconds", help="Time between looks for versions; 0: never."
+            "--file_system_poll_wait_seconds",
+            help="Time between two searches for new versions; 0: never.",
         ),
     ] = 1.0,
     rest_api_timeout_in_ms: Annotated[
-        int, typer.Option("--rest_api_timeout_in_ms", help="Longest wait of a REST caller.")
+        int, typer.Option("--rest_api_timeout_in_ms", help="How long a REST request may take.")
     ] = 30_000,
     enable_batching: Annotated[
         bool,
@@ -424,21 +425,29 @@ def serve(
     ] = False,
     batching_parameters_file: Annotated[
         Path | None,
-        typer.Option("--batching_parameters_file", help="How; for example batching.config here."),
+        typer.Option(
+            "--batching_parameters_file",
+            help="How to merge them; an example is serving/batching.config.",
+        ),
     ] = None,
     max_message_bytes: Annotated[
         int, typer.Option("--max_message_bytes", help="Largest gRPC message and REST body.")
     ] = ServerOptions.max_message_bytes,
     max_batch_size: Annotated[
-        int, typer.Option("--max_batch_size", help="Most rows of one request.")
+        int, typer.Option("--max_batch_size", help="The largest number of rows of a request.")
     ] = Limits.max_batch_size,
     max_running_requests: Annotated[
-        int, typer.Option("--max_running_requests", min=1, help="Requests computed at once.")
+        int,
+        typer.Option(
+            "--max_running_requests", min=1, help="How many requests are computed at a time."
+        ),
     ] = ServerOptions.max_running,
     max_waiting_requests: Annotated[
         int,
         typer.Option(
-            "--max_waiting_requests", min=0, help="Requests that may wait; more are refused."
+            "--max_waiting_requests",
+            min=0,
+            help="How many requests may wait; further ones are refused.",
         ),
     ] = ServerOptions.max_waiting,
     post_score: Annotated[
@@ -455,8 +464,8 @@ def serve(
         typer.Option(
             "--drain_seconds",
             min=0.0,
-            help="After SIGTERM, health checks are told NOT_SERVING for so long before requests "
-            "are refused: give what your load balancer needs to notice.",
+            help="After SIGTERM, health checks answer NOT_SERVING for so long before requests are "
+            "refused. Set it to the time that your load balancer needs to notice.",
         ),
     ] = 0.0,
     shutdown_grace_seconds: Annotated[
@@ -464,7 +473,7 @@ def serve(
         typer.Option(
             "--shutdown_grace_seconds",
             min=0.0,
-            help="How long requests under way may take after that.",
+            help="How long running requests may take after that.",
         ),
     ] = 5.0,
 ) -> None:

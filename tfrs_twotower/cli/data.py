@@ -51,7 +51,7 @@ def dataset(
     ] = None,
     drift: Annotated[
         bool,
-        typer.Option("--drift", help="Of the sample: tastes move and items age, for `backtest`."),
+        typer.Option("--drift", help="Plant a drift in the sample, for `backtest`."),
     ] = False,
     overwrite: OverwriteOption = False,
     as_json: JsonFlag = False,

@@ -217,7 +217,7 @@ def drift(
         Path | None,
         typer.Option(
             metavar="LOGS",
-            help="In place of PREPARED_B: the folder of a server's request log (`logging_config`).",
+            help="Instead of PREPARED_B: the folder of a server's request log (`logging_config`).",
         ),
     ] = None,
     split: Annotated[

@@ -47,13 +47,13 @@ def export(
         float | None,
         typer.Option(
             "--target_recall",
-            help="Share (0 to 1) of the exact answer that the index must find; fails where no "
-            "setting does. Default: `index.target_recall` of the config.",
+            help="Share (0 to 1) of the exact best candidates that the index must find. The export "
+            "fails if no setting does. Default: `index.target_recall` of the config.",
         ),
     ] = None,
     at: Annotated[
         int | None,
-        typer.Option(help="For how many best candidates that holds; default: `index.at`."),
+        typer.Option(help="How many best candidates the target is for. Default: `index.at`."),
     ] = None,
     config_base_path: Annotated[
         str | None,
@@ -88,7 +88,9 @@ def refresh(
     ],
     version: Annotated[
         int | None,
-        typer.Option(help="Whose towers to keep; default: the stable one, else the newest."),
+        typer.Option(
+            help="The version whose towers to keep. Default: the stable one, or the newest."
+        ),
     ] = None,
     as_json: JsonFlag = False,
 ) -> None:
@@ -147,7 +149,7 @@ def versions(models: ModelsOption, as_json: JsonFlag = False) -> None:
 def signatures(
     models: ModelsOption,
     model: Annotated[
-        str | None, typer.Option(help="Only this one, for example retrieval; default: all.")
+        str | None, typer.Option(help="Only this model, for example retrieval. Default: all.")
     ] = None,
     version: Annotated[int | None, typer.Option(help="Default: the newest.")] = None,
     as_json: JsonFlag = False,
@@ -193,7 +195,7 @@ def promote(
     version: Annotated[int | None, typer.Option(help="Default: the newest.")] = None,
     label: Annotated[str, typer.Option(help="stable or canary.")] = "stable",
     force: Annotated[
-        bool, typer.Option("--force", help="Also where the gate finds a no-go.")
+        bool, typer.Option("--force", help="Label the version even if the gate finds a no-go.")
     ] = False,
     wait_for: WaitForOption = None,
     wait_seconds: WaitSecondsOption = None,

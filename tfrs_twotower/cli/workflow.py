@@ -19,7 +19,7 @@ OverwriteOption = Annotated[
     bool,
     typer.Option(
         "--overwrite",
-        help="Replace finished folders that are not as this command left them, too.",
+        help="Also replace finished folders that something else has changed.",
     ),
 ]
 DatasetArgument = Annotated[
@@ -83,10 +83,12 @@ def demo(
 )
 def backtest(
     dataset: DatasetArgument,
-    step: Annotated[str, typer.Option(help="From one decision to the next: 1d, 7d.")] = "7d",
+    step: Annotated[str, typer.Option(help="The time between two decisions: 1d, 7d.")] = "7d",
     start: Annotated[
         str | None,
-        typer.Option(help="Day of the first; default: so that the steps end with the log."),
+        typer.Option(
+            help="Day of the first decision. Default: such that the steps end with the log."
+        ),
     ] = None,
     num_steps: Annotated[int, typer.Option("--steps", min=1, help="How many steps.")] = 8,
     policies: Annotated[str, typer.Option(help=f"{MEANINGS}.")] = DEFAULT_POLICIES,
@@ -94,15 +96,17 @@ def backtest(
     warm_epochs: Annotated[
         int,
         typer.Option(
-            "--warm_epochs", min=1, help="Epochs of a warm start; a cold one has the config's."
+            "--warm_epochs",
+            min=1,
+            help="Epochs of a warm start. A cold start has those of the config.",
         ),
     ] = 2,
     workdir: Annotated[
-        Path | None, typer.Option(help="Where all is written; default: DIR/backtest.")
+        Path | None, typer.Option(help="The folder for all output. Default: DIR/backtest.")
     ] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Replay the log under policies of retraining: recall by step, cost, which is worth it."""
+    """Replay the log under policies of retraining: recall by step, cost, and which to choose."""
     from tfrs_twotower import api
 
     folders = _folders(dataset, workdir or dataset / "backtest")

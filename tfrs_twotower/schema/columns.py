@@ -16,8 +16,8 @@ UNITS_A_SECOND = {
 class Columns(Strict):
     """Which column of the data plays which role.
 
-    The id columns have the same name in the interactions, candidates and queries files. A path,
-    such as `user.id`, names a value within an object of JSON or Parquet.
+    The id columns have the same names in the interactions, candidates and queries files. A path
+    such as `user.id` names a value inside a JSON object or a Parquet struct.
     """
 
     query_id: str = "user_id"
@@ -25,24 +25,32 @@ class Columns(Strict):
     timestamp: str | None = Field(
         None,
         examples=["timestamp"],
-        description="Unix seconds, dates or ISO 8601, in UTC where no zone is given; default: "
-        "null, data without times, which need another `split.by`.",
+        description="The time of an event: Unix seconds, a date or ISO 8601, in UTC if it has no "
+        "zone. Default: null, for data without times, which need another `split.by`.",
     )
     time_format: str | None = Field(
         None,
-        description="How files write times that are none of these: milliseconds, microseconds, "
-        "nanoseconds, or a format of strptime such as '%d/%m/%Y %H:%M'. For all columns that hold "
-        "times.",
+        description="The format of times that are written in another way: milliseconds, "
+        "microseconds, nanoseconds, or a format of strptime such as '%d/%m/%Y %H:%M'. It applies "
+        "to all columns with times.",
     )
     order: str | None = Field(
-        None, description="Integer; orders events of one query and equal time."
+        None, description="An integer that orders the events of a query that have the same time."
     )
-    event: str | None = Field(None, description="Event type, named in `labels.events`.")
-    value: str | None = Field(None, description="Rating or thumbs, read by `labels`.")
-    split: str | None = Field(None, description="Holds train, validation or test (pre-split data).")
-    title: str | None = Field(None, description="Of the candidates file: the name shown to people.")
+    event: str | None = Field(None, description="The type of an event; see `labels.events`.")
+    value: str | None = Field(
+        None, description="A rating or thumbs; see `labels.values` and `labels.positive_from`."
+    )
+    split: str | None = Field(
+        None, description="Contains train, validation or test, for data that is already split."
+    )
+    title: str | None = Field(
+        None, description="In the candidates file: the name that is shown to people."
+    )
     available_from: str | None = Field(
-        None, description="Of the candidates file: a time like `timestamp`; not recommended before."
+        None,
+        description="In the candidates file: the time before which a candidate is not recommended, "
+        "written like `timestamp`.",
     )
 
     def problems(self) -> Iterator[Problem]:

@@ -41,10 +41,10 @@ class Config(Strict):
     export: Export = Export()
     search: dict[str, Range | list[Any]] = Field(
         default_factory=dict,
-        description="What `twotower tune` tries by path.to.key, a range or a list of values: "
+        description="What `twotower tune` tries for each path.to.key, a range or a list of values: "
         "{training.learning_rate: {low: 0.0003, high: 0.03, log: true}, towers.embedding_dim: "
-        "[16, 32, 64]}; default: these, and `loss.temperature` from 0.03 to 0.3 "
-        "(margin: `loss.margin` from 0.1 to 1).",
+        "[16, 32, 64]}. Default: these, and `loss.temperature` from 0.03 to 0.3 "
+        "(for margin: `loss.margin` from 0.1 to 1).",
     )
 
     @model_validator(mode="before")

@@ -10,23 +10,24 @@ from tfrs_twotower.schema.strict import Problem, Strict
 class Export(Strict):
     """Which SavedModels are made, and what they return."""
 
-    default_k: PositiveInt = Field(10, description="Candidates that `serving_default` returns.")
+    default_k: PositiveInt = Field(10, description="How many candidates `serving_default` returns.")
     max_k: PositiveInt = Field(1000, description="The largest `k` of a request.")
     retrieval: bool = Field(
-        True, description="Whether to make `retrieval`, by ScaNN, beside `retrieval_exact`."
+        True, description="Export `retrieval`, which uses ScaNN, in addition to `retrieval_exact`."
     )
     retrieval_stock: bool = Field(
         True,
-        description="Whether to make `retrieval_stock`, by inverted lists of stock TensorFlow ops, "
-        "for a corpus that is not searched by brute force (`index.brute_force_below`).",
+        description="Export `retrieval_stock`, which uses inverted lists made of stock TensorFlow "
+        "operations, if the corpus is not searched by brute force (`index.brute_force_below`).",
     )
     similarity: bool = Field(
         False,
-        description="Whether to make `similarity`, which scores given candidates by the vectors "
-        "that it holds of them and of the known queries, without a tower.",
+        description="Export `similarity`, which scores given candidates without a tower, from "
+        "stored vectors of the candidates and the known queries.",
     )
     attributes: list[str] = Field(
-        default_factory=list, description="Columns of the candidates file shown with candidates."
+        default_factory=list,
+        description="Columns of the candidates file that are shown with each candidate.",
     )
 
     def problems(self) -> Iterator[Problem]:

@@ -55,23 +55,31 @@ class _Feature(Strict):
 
 class _Embedded(_Feature):
     embedding_dim: PositiveInt | None = Field(
-        None, description="Width; default: `towers.embedding_dim` for ids and histories, else 8."
+        None,
+        description="Width. Default: `towers.embedding_dim` for ids and histories, otherwise 8.",
     )
     missing: Missing = "zero"
 
 
 class _WithVocabulary(_Embedded):
-    min_count: PositiveInt = Field(1, description="Rarer train tokens are out of vocabulary.")
-    max_size: PositiveInt | None = Field(None, description="Keep the most frequent tokens only.")
-    oov_buckets: PositiveInt = Field(1, description="Hash buckets of out-of-vocabulary tokens.")
+    min_count: PositiveInt = Field(
+        1, description="Tokens with fewer events in train are out of vocabulary."
+    )
+    max_size: PositiveInt | None = Field(
+        None, description="Keep only so many of the most frequent tokens."
+    )
+    oov_buckets: PositiveInt = Field(1, description="Hash buckets for out-of-vocabulary tokens.")
 
 
 class Id(_WithVocabulary):
-    """The side's own id. Raw: string; encoded: int64 row."""
+    """The id of the query or the candidate. Raw: string; encoded: int64 row."""
 
     kind: Literal["id"] = "id"
     dropout: float = Field(
-        0.0, ge=0.0, lt=1.0, description="Share of training ids replaced by an unknown one."
+        0.0,
+        ge=0.0,
+        lt=1.0,
+        description="Share of ids that training replaces by an unknown one.",
     )
     tower_only: ClassVar[frozenset[str]] = frozenset({"embedding_dim", "dropout"})
 
@@ -87,8 +95,10 @@ class MultiCategorical(_WithVocabulary):
     """Several tokens, mean-pooled. Raw: list of strings; encoded: `max_length` int64 rows."""
 
     kind: Literal["multi_categorical"] = "multi_categorical"
-    separator: str = Field("|", min_length=1, description="Between tokens where the file has text.")
-    max_length: PositiveInt = Field(16, description="Later tokens of a longer list are not read.")
+    separator: str = Field(
+        "|", min_length=1, description="Separates the tokens if the file has text."
+    )
+    max_length: PositiveInt = Field(16, description="Further tokens of a list are not read.")
     tower_only: ClassVar[frozenset[str]] = frozenset({"embedding_dim"})
 
 
@@ -99,8 +109,8 @@ class Text(_Embedded):
     """
 
     kind: Literal["text"] = "text"
-    buckets: PositiveInt = Field(4096, description="Hash buckets of the words.")
-    max_length: PositiveInt = Field(32, description="Later words of a longer text are not read.")
+    buckets: PositiveInt = Field(4096, description="Hash buckets for the words.")
+    max_length: PositiveInt = Field(32, description="Further words of a text are not read.")
     tower_only: ClassVar[frozenset[str]] = frozenset({"embedding_dim"})
 
 
@@ -134,17 +144,19 @@ class Aggregate(Strict):
 
 
 class Number(_Feature):
-    """A number. Raw and encoded: float32, NaN where missing."""
+    """A number. Raw and encoded: float32, NaN if missing."""
 
     kind: Literal["number"] = "number"
     aggregate: Aggregate | None = Field(
         None,
-        description="In place of a column: `{what: count | mean | recency, days: n}` over the "
-        "query's (context) or the candidate's events before each event; `days: null`: all of them.",
+        description="Compute the number from the log instead of reading a column: `{what: count | "
+        "mean | recency, days: n}` over the earlier events of the query (under context) or of the "
+        "candidate. `days: null`: all earlier events.",
     )
     normalize: Literal["standard", "log", "none"] = Field(
         "standard",
-        description="(x - mean) / std of train; `log` does so on sign(x) * log(1 + |x|).",
+        description="standard: (x - mean) / std, both of train. log: the same for sign(x) * "
+        "log(1 + |x|). none: x itself.",
     )
     missing: Missing = "indicator"
     tower_only: ClassVar[frozenset[str]] = frozenset({"normalize"})
@@ -166,7 +178,7 @@ class Boolean(_Feature):
 
 
 class Vector(_Feature):
-    """A dense vector. Raw and encoded: `dimension` float32, all NaN where missing."""
+    """A dense vector. Raw and encoded: `dimension` float32, all NaN if missing."""
 
     kind: Literal["vector"] = "vector"
     dimension: PositiveInt
@@ -226,13 +238,13 @@ class History(_Embedded):
     length: PositiveInt = 20
     missing: Literal["indicator", "zero"] = "zero"
     encoder: Literal["mean", "gru", "attention"] = "mean"
-    blocks: PositiveInt | None = Field(None, description="Of attention; default: 2.")
-    heads: PositiveInt | None = Field(None, description="Of attention; default: 1.")
+    blocks: PositiveInt | None = Field(None, description="Blocks of attention. Default: 2.")
+    heads: PositiveInt | None = Field(None, description="Heads of attention. Default: 1.")
     dropout: float | None = Field(
         None,
         ge=0.0,
         lt=1.0,
-        description="In training, of gru and attention; default: 0.1 of attention, 0 of gru.",
+        description="Dropout of gru and attention. Default: 0.1 for attention, 0 for gru.",
     )
     tower_only: ClassVar[frozenset[str]] = frozenset(
         {"embedding_dim", "encoder", "blocks", "heads", "dropout"}

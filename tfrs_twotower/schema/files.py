@@ -12,25 +12,27 @@ Kind = Literal["interactions", "candidates", "queries"]
 
 
 class Files(Strict):
-    """How the files are named and written, where they do not show it themselves."""
+    """How the files are named and written, if the files themselves do not show it."""
 
     paths: dict[Kind, str] = Field(
         default_factory=dict,
-        description="Where they are not called after their kind: a pattern within the dataset "
+        description="For files that are not named after their kind: a pattern within the dataset "
         "folder, such as {interactions: 'logs/**/*.csv'}.",
     )
     header: dict[Kind, list[str]] = Field(
         default_factory=dict,
-        description="Names of the columns of CSV files without a header: "
+        description="The column names of CSV files that have no header: "
         "{interactions: [user_id, item_id, timestamp]}.",
     )
     separator: str | None = Field(
         None,
-        description="Of CSV files; default: a tab in .tsv, else what the first line shows "
-        "(comma, semicolon, tab or bar).",
+        description="The separator in CSV files. Default: a tab in .tsv files, otherwise whichever "
+        "of comma, semicolon, tab and bar the first line shows.",
     )
     decimal: Literal[".", ","] = Field(".", description="The decimal sign in CSV files.")
-    encoding: str = Field("utf-8", description="Of text files, such as cp1252 or utf-16.")
+    encoding: str = Field(
+        "utf-8", description="The encoding of text files, such as cp1252 or utf-16."
+    )
 
     def problems(self) -> Iterator[Problem]:
         """Encodings that there are not, separators that separate nothing, columns named twice."""

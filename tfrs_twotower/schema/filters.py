@@ -11,28 +11,29 @@ from tfrs_twotower.schema.strict import Problem, Strict
 class Filters(Strict):
     """Which valid events are left out before the split.
 
-    First the negatives that a nearby positive supersedes (`labels.events`), then duplicates, then
-    events of rare queries and candidates. The rules read the whole log, as published protocols do:
-    whether an event of train stays may depend on later ones, what it holds never does. Candidates
-    of the candidates file stay in the corpus, and queries keep their rows, whatever becomes of
-    their events.
+    First come negatives near a positive (`unless_positive_within_s` of `labels.events`), then
+    duplicates, then the events of rare queries and candidates. The filters read the whole log, as
+    published protocols do: whether an event of train stays may depend on later events, but its
+    content never does. Candidates of the candidates file stay in the corpus, and queries keep their
+    rows, even if all their events are left out.
     """
 
     duplicates: Literal["all", "first", "last", "strongest", "sum"] = Field(
         "all",
-        description="Which to keep of the events of one query, candidate and label: all, the first "
-        "or last, the first of the largest weight, or the last with the sum of their weights.",
+        description="Which of the events with the same query, candidate and label to keep: all, "
+        "the first, the last, the first of those with the largest weight (strongest), or the last "
+        "with the sum of their weights (sum).",
     )
     min_per_query: NonNegativeInt = Field(
-        0, description="Positives of a query; with fewer, all its events are left out."
+        0, description="Leave out all events of queries that have fewer positives than this."
     )
     min_per_candidate: NonNegativeInt = Field(
-        0, description="Positives of a candidate; with fewer, all its events are left out."
+        0, description="Leave out all events of candidates that have fewer positives than this."
     )
     k_core: bool = Field(
         False,
-        description="Count again what is left until both minima hold in it; false: count once, in "
-        "the whole log.",
+        description="Repeat until the remaining events satisfy both minima. false: count only "
+        "once, in the whole log.",
     )
 
     def problems(self) -> Iterator[Problem]:

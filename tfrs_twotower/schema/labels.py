@@ -15,8 +15,8 @@ class Label(Strict):
     weight: PositiveFloat = 1.0
     unless_positive_within_s: PositiveInt | None = Field(
         None,
-        description="Of an event type with label 0, such as an impression: leave it out where the "
-        "query has a positive of the candidate so many seconds before or after it.",
+        description="For an event type with label 0, such as an impression: leave the event out if "
+        "the query has a positive of the candidate at most so many seconds before or after it.",
     )
 
     def problems(self) -> Iterator[Problem]:
@@ -28,20 +28,22 @@ class Label(Strict):
 class Labels(Strict):
     """How events become labelled, weighted examples.
 
-    Without rules every event is a positive of weight 1. An event type and a value may both have
-    a rule: the value, where there is one, decides the label, and the weights multiply.
+    Without rules, every event is a positive of weight 1. If both the type and the value of an
+    event have a rule, the value decides the label, and the weights are multiplied.
     """
 
     events: dict[str, Label] = Field(
         default_factory=dict,
-        description="By `columns.event`; events of a type without a rule are rejected.",
+        description="Rules by `columns.event`. Events of a type without a rule are rejected.",
     )
     values: dict[float, Label] = Field(
         default_factory=dict,
-        description="By exact `columns.value`, for thumbs; events of other values are rejected.",
+        description="Rules by the exact `columns.value`, for thumbs. Events with another value are "
+        "rejected.",
     )
     positive_from: float | None = Field(
-        None, description="Values from here on are positives, lower ones explicit negatives."
+        None,
+        description="Events with at least this value are positives, others explicit negatives.",
     )
 
     def problems(self) -> Iterator[Problem]:

@@ -11,58 +11,73 @@ Kind = Literal["softmax", "margin", "bpr", "bce"]
 
 
 class Loss(Strict):
-    """The training objective: what rewards a positive's score above those of negatives.
+    """The loss, which rewards scores of positives that are above those of negatives.
 
     `softmax`: cross-entropy of the positive against the other candidates of the batch (in-batch
-    negatives); `margin`: hinge loss, the positive must beat each negative by `margin`; `bpr`: its
-    logistic form; `bce`: binary cross-entropy of labelled pairs. The negatives of `margin`, `bpr`
-    and `bce` are those counted below; `softmax` adds them to those of the batch.
+    negatives). `margin`: hinge loss, by which the positive must beat each negative by `margin`.
+    `bpr`: the logistic form of it. `bce`: binary cross-entropy of labelled pairs. `margin`, `bpr`
+    and `bce` use the negatives that the keys below ask for; `softmax` uses them in addition to
+    those of the batch.
     """
 
     kind: Kind = "softmax"
-    temperature: PositiveFloat = Field(0.1, description="Divides the cosine (not for margin).")
+    temperature: PositiveFloat = Field(
+        0.1, description="The cosine is divided by it (not for margin)."
+    )
     learn_temperature: bool | None = Field(
-        None, description="Start from `temperature` and learn it; default: for bce only."
+        None,
+        description="Learn the temperature, starting from `temperature`. Default: only for bce.",
     )
     bilateral_weight: PositiveFloat | None = Field(
         None,
-        description="Of the softmax: weight of the negatives against the positive, which then "
-        "stays out of its own denominator (BSL); about 1.2. Default: plain softmax.",
+        description="For softmax: the weight of the negatives against the positive, which is then "
+        "not in the denominator (bilateral softmax, BSL); about 1.2. Default: plain softmax.",
     )
-    margin: float = Field(0.5, gt=0.0, le=2.0, description="In cosine; of `kind: margin`.")
+    margin: float = Field(
+        0.5, gt=0.0, le=2.0, description="For margin: the difference of cosines to reach."
+    )
     logq_correction: bool = Field(
-        True, description="Of the softmax: divide each negative by how often it is drawn."
+        True,
+        description="For softmax: divide each negative by the probability with which it is drawn.",
     )
     mask: Literal["none", "accidental_hits", "known_positives"] = Field(
         "known_positives",
-        description="Which candidates of the batch do not count as negatives of a query. "
-        "accidental_hits: the example's own positive, drawn again; known_positives: every positive "
-        "of the query in train.",
+        description="Which candidates of the batch are not used as negatives of a query. "
+        "accidental_hits: the example's own positive, if it occurs again. known_positives: all "
+        "positives of the query in train.",
     )
     in_batch_negatives: bool = Field(
-        True, description="Of the softmax; false: `uniform_negatives` alone."
+        True,
+        description="For softmax: use the other candidates of the batch. false: use only "
+        "`uniform_negatives`.",
     )
     uniform_negatives: NonNegativeInt = Field(
-        0, description="Drawn from the corpus for each batch, negatives of all its queries."
+        0,
+        description="How many to draw from the corpus for each batch, as negatives of all its "
+        "queries.",
     )
     hard_negatives: NonNegativeInt = Field(
-        0, description="Keep only the n best-scoring negatives of the batch; 0: all (softmax)."
+        0, description="Use only the n highest-scored negatives of the batch. 0: all (for softmax)."
     )
     explicit_negatives: NonNegativeInt | None = Field(
         None,
-        description="For each positive, of the query's events labelled 0; default: 1 for margin "
-        "and bpr, else 0. bce reads such events as pairs.",
+        description="How many of the query's events with label 0 to use for each positive. "
+        "Default: 1 for margin and bpr, otherwise 0. bce reads all such events as pairs.",
     )
     implicit_negatives: NonNegativeInt | None = Field(
         None,
-        description="For each positive, drawn from the corpus; default for margin, bpr and bce: 4 "
-        "while events labelled 0 are under 0.3 of the positives, else 0.",
+        description="How many to draw from the corpus for each positive. Default for margin, bpr "
+        "and bce: 4 if there are fewer than 0.3 events with label 0 per positive, otherwise 0.",
     )
     mined_negatives: NonNegativeInt = Field(
-        0, description="For each positive, of those the model itself ranks best for the query."
+        0,
+        description="How many of the candidates that the model ranks highest for the query to use "
+        "for each positive.",
     )
-    mine_every: PositiveInt = Field(2, description="Epochs between two minings.")
-    mine_from: PositiveInt = Field(100, description="How many best-ranked candidates are mined.")
+    mine_every: PositiveInt = Field(2, description="Mine again after so many epochs.")
+    mine_from: PositiveInt = Field(
+        100, description="Mine from so many of the highest-ranked candidates."
+    )
 
     @model_validator(mode="before")
     @classmethod

@@ -24,7 +24,7 @@ def reference() -> str:
     `parse_config` reads it back as the config of a log with times that names nothing else. A key
     without which the defaults do not go together, `columns.timestamp`, has its example as value.
     """
-    lines = ["# Every key with its default; leave out what you do not change."]
+    lines = ["# Every key with its default. Your own config only needs the keys that you change."]
     for name, field in Config.model_fields.items():
         lines.append("")
         if name == "features":
@@ -54,9 +54,11 @@ def _entry(name: str, field: FieldInfo, depth: int) -> Iterator[str]:
 
 def _features() -> Iterator[str]:
     yield from _comment(
-        "By side (query, context, candidate) and name; a feature's name is its input in the served "
-        "models, `column` the data's column where that differs. Without this section: the ids and "
-        "a history. The kinds and their options:",
+        "Features by side (query, context, candidate) and name. The name of a feature is the name "
+        "of its input in the served models; if the column of the data has a different name, give "
+        "it as `column`. Without this section, the features are the ids and a history. `missing` "
+        "says what a missing value becomes: zero, indicator (a separate input says that it is "
+        "missing) or {fill: VALUE}. The kinds and their options:",
         0,
     )
     for kind in typing.get_args(Feature):

@@ -6,38 +6,44 @@ from tfrs_twotower.schema.strict import Strict
 
 
 class Rules(Strict):
-    """What `recommend` leaves out, and which columns of the candidates its rules read.
+    """What `recommend` leaves out, and which columns of the candidates its rules may use.
 
     A column is a candidate feature, one of `export.attributes`, or `available_from`.
     """
 
     exclude_known: bool = Field(
         True,
-        description="Whether a query's known positives are left out, in evaluation and in answers; "
-        "false: repeats are wanted (music, groceries).",
+        description="Leave out a query's known positives, in evaluation and in answers. false: for "
+        "data in which repeats are wanted (music, groceries).",
     )
 
     filters: list[str] = Field(
         default_factory=list,
-        description="Give the inputs `filter_<name>_any` and `filter_<name>_none`.",
+        description="Columns for the inputs `filter_<name>_any` and `filter_<name>_none`.",
     )
     ranges: list[str] = Field(
         default_factory=list,
-        description="Numbers and times; give the inputs `filter_<name>_min` and "
+        description="Columns with numbers or times, for the inputs `filter_<name>_min` and "
         "`filter_<name>_max`.",
     )
     available_from: str | None = Field(
         None,
-        description="Unix seconds before which a candidate is left out, by the input `now_s`.",
+        description="Column with the Unix seconds before which a candidate is left out, for the "
+        "input `now_s`.",
     )
     available_until: str | None = Field(
         None,
-        description="Unix seconds after which a candidate is left out, by the input `now_s`.",
+        description="Column with the Unix seconds after which a candidate is left out, for the "
+        "input `now_s`.",
     )
-    category: str | None = Field(None, description="One value a candidate; of `max_per_category`.")
+    category: str | None = Field(
+        None,
+        description="Column with one value per candidate, for the input `max_per_category`.",
+    )
     timestamp: str | None = Field(
         None,
-        description="Unix seconds, of `half_life_s`; default: `available_from`, where there is one",
+        description="Column with Unix seconds, for the input `half_life_s`. Default: "
+        "`available_from`, if it is set.",
     )
 
     @property

@@ -12,33 +12,37 @@ SPLITS = ("train", "validation", "test")
 
 
 class Split(Strict):
-    """Which events train, validate and test.
+    """Which events are for train, validation and test.
 
-    `time`: by quantile of events, events of the same second together. `dates`: from the given
-    days (00:00 UTC) on. `leave_last_out`: a query's last event tests, the one before validates;
-    queries with fewer than three events train only. `temporal_user`: of the `n` events of a query,
-    in their order, the last `floor(test * n)` test and the `floor(validation * n)` before them
-    validate. `column`: as given in `columns.split`. `random`: by hash of query, candidate and
-    time, which leaks the future: only for protocols that ask for it.
+    `time`: the last shares of all events; events of the same second are in the same part. `dates`:
+    from the given days (00:00 UTC) on. `leave_last_out`: the last event of a query is for test, the
+    one before it for validation; queries with fewer than three events are only in train.
+    `temporal_user`: of the `n` events of a query, in order, the last `floor(test * n)` are for
+    test, and the `floor(validation * n)` before them for validation. `column`: as `columns.split`
+    says. `random`: by a hash of query, candidate and time. This leaks the future, so use it only
+    for protocols that require it.
     """
 
     by: Literal["time", "dates", "leave_last_out", "temporal_user", "column", "random"] = "time"
     validation: float = Field(
-        0.1, ge=0.0, lt=1.0, description="Share of events (time, temporal_user, random)."
+        0.1, ge=0.0, lt=1.0, description="Share of the events (for time, temporal_user, random)."
     )
     test: float = Field(
-        0.1, ge=0.0, lt=1.0, description="Share of events (time, temporal_user, random)."
+        0.1, ge=0.0, lt=1.0, description="Share of the events (for time, temporal_user, random)."
     )
-    validation_from: date | None = Field(None, description="First day of validation (dates).")
-    test_from: date | None = Field(None, description="First day of test (dates).")
+    validation_from: date | None = Field(None, description="First day of validation (for dates).")
+    test_from: date | None = Field(None, description="First day of test (for dates).")
     hold_out: float = Field(
-        0.0, ge=0.0, lt=1.0, description="Share of train moved to validation by hash (column)."
+        0.0,
+        ge=0.0,
+        lt=1.0,
+        description="Share of train that a hash moves to validation (for column).",
     )
 
     corpus: Literal["train", "log"] = Field(
         "train",
-        description="The candidates where there is no candidates file: the ids of train, whose "
-        "later events alone are judged, or all ids of the log, the new ones among them.",
+        description="The corpus if there is no candidates file: the ids of train, so that events "
+        "of newer candidates cannot be evaluated, or all ids of the log.",
     )
 
     def problems(self) -> Iterator[Problem]:

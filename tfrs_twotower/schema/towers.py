@@ -15,29 +15,30 @@ class Tower(Strict):
 
     hidden_units: list[PositiveInt] = Field(default_factory=list)
     activation: Literal["relu", "gelu", "tanh"] = "relu"
-    dropout: float = Field(0.0, ge=0.0, lt=1.0, description="After each hidden layer.")
+    dropout: float = Field(0.0, ge=0.0, lt=1.0, description="Dropout after each hidden layer.")
     input_dropout: float = Field(
         0.0,
         ge=0.0,
         lt=1.0,
-        description="Of the concatenated features, entry by entry; of a lone id: of its embedding.",
+        description="Dropout of the entries of the concatenated features; for a tower of a single "
+        "id, of the entries of its embedding.",
     )
     cross_layers: NonNegativeInt = Field(
-        0, description="Layers that multiply features with one another, before the hidden ones."
+        0, description="Layers that multiply features with each other, before the hidden layers."
     )
 
 
 class Towers(Strict):
-    """Both towers end in an L2-normalised vector of `embedding_dim`: a score is a cosine.
+    """Both towers end in an L2-normalised vector of size `embedding_dim`, so a score is a cosine.
 
-    How the context features join the query (without any, all modes are the same):
+    How context features are combined with the query (without any, all modes are the same):
 
-    * `user_tower`: as a part of the query tower's input;
-    * `trilinear`: score = dot(query * context, candidate), elementwise; the query's half can be
-      computed ahead and joined with the context later;
+    * `user_tower`: they are inputs of the query tower;
+    * `trilinear`: score = dot(query * context, candidate), with an elementwise product; the query's
+      half can be computed in advance and combined with the context later;
     * `scoring_layer`: score = linear([query, candidate, context]), or a network with hidden layers
-      of `scoring_hidden_units`. The linear form is a sum: it ranks the candidates alike for every
-      query and context. No index of vectors can search by it.
+      of `scoring_hidden_units`. The linear form is a sum, so it ranks the candidates in the same
+      order for every query and context. A vector index cannot search by this score.
     """
 
     embedding_dim: PositiveInt = 32
@@ -46,13 +47,13 @@ class Towers(Strict):
     build: str | None = Field(
         None,
         pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$",
-        description="A model of your own in place of these towers: `module:function`, called with "
-        "the prepared data; see `tfrs_twotower.models.custom`.",
+        description="Your own model instead of these towers: `module:function`, which is called "
+        "with the prepared data; see `tfrs_twotower.models.custom`.",
     )
-    context: Tower = Field(Tower(), description="Of trilinear and scoring_layer.")
+    context: Tower = Field(Tower(), description="The context tower of trilinear and scoring_layer.")
     context_mode: ContextMode = "user_tower"
     scoring_hidden_units: list[PositiveInt] = Field(
-        default_factory=list, description="Of scoring_layer."
+        default_factory=list, description="Hidden layers of scoring_layer."
     )
 
     def problems(self) -> Iterator[Problem]:
