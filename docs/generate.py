@@ -1,8 +1,8 @@
 """Writes the pages that are made from the code, so that nothing is written twice.
 
-The notebooks, the config's keys, the commands, the names of the public face, the age of the figures
-and the drawing of the packages: `make docs` calls this before it builds the site. Git ignores what
-is written, but for the page of benchmarks, which is read on GitHub, too.
+The notebooks, the config's keys, the commands, the public names, the REST requests, the age of the
+figures and the drawing of the packages. `make docs` calls this before it builds the site. Git
+ignores these pages, except for the benchmarks, which are also read on GitHub.
 """
 
 import contextlib
@@ -13,8 +13,10 @@ import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import typer
+import yaml
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -33,6 +35,7 @@ def main() -> None:
         "reference/config.md": config_keys(),
         "reference/commands.md": commands(),
         "reference/python.md": python_names(),
+        "reference/openapi.md": rest_requests(),
         "benchmarks.md": results.benchmarks_page(),
         "figures.md": results.age_page(),
         "images/layers.svg": layers_drawing(),
@@ -43,27 +46,42 @@ def main() -> None:
 
 
 def notebook(name: str) -> str:
-    """A notebook as a page: its words and its code, without outputs."""
+    """A notebook as a page: its words, its code and the outputs saved in it."""
     path = f"notebooks/{name}.ipynb"
-    parts = [
-        source if cell["cell_type"] == "markdown" else f"```python\n{source}\n```"
-        for cell in json.loads((ROOT / path).read_text(encoding="utf-8"))["cells"]
-        if (source := "".join(cell["source"]))
-    ]
-    page = "\n\n".join([*parts, f"The notebook itself, with its pictures: `{path}`."]) + "\n"
-    return page.replace("](../docs/", "](../")
+    parts = []
+    for cell in json.loads((ROOT / path).read_text(encoding="utf-8"))["cells"]:
+        source = "".join(cell["source"])
+        if cell["cell_type"] == "markdown":
+            parts.append(source.replace("](../docs/", "](../"))
+        elif source:
+            parts += [f"```python\n{source}\n```", *map(_output, cell["outputs"])]
+    return "\n\n".join([*parts, f"This page is the notebook `{path}`."]) + "\n"
+
+
+def _output(output: dict[str, Any]) -> str:
+    """A picture, a table or text, in the width of the page."""
+    shown = output.get("data", {})
+    if "image/png" in shown:
+        data = "".join(shown["image/png"].split())
+        return f'<img alt="The plot of this cell" src="data:image/png;base64,{data}">'
+    if "text/html" in shown:
+        table = re.sub(r"<style.*?</style>", "", "".join(shown["text/html"]), flags=re.DOTALL)
+        lines = re.sub(r"<table[^>]*>", "<table>", table).split("\n")
+        return "\n".join(['<div style="overflow-x: auto">', *filter(str.strip, lines), "</div>"])
+    return "```text\n" + "".join(output.get("text", "")).strip() + "\n```"
 
 
 def config_keys() -> str:
     """`twotower config`, a section of the config under a heading of its own."""
     from tfrs_twotower.schema.reference import reference
 
-    head, *sections = re.split(r"\n\n(?=(?:#[^\n]*\n)*[a-z_]+:|# By side)", reference())
+    head, *sections = re.split(r"\n\n(?=(?:#[^\n]*\n)*[a-z_]+:|# Features by side)", reference())
     lines = [
         "# Every key of twotower.yaml",
-        "`twotower config` prints this page; the output is itself a config. Leave out what you do "
-        "not change. Every mistake in a config is listed at once, with its path, what is expected "
-        "and the nearest legal name. `--set path.to.key=value` overrides a key for one training.",
+        "`twotower config` prints this page, and its output is a valid config. Your own config "
+        "only needs the keys that you change. If a config has mistakes, all of them are listed at "
+        "once, each with its path, what is expected and the nearest valid name. "
+        "`--set path.to.key=value` overrides a key for one training.",
     ]
     for section in sections:
         keys = re.findall(r"^([a-z_]+):", section, re.MULTILINE)
@@ -80,9 +98,9 @@ def commands() -> str:
     named = typer.main.get_command(app).commands  # type: ignore[attr-defined]
     lines = [
         "# Commands",
-        "Flags have underscores, as those of Beam and TF Serving have; hyphens are understood too. "
-        "Results go to stdout (`--json` for machines), progress and warnings to stderr; the exit "
-        "code is 0 for done, 1 for failed, 2 for misused, 130 for interrupted.",
+        "Flags are written with underscores, like those of Beam and TF Serving; hyphens work too. "
+        "Results go to stdout (`--json` for programs), progress and warnings to stderr. The "
+        "[exit code](errors.md#exit-codes) is 0 if the command succeeded.",
     ]
     for panel in PANELS:
         lines.append(f"## {panel}")
@@ -125,9 +143,9 @@ def python_names() -> str:
 
     lines = [
         "# Python",
-        "`import tfrs_twotower as tt` loads none of TensorFlow, Beam and pandas; they load when a "
-        "step needs them. What the packages offer beyond these names is in their docstrings: "
-        "`help(tfrs_twotower.losses)`, for example.",
+        "`import tfrs_twotower as tt` does not load TensorFlow, Beam or pandas; they are loaded "
+        "when a step needs them. The packages contain more than these names. Their docstrings "
+        "describe it: try `help(tfrs_twotower.losses)`.",
     ]
     named = {
         **{f"tt.{name}": home for name, home in tfrs_twotower._HOMES.items()},
@@ -137,6 +155,46 @@ def python_names() -> str:
     for name, home in sorted(named.items(), key=lambda pair: pair[0].lower()):
         heading = f"heading: {name}\n      toc_label: {name.removeprefix('tt.')}"
         lines.append(f"::: {home.replace(':', '.')}\n    options:\n      {heading}")
+    return "\n\n".join(lines) + "\n"
+
+
+def rest_requests() -> str:
+    """Every request of openapi.yaml with its parameters and answers, then the JSON schemas."""
+    document = yaml.safe_load((DOCS / "reference/openapi.yaml").read_text(encoding="utf-8"))
+
+    def resolved(node: dict[str, Any]) -> dict[str, Any]:
+        found = document if "$ref" in node else node
+        for name in node.get("$ref", "").split("/")[1:]:
+            found = found[name]
+        return found
+
+    def schema_of(node: dict[str, Any]) -> str:
+        [content] = node["content"].values()
+        name = content["schema"].get("$ref", "text").rpartition("/")[2]
+        return f"[{name}](#{name.lower()})" if name in schemas else name
+
+    schemas = document["components"]["schemas"]
+    lines = [
+        "# Every REST request",
+        "Generated from [openapi.yaml](openapi.yaml); [REST and gRPC](rest.md) has examples.",
+    ]
+    for path, item in document["paths"].items():
+        for method in (key for key in item if key != "parameters"):
+            operation = item[method]
+            lines += [f"## `{method.upper()} {path}`", f"{operation['summary']}."]
+            rows = ["| | JSON | |", "| --- | --- | --- |"]
+            for parameter in map(resolved, item.get("parameters", [])):
+                form, example = parameter["schema"]["type"], parameter["example"]
+                rows.append(f"| `{parameter['name']}` | {form} | such as `{example}` |")
+            if "requestBody" in operation:
+                rows.append(f"| body | {schema_of(resolved(operation['requestBody']))} | |")
+            for status, answer in operation["responses"].items():
+                told = resolved(answer)
+                rows.append(f"| {status} | {schema_of(told)} | {told['description']} |")
+            lines.append("\n".join(rows))
+    for name, schema in schemas.items():
+        text = yaml.safe_dump(schema, sort_keys=False, width=100).strip()
+        lines += [f"## {name}", f"```yaml\n{text}\n```"]
     return "\n\n".join(lines) + "\n"
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 import typer
+import yaml
 from playwright.sync_api import sync_playwright
 
 import tfrs_twotower
@@ -34,6 +35,7 @@ GENERATED = {
         *("start/tour.md", "images/layers.svg", "figures.md"),
         *(f"notebooks/{name}.md" for name in generate.NOTEBOOKS),
         *("reference/config.md", "reference/commands.md", "reference/python.md"),
+        "reference/openapi.md",
     )
 }
 PAGES = {
@@ -183,10 +185,39 @@ def test_the_drawing_has_every_package_and_arrows_that_all_point_down():
         assert first < last, way
 
 
+def test_every_rest_request_and_schema_has_a_heading():
+    document = yaml.safe_load((DOCS / "reference/openapi.yaml").read_text(encoding="utf-8"))
+    requests = {
+        f"`{method.upper()} {path}`"
+        for path, item in document["paths"].items()
+        for method in item.keys() & {"get", "post"}
+    }
+
+    headings = set(re.findall(r"^## (.+)$", generate.rest_requests(), re.MULTILINE))
+    assert headings == requests | document["components"]["schemas"].keys()
+
+
 def test_every_notebook_has_a_page():
     names = {path.stem for path in (ROOT / "notebooks").glob("*.ipynb")}
 
     assert names == {"two_tower_tour", *generate.NOTEBOOKS}
+
+
+@pytest.mark.parametrize(
+    ("name", "num_pictures", "shown"),
+    [
+        ("two_tower_tour", 3, "The Borrowed Marathon"),
+        ("your_own_towers", 2, "lower_bound=0.95"),
+        ("evaluation_and_rules", 3, "recent popularity"),
+        ("serving_and_canary", 2, "distinct answers"),
+    ],
+)
+def test_the_page_of_a_notebook_shows_its_outputs(name, num_pictures, shown):
+    page = generate.notebook(name)
+
+    assert page.count('src="data:image/png;base64,iVBOR') == num_pictures
+    assert shown in page
+    assert "<style" not in page
 
 
 @pytest.mark.parametrize("name", ["two_tower_tour", *generate.NOTEBOOKS])
