@@ -113,9 +113,9 @@ def age_page() -> str:
     lines = [
         "# Age of the figures",
         "",
-        "The [benchmarks](benchmarks.md) by the code that they measure: how many commits have "
-        "changed it since, up to the commit of which these pages were built. A change need not "
-        "move a figure; a figure whose code nothing has touched needs no other run.",
+        "For each of the [benchmarks](benchmarks.md): how many commits have changed the measured "
+        "code since, up to the commit from which these pages were built. A change does not "
+        "necessarily move a figure, but a figure with no commits since needs no new run.",
         "",
         "| command | date | commit | code | commits since |",
         "| --- | --- | --- | --- | --- |",
