@@ -57,6 +57,8 @@ class Recommendations(Tabular):
     scores: list[float]  # Cosines, one a candidate.
     model_version: int
     num_excluded: int = 0  # Candidates that the request told to leave out.
+    # Eligible candidates that were ranked for it; None: of a model that does not tell.
+    pool_size: int | None = None
 
     @property
     def title(self) -> str:
@@ -112,12 +114,15 @@ class Questions:
                 scores[:count].tolist(),
                 version,
                 len(set(of_row) - {""}),
+                pool_size,
             )
-            for ids, scores, count, of_row in zip(
+            for ids, scores, count, of_row, pool_size in zip(
                 outputs["candidate_ids"],
                 outputs["scores"],
                 outputs["valid_count"],
                 excluded,
+                # Models exported by earlier releases do not have it.
+                outputs["pool_size"].tolist() if "pool_size" in outputs else [None] * len(rows),
                 strict=True,
             )
         ]

@@ -260,6 +260,7 @@ def test_what_a_user_already_had_is_not_recommended_unless_that_is_asked(world, 
 
     assert set(unread.candidate_ids) == everything - had - {"i1"}
     assert unread.num_excluded == len(had | {"i1"})
+    assert unread.pool_size == len(unread.candidate_ids)
     assert set(all_of_them.candidate_ids) == everything
     assert all_of_them.num_excluded == 0
 

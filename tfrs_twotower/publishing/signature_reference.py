@@ -67,6 +67,7 @@ FILTERS = {
 ANSWERS = {
     "candidate_ids": 'best first; "" from `valid_count` on',
     "valid_count": "how many of the answers count",
+    "pool_size": "how many eligible candidates were ranked for the answer",
     "query_embedding": "of length 1, or zero where nothing is known",
     "candidate_embedding": "of length 1, or zero where nothing is known",
     "user_embedding": "to be kept, and joined with the context later",

@@ -31,6 +31,8 @@ from tfrs_twotower.schema import UserError
 
 Tensors = Mapping[str, tf.Tensor]
 
+POOL_SIZE = "pool_size"
+
 
 class Signature(NamedTuple):
     """One entry point of a SavedModel."""
@@ -197,7 +199,7 @@ class Retriever(tf.Module):
             inputs: The query features.
 
         Returns:
-            See `recommend`.
+            See `recommend`; without `pool_size`.
         """
         queries = self._query_tower(inputs)
         k = tf.fill(tf.shape(queries)[:1], self._default_k)
@@ -218,6 +220,8 @@ class Retriever(tf.Module):
         Returns:
             `candidate_ids` `[batch, largest k]` string, `scores` of the same shape, float32, and
             `valid_count` `[batch]` int32: slots from there on hold "" and the float32 minimum.
+            `pool_size` `[batch]` int32: how many eligible candidates were ranked for the answer;
+            those that the index found, or all there are where these were too few.
         """
         return self._recommend(self._query_tower(inputs), inputs)
 
@@ -242,10 +246,15 @@ class Retriever(tf.Module):
         k = self._rules.read_k(inputs, num_queries)
         # Of the input: an answer to no query has a width as well.
         width = _largest(inputs["k"])
+
+        def best() -> dict[str, tf.Tensor]:
+            num_found = tf.minimum(width, self._index.num_candidates)
+            return {**self._best(queries, k, width), POOL_SIZE: tf.fill([num_queries], num_found)}
+
         # Without the branch, rules that a request does not use would cost as much as the search.
         return tf.cond(
             self._rules.are_neutral(inputs, num_queries),
-            lambda: self._best(queries, k, width),
+            best,
             rarely(lambda: self._best_under_rules(queries, inputs, width)),
         )
 
@@ -283,7 +292,8 @@ class Retriever(tf.Module):
             rarely(lambda: rerank_mmr(self._index, request, ranked, num_needed, width)),
             lambda: (ranked.candidate_rows[:, :width], ranked.scores[:, :width]),
         )
-        return self._answer(rows, scores, tf.minimum(request.k, ranked.count))
+        answer = self._answer(rows, scores, tf.minimum(request.k, ranked.count))
+        return {**answer, POOL_SIZE: ranked.num_eligible}
 
     def score(self, inputs: Tensors) -> dict[str, tf.Tensor]:
         """Scores given candidates.
@@ -347,16 +357,16 @@ class Retriever(tf.Module):
         """Ranks every eligible candidate for the queries whose pool was too small."""
         width = tf.shape(ranked.scores)[1]
 
-        def of_query(place: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        def of_query(place: tf.Tensor) -> tuple[tf.Tensor, ...]:
             one = tf.nest.map_structure(lambda values: tf.gather(values, [place]), request)
             rows = self._rules.eligible_rows(one, self._index.num_candidates)
             scores = self._index.score_many(queries[place], rows)
             pool = Pool(rows[tf.newaxis], scores[tf.newaxis], tf.ones_like([rows], tf.bool))
             best = self._rules.rank(one, pool, width, tf.constant([NO_SCORE]))
-            return best.candidate_rows[0], best.scores[0], best.count[0]
+            return best.candidate_rows[0], best.scores[0], best.count[0], best.num_eligible[0]
 
         short = tf.where(is_short)
-        rows, scores, count = tf.map_fn(
+        rows, scores, count, num_eligible = tf.map_fn(
             of_query,
             short[:, 0],
             parallel_iterations=1,
@@ -364,12 +374,14 @@ class Retriever(tf.Module):
                 tf.TensorSpec([None], tf.int64),
                 tf.TensorSpec([None], tf.float32),
                 tf.TensorSpec([], tf.int32),
+                tf.TensorSpec([], tf.int32),
             ),
         )
         return ranked._replace(
             candidate_rows=tf.tensor_scatter_nd_update(ranked.candidate_rows, short, rows),
             scores=tf.tensor_scatter_nd_update(ranked.scores, short, scores),
             count=tf.tensor_scatter_nd_update(ranked.count, short, count),
+            num_eligible=tf.tensor_scatter_nd_update(ranked.num_eligible, short, num_eligible),
         )
 
     def _answer(

@@ -88,6 +88,7 @@ class Ranked(NamedTuple):
     count: tf.Tensor  # [batch] int32: how many of the pool are left; the rest is padding.
     # [batch] int32: how many of them no candidate outside the pool can overtake.
     num_sure: tf.Tensor
+    num_eligible: tf.Tensor  # [batch] int32: how many of the pool pass rule 1.
 
 
 class Rules(tf.Module):
@@ -355,6 +356,7 @@ class Rules(tf.Module):
         Returns:
             The first `width`.
         """
+        num_eligible = tf.math.count_nonzero(pool.is_eligible, axis=1, dtype=tf.int32)
         pool, best_outside = self._apply_time_decay(request, pool, best_outside)
         is_in = pool.is_eligible & (pool.scores >= request.min_score[:, tf.newaxis])
         pool = pool._replace(is_eligible=is_in)
@@ -368,7 +370,7 @@ class Rules(tf.Module):
         # No candidate outside can be eligible: what was found is all there is.
         is_over = best_outside < tf.maximum(request.min_score, NO_SCORE / 2)
         num_sure = tf.where(is_over, tf.int32.max, num_sure)
-        return Ranked(rows, scores, count, num_sure)
+        return Ranked(rows, scores, count, num_sure, num_eligible)
 
     def num_eligible_at_most(self, request: Request, corpus_size: int) -> tf.Tensor:
         """How many candidates `max_per_category` lets through at most, `[batch]` int32."""

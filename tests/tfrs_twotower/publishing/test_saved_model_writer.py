@@ -227,6 +227,12 @@ def test_signatures_have_the_names_types_and_batch_dimensions_of_the_contract(ex
         "candidate_ids": ("string", [-1, -1]),
         "scores": ("float32", [-1, -1]),
         "valid_count": ("int32", [-1]),
+        "pool_size": ("int32", [-1]),
+    }
+    assert described(signature_def(exported.folder, "serving_default").outputs) == {
+        "candidate_ids": ("string", [-1, -1]),
+        "scores": ("float32", [-1, -1]),
+        "valid_count": ("int32", [-1]),
     }
 
 

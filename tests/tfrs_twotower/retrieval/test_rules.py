@@ -271,6 +271,10 @@ def test_the_promise_holds_under_every_rule(backend, size, data):
         assert count == len(best)
         assert names[count:] == [""] * (len(names) - count)
         assert (scores[count:] == LOWEST).all()
+        of_rule_1 = {"min_score": LOWEST, "half_life_s": 0.0, "max_per_category": 0}
+        everyone = {**row, **of_rule_1, "k": size, "mmr_lambda": 1.0}
+        num_eligible = len(best_by_definition(corpus, row["taste"], everyone))
+        assert count <= answer["pool_size"][number] <= num_eligible
         if backend == "exact":
             assert names[:count] == [name for name, _ in best]
             np.testing.assert_array_equal(scores[:count], np.array([s for _, s in best], "f4"))
@@ -346,6 +350,50 @@ def test_no_answer_scores_below_the_minimum():
 
     scores = corpus.embeddings @ np.array([0.5, 0.5, -0.5, 0.5], np.float32)
     assert set(found) == {corpus.ids[row] for row in np.flatnonzero(scores >= 0.75)}
+
+
+def pool_size(backend: str = "exact", **rules: Any) -> int:
+    row = {**NEUTRAL, "taste": [0.5, 0.5, -0.5, 0.5], "k": 10, **rules}
+    return int(ask(backend, 300, [row])["pool_size"][0])
+
+
+@pytest.mark.parametrize("backend", ["exact", "tree"])
+def test_the_pool_counts_the_eligible_candidates_that_were_ranked(backend):
+    corpus = corpus_of(300)
+    scores = corpus.embeddings @ np.array([0.5, 0.5, -0.5, 0.5], np.float32)
+    best, worst = corpus.ids[int(np.argmax(scores))], corpus.ids[int(np.argmin(scores))]
+
+    assert pool_size(backend) == 10
+    # For each that is excluded, one more is looked for.
+    assert pool_size(backend, exclude_ids=[worst]) == 11
+    assert pool_size(backend, allow_ids=[best, worst, "unknown"]) == 2
+    assert pool_size(backend, allow_ids=[best, worst], exclude_ids=[best]) == 1
+    # Of a value that no candidate has, none is ranked.
+    assert pool_size(backend, filter_genres_any=["music"]) == 0
+
+
+def test_the_pool_counts_what_the_later_rules_leave_out():
+    best = one(k=1)
+
+    assert pool_size(exclude_ids=best, min_score=2.0) == 10
+    assert one(exclude_ids=best, min_score=2.0) == []
+    # Four times as many are looked at where a rule reorders them.
+    assert pool_size(k=5, max_per_category=3) == 20
+
+
+def test_the_pool_is_all_that_are_eligible_where_what_was_found_is_too_few():
+    # All without a language and one of each are 33 or so; the 160 best hold half of the former.
+    assert pool_size(k=40, max_per_category=1) == 300
+
+
+def test_queries_that_are_answered_together_share_the_widest_pool():
+    row = {**NEUTRAL, "taste": [0.5, 0.5, -0.5, 0.5]}
+
+    without_rules = ask("exact", 300, [{**row, "k": k} for k in (3, 10)])["pool_size"]
+    under_rules = [{**row, "k": 3, "min_score": -1.0}, {**row, "k": 5, "max_per_category": 3}]
+
+    assert without_rules.tolist() == [10, 10]
+    assert ask("exact", 300, under_rules)["pool_size"].tolist() == [20, 20]
 
 
 def test_a_short_half_life_puts_the_newest_first():
@@ -449,3 +497,4 @@ def test_empty_batches_and_lists_without_columns_are_answered():
     )
 
     assert answer["scores"].shape == (0, 1)
+    assert answer["pool_size"].shape == (0,)
