@@ -6,9 +6,14 @@ and smaller pieces, and every worker fills look-up tables of all tokens.
 """
 
 import json
+import os
+import re
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +38,7 @@ def on_dataflow(
     *,
     processor_s: float,
     shuffled: float,
+    largest_element: float,
     process_bytes: float,
     smaller_pieces: tuple[float, float],
     token: tuple[float, float],
@@ -42,6 +48,7 @@ def on_dataflow(
     Args:
         processor_s: Processor time of an event.
         shuffled: Bytes of an event that are grouped.
+        largest_element: Bytes of the largest element among them.
         process_bytes: Peak memory of a process that prepares one partition.
         smaller_pieces: Bytes and processor seconds an event more for the projection's pieces.
         token: Bytes and processor seconds of a token in a look-up table.
@@ -66,6 +73,7 @@ def on_dataflow(
         Measurement("d: more of it for smaller pieces", more_s * 1e6, "µs"),
         Measurement("b: shuffled for an event", shuffled, "bytes"),
         Measurement("e: more of it for smaller pieces", more_bytes, "bytes"),
+        Measurement("the largest element of these", largest_element / 1e6, "MB"),
         Measurement("p: a process with one partition", process_bytes / 1e9, "GB"),
         Measurement("t: a token in a look-up table", token_bytes, "bytes"),
         Measurement("f: filling it", token_s * 1e6, "µs"),
@@ -119,18 +127,47 @@ def fill_a_table(folder: Path) -> tuple[float, float]:
 
 
 def in_a_process(script: str, *arguments: str) -> dict[str, Any]:
-    """What a script in a fresh process leaves as `found`; `peak()` is its peak memory in bytes."""
+    """What a script in a fresh process leaves as `found`; it has `peak` and `peak_of_children`."""
     script = (
-        "import json, re, sys, time\n"
+        "import json, sys, time\n"
         "from pathlib import Path\n"
-        f"sys.path[:0] = {sys.path!r}\n"
-        "def peak():\n"
-        # Not that of `getrusage`: a process begins with the peak of the one that started it.
-        "    status = Path('/proc/self/status').read_text()\n"
-        "    return int(re.search(r'VmHWM:\\s+(\\d+)', status)[1]) * 1024\n"
+        "from _projection import peak, peak_of_children\n"
         f"{script}"
         "print(json.dumps(found))\n"
     )
     command = [sys.executable, "-c", script, *arguments]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    # Beam's worker processes find the project by it, too.
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment)
     return json.loads(done.stdout)
+
+
+def peak(process: int | str = "self") -> int:
+    """The peak memory of a process in bytes."""
+    # Not that of `getrusage`: a process begins with the peak of the one that started it.
+    status = Path(f"/proc/{process}/status").read_text()
+    return int(re.search(r"VmHWM:\s+(\d+)", status)[1]) * 1024
+
+
+def peak_of_children(run: Callable[[], None]) -> int:
+    """Runs something; returns the peak memory in bytes of the largest process that it started."""
+    largest = 0
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(run)
+        while not running.done():
+            time.sleep(0.1)
+            for child in _children("self"):
+                # It may have ended since.
+                with suppress(OSError, TypeError):
+                    largest = max(largest, peak(child))
+        running.result()
+    return largest
+
+
+def _children(process: int | str) -> Iterator[int]:
+    """The processes that a process started, and those that they started."""
+    for path in Path(f"/proc/{process}/task").glob("*/children"):
+        with suppress(OSError):
+            for child in map(int, path.read_text().split()):
+                yield child
+                yield from _children(child)

@@ -7,7 +7,8 @@ of the same examples as gzip TFRecords. Imports are not counted. (a) also runs a
 log (10 million rows) in a process of its own, for its time and memory a row. What goes through its
 shuffles is measured in one more run: on a distributed runner these bytes are a part of the bill.
 
-`--project` measures the parts of a projection instead: 10 billion events on Dataflow.
+`--project` measures the parts of a projection instead: 10 billion events on Dataflow. `--scale`
+measures what a worker process holds of 2 million rows and of so many instead.
 """
 
 import itertools
@@ -38,6 +39,7 @@ from tfrs_twotower.schema import parse_config
 
 OURS = "pipelines.prepare"
 LENGTH = 20
+ROWS = 2_000_000
 NUM_ITEMS = 20_000
 EVENTS_A_USER = 50
 CONFIG = f"""
@@ -87,8 +89,8 @@ def make_log(
     return folder
 
 
-def run_job(dataset: Path, output: Path) -> None:
-    prepare(parse_config(CONFIG, "benchmark"), str(dataset), str(output))
+def run_job(dataset: Path, output: Path, *beam_args: str) -> None:
+    prepare(parse_config(CONFIG, "benchmark"), str(dataset), str(output), beam_args=beam_args)
 
 
 def make_example(row: dict[str, object]) -> bytes:
@@ -243,6 +245,19 @@ def run_alone(
     )
 
 
+def peak_of_a_worker(dataset: Path, output: Path) -> int:
+    """Peak memory in bytes of the larger of two worker processes, which run the job."""
+    return in_a_process(
+        "from pipelines.prepare import pipeline\n"
+        "from prepare import run_job\n"
+        "pipeline.MIN_PARTITIONS = 1\n"
+        "workers = ['--direct_running_mode=multi_processing', '--direct_num_workers=2']\n"
+        "found = peak_of_children(lambda: run_job(*map(Path, sys.argv[1:]), *workers))\n",
+        str(dataset),
+        str(output),
+    )
+
+
 def run_measured(dataset: Path, output: Path) -> tuple[int, int]:
     """Runs the job; returns the bytes of all elements that are grouped, and of the largest one."""
     total = largest = 0
@@ -277,7 +292,7 @@ def projection(folder: Path) -> list[Measurement]:
         run_alone(log(size), folder / f"alone-{size}", min_partitions=1)
         for size in (num_rows, 3 * num_rows)
     )
-    shuffled, _ = run_measured(log(num_rows), folder / "measured")
+    shuffled, largest_element = run_measured(log(num_rows), folder / "measured")
     measured = cut_a_chunk(
         config, int(MIN_CHUNK_BYTES / text_bytes), num_rows * USERS // EVENTS, MIN_PARTITIONS
     )
@@ -290,6 +305,7 @@ def projection(folder: Path) -> list[Measurement]:
     return on_dataflow(
         processor_s=(large["processor_s"] - small["processor_s"]) / (2 * num_rows),
         shuffled=shuffled / num_rows,
+        largest_element=largest_element,
         process_bytes=small["peak_bytes"],
         smaller_pieces=(projected[0] - measured[0], projected[1] - measured[1]),
         token=fill_a_table(folder),
@@ -299,12 +315,15 @@ def projection(folder: Path) -> list[Measurement]:
 @benchmark(
     code=["pipelines/prepare", "pipelines/io", "tfrs_twotower/features"],
     flags={"project": "project 10 billion events on Dataflow from what is measured here"},
+    numbers={
+        "scale": "measure what a worker process holds of 2 million rows and of so many instead"
+    },
 )
-def main(quick: bool, project: bool) -> list[Measurement]:
-    if project:
+def main(quick: bool, project: bool, scale: float) -> list[Measurement]:
+    if project or scale:
         with tempfile.TemporaryDirectory() as path:
-            return projection(Path(path))
-    num_rows, rounds = (800_000, 1) if quick else (2_000_000, 2)
+            return projection(Path(path)) if project else memory(Path(path), int(scale))
+    num_rows, rounds = (800_000, 1) if quick else (ROWS, 2)
     contestants = {
         OURS: run_job,
         "per-element Beam": run_per_element,
@@ -334,6 +353,19 @@ def main(quick: bool, project: bool) -> list[Measurement]:
             Measurement(f"{OURS}, largest element", largest / 1e6, "MB"),
         ]
         return found if quick else found + growth(folder, num_rows)
+
+
+def memory(folder: Path, num_rows: int) -> list[Measurement]:
+    """What one of two worker processes holds of a small log and of a large one."""
+    small, large = (
+        peak_of_a_worker(make_log(folder, size), folder / f"workers-{size}") / 1e9
+        for size in (ROWS, num_rows)
+    )
+    names = [f"a worker process, {size:,} rows" for size in (ROWS, num_rows)]
+    return [
+        Measurement(names[0], small, "GB at the peak"),
+        Measurement(names[1], large, "GB at the peak", names[0], ratio=small / large),
+    ]
 
 
 def growth(folder: Path, num_rows: int) -> list[Measurement]:
