@@ -130,6 +130,7 @@ def _print_trials(found: "TuningResult") -> None:
 def _as_json(trained: "TrainingResult") -> dict[str, Any]:
     return {
         "best_epoch": trained.best_epoch + 1,
+        "batch_size": trained.batch_size,
         "refit_epochs": len(trained.refit_epochs),
         "moved": {name: counts._asdict() for name, counts in trained.vocabulary_changes.items()},
         "validation": trained.validation.as_dict() if trained.validation else None,
@@ -146,7 +147,10 @@ def _print_training(trained: "TrainingResult", warm_start: Path | None) -> None:
     if trained.validation:
         print_metrics(trained.validation.as_dict())
         epoch, num_epochs = trained.best_epoch + 1, len(trained.epochs)
-        print(f"best epoch {epoch} of {num_epochs}; run in {trained.folder}")
+        print(
+            f"best epoch {epoch} of {num_epochs}, in batches of {trained.batch_size:,}; "
+            f"run in {trained.folder}"
+        )
         if trained.refit_epochs:
             print(
                 f"refit on train and validation for {epoch} epochs: the figures above are those of "
@@ -190,6 +194,7 @@ def _print_plan(config: Config, data: Path, warm_start: Path | None, as_json: bo
         + [["together", sum(planned.memory_bytes.values()) / 1e6]],
     )
     print(
-        f"{planned.num_examples:,} examples, {planned.steps_per_epoch:,} steps an epoch, at most "
-        f"{planned.max_epochs} epochs; nothing was trained"
+        f"{planned.num_examples:,} examples in batches of {planned.batch_size:,}: "
+        f"{planned.steps_per_epoch:,} steps an epoch, at most {planned.max_epochs} epochs; "
+        "nothing was trained"
     )

@@ -58,7 +58,7 @@ def training_batches(
     sampler = _negative_sampler(examples, corpus, config, mined)
     examples = training_examples(examples, config)
     num_examples = len(examples[layout.LABEL])
-    size = min(config.training.batch_size, num_examples)
+    size = min(config.training.batch_size_for(num_examples), num_examples)
     steps = steps_per_epoch(num_examples, size)
     units = _units(examples, corpus, config, size, steps)
     order_of = functools.partial(_steps_of, units=units, steps=steps, seed=config.training.seed)

@@ -70,7 +70,8 @@ class PreparedData:
 
         Args:
             folder: What `twotower prepare` wrote; may be on `gs://` or `s3://`.
-            config: Must describe the same records.
+            config: Must describe the same records; `config` of the instance is this one with
+                `training.batch_size` filled in.
 
         Raises:
             UserError: If the folder is missing, unfinished, or holds records of another schema.
@@ -86,6 +87,8 @@ class PreparedData:
             self.manifest = self._remote.read_manifest(kind="prepared", made_by=MADE_BY)
         self.training_splits: tuple[str, ...] = ("train",)
         self._check_schema()
+        # Once, by the train split: a refit takes the same.
+        self.config = config.with_batch_size(self.batch_size)
         vocabularies = self.files(layout.VOCABULARIES)
         self.vocabulary_dir = vocabularies[0].parent if vocabularies else Path(self.folder)
         [statistics] = self.files(layout.STATISTICS)
@@ -128,6 +131,18 @@ class PreparedData:
         other = copy.copy(self)
         other.training_splits = ("train", "validation")
         return other
+
+    @property
+    def num_examples(self) -> int:
+        """Examples that an epoch steps through: positives, and for `bce` those of label 0."""
+        kinds = ("positives", "negatives") if self.config.loss.kind == "bce" else ("positives",)
+        of_splits = self.manifest["counts"]["examples"]
+        return sum(of_splits[split][kind] for split in self.training_splits for kind in kinds)
+
+    @property
+    def batch_size(self) -> int:
+        """Examples of a step."""
+        return self.config.training.batch_size_for(self.num_examples)
 
     def num_rows(self) -> dict[str, int]:
         """Rows of the embedding table of each feature that has one, by name."""

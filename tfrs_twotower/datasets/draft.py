@@ -63,10 +63,7 @@ def draft_config(
         _split(roles, rows),
         _section(
             "training",
-            [
-                _Line(key, getattr(Training(), key))
-                for key in ("epochs", "batch_size", "learning_rate")
-            ],
+            [_Line(key, getattr(Training(), key)) for key in ("epochs", "learning_rate")],
             "The best epoch on the validation part is kept.",
         ),
     ]

@@ -141,6 +141,7 @@ def _checked(config: Config, run: Run) -> Config:
     Raises:
         UsageError: If it differs in more.
     """
+    config = config.with_batch_size(run.data.batch_size)
     if found := differences(run.config.training_schema(), config.training_schema()):
         shown = ", ".join(path for path, _, _ in found[:3])
         raise UsageError(

@@ -16,7 +16,7 @@ from tfrs_twotower.schema.sides import Features
 from tfrs_twotower.schema.split import Split
 from tfrs_twotower.schema.strict import Problem
 from tfrs_twotower.schema.towers import Towers
-from tfrs_twotower.schema.training import Training
+from tfrs_twotower.schema.training import SMALLEST_BATCH, Training
 
 _TIME_OR_ORDER = "`columns.timestamp` or `columns.order`"
 
@@ -183,7 +183,7 @@ def aggregates(features: Features, columns: Columns, loss: Loss) -> Iterator[Pro
 
 def hard_negatives(loss: Loss, training: Training) -> Iterator[Problem]:
     """No more hard negatives can be kept than a batch has."""
-    in_batch = training.batch_size - 1 + loss.uniform_negatives
+    in_batch = (training.batch_size or SMALLEST_BATCH) - 1 + loss.uniform_negatives
     if loss.hard_negatives > in_batch:
         yield (
             "loss.hard_negatives",

@@ -1,7 +1,7 @@
 """`twotower.yaml`: all sections in one `Config`, and properties of several sections."""
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Self
 
 from pydantic import Field, model_validator
 
@@ -156,6 +156,12 @@ class Config(Strict):
         if self.rules.timestamp is None and self.columns.available_from is not None:
             return self.rules.model_copy(update={"timestamp": "available_from"})
         return self.rules
+
+    def with_batch_size(self, default: int) -> Self:
+        """The config with `training.batch_size`, `default` where it is left out."""
+        batch_size = self.training.batch_size or default
+        training = self.training.model_copy(update={"batch_size": batch_size})
+        return self.model_copy(update={"training": training})
 
     def column_of(self, side: str, name: str) -> str | None:
         """The data's column of a feature; a history has none.

@@ -1,17 +1,28 @@
 """The section `training`: optimizer, batches, epochs, and how the best epoch is chosen."""
 
+import math
 from typing import Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt
 
 from tfrs_twotower.schema.strict import Strict
 
+# Where `batch_size` is left out: as near as a power of two comes to this many steps an epoch,
+# within the limits. Measured in docs/ablations.md.
+STEPS_PER_EPOCH = 1000
+SMALLEST_BATCH, LARGEST_BATCH = 256, 4096
+
 
 class Training(Strict):
     """How Keras trains. The epoch with the best `metric` on the validation split is kept."""
 
     epochs: PositiveInt = 20
-    batch_size: int = Field(1024, ge=2)
+    batch_size: int | None = Field(
+        None,
+        ge=2,
+        description="Examples of a step. Default: the power of two that makes about "
+        f"{STEPS_PER_EPOCH:,} steps an epoch, from {SMALLEST_BATCH} to {LARGEST_BATCH}.",
+    )
     optimizer: Literal["adam", "adagrad"] = "adam"
     learning_rate: PositiveFloat = 0.003
     schedule: Literal["constant", "cosine"] = Field(
@@ -34,3 +45,14 @@ class Training(Strict):
         description="Then train again from scratch, on train and validation, for as many epochs as "
         "were best. Validation figures remain those of the first training.",
     )
+
+    def batch_size_for(self, num_examples: int) -> int:
+        """`batch_size`; where it is left out, what follows from the examples of an epoch.
+
+        Args:
+            num_examples: Of the train split.
+        """
+        if self.batch_size is not None:
+            return self.batch_size
+        nearest = 2 ** round(math.log2(max(num_examples, 1) / STEPS_PER_EPOCH))
+        return min(max(nearest, SMALLEST_BATCH), LARGEST_BATCH)

@@ -27,6 +27,7 @@ class Plan:
     weights: dict[str, list[int]]
     num_parameters: int
     num_examples: int
+    batch_size: int
     steps_per_epoch: int
     max_epochs: int
     memory_bytes: dict[str, int]
@@ -47,13 +48,11 @@ def plan(config: Config, data: str | Path) -> Plan:
         UserError: If the data is unusable.
     """
     prepared = PreparedData(data, config)
+    num_examples, batch_size = prepared.num_examples, prepared.batch_size
     model = build_model(prepared)
     counts = prepared.manifest["counts"]["examples"]
     of_train = counts["train"]
-    num_examples = of_train["positives"]
-    if config.loss.kind == "bce":
-        num_examples += of_train["negatives"]
-    num_steps = steps_per_epoch(num_examples, config.training.batch_size)
+    num_steps = steps_per_epoch(num_examples, batch_size)
     optimizer = make_optimizer(config.training, num_steps)
     optimizer.build(model.trainable_variables)
     # Both rows, label and weight take 4 bytes each, the timestamp 8.
@@ -72,6 +71,7 @@ def plan(config: Config, data: str | Path) -> Plan:
         weights={variable.name: variable.shape.as_list() for variable in model.variables},
         num_parameters=sum(sizes.values()),
         num_examples=num_examples,
+        batch_size=batch_size,
         steps_per_epoch=num_steps,
         max_epochs=config.training.epochs,
         memory_bytes={
@@ -79,17 +79,16 @@ def plan(config: Config, data: str | Path) -> Plan:
             "optimizer": sum(_size(v.shape) * v.dtype.size for v in optimizer.variables),
             "examples": examples_bytes,
             "candidates": corpus_size * (candidate_bytes + 4 * config.towers.embedding_dim),
-            "step": _step_bytes(config),
+            "step": _step_bytes(config, batch_size),
         },
     )
 
 
-def _step_bytes(config: Config) -> int:
+def _step_bytes(config: Config, batch_size: int) -> int:
     """The largest tensors of a step: a block of scores and embeddings, each with its gradient.
 
     The activations of the towers' layers are not counted.
     """
-    batch_size = config.training.batch_size
     num_candidates = batch_size + config.loss.uniform_negatives
     scores = 2 * 4 * min(BLOCK_ROWS, batch_size) * num_candidates
     embeddings = 2 * 4 * (batch_size + num_candidates) * config.towers.embedding_dim

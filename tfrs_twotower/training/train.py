@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 
-from tfrs_twotower.data.batches import steps_per_epoch, training_batches, training_examples
+from tfrs_twotower.data.batches import steps_per_epoch, training_batches
 from tfrs_twotower.data.prepared import Arrays, Corpus, PreparedData
 from tfrs_twotower.evaluation.aggregate import evaluate_model
 from tfrs_twotower.evaluation.inputs import EvaluationInputs
@@ -70,6 +70,7 @@ class TrainingResult(Tabular):
         folder: The run folder.
         epochs: The logs of each epoch: its number from 0, `loss`, `val_<metric>`.
         best_epoch: The epoch whose weights are kept, from 0.
+        batch_size: Examples of a step.
         validation: The best epoch beside the baselines; None where nothing could be validated on.
         refit_epochs: The logs of the epochs of the refit on train and validation, whose weights
             are those of the run; empty without one.
@@ -81,6 +82,7 @@ class TrainingResult(Tabular):
     folder: Path
     epochs: list[dict[str, float]]
     best_epoch: int
+    batch_size: int
     validation: Evaluation | None
     refit_epochs: list[dict[str, float]] = field(default_factory=list)
     vocabulary_changes: dict[str, VocabularyChanges] = field(default_factory=dict)
@@ -122,14 +124,9 @@ class _Inputs:
         return "validation" in self.data.training_splits
 
     @property
-    def num_examples(self) -> int:
-        """Examples of an epoch."""
-        return len(training_examples(self.examples, self.data.config)[layout.LABEL])
-
-    @property
     def steps_per_epoch(self) -> int:
         """Batches of an epoch."""
-        return steps_per_epoch(self.num_examples, self.data.config.training.batch_size)
+        return steps_per_epoch(self.data.num_examples, self.data.batch_size)
 
 
 def train(
@@ -168,6 +165,7 @@ def train(
     strategy = make_strategy(config.training)  # First: several workers need a fresh TensorFlow.
     earlier = earlier_run(warm_start, config) if warm_start is not None else None
     inputs = _read(data, config)
+    config = inputs.data.config  # With the batch size that follows from the examples.
     claimed = output_folder(output, overwrite=overwrite, resume=resume)
     writes = is_chief(strategy)
     with (
@@ -182,6 +180,7 @@ def train(
             folder=Path(output),
             epochs=trained.epochs,
             best_epoch=trained.best_epoch,
+            batch_size=inputs.data.batch_size,
             validation=_validate(trained.model, inputs, embeddings),
             vocabulary_changes=trained.vocabulary_changes,
             hints=[*config_hints(config), *data_hints(config, inputs.data.manifest)],

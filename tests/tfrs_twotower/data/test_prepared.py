@@ -1,6 +1,8 @@
 """The prepared folder as training reads it, and the batches it makes."""
 
 import json
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,7 +12,7 @@ from tests.prepared_folder import Example, write_prepared_folder
 from tfrs_twotower.data.batches import steps_per_epoch, training_batches
 from tfrs_twotower.data.prepared import PreparedData
 from tfrs_twotower.keras import tf
-from tfrs_twotower.schema import Config, UserError, parse_config
+from tfrs_twotower.schema import Config, UserError, dump_config, parse_config
 from tfrs_twotower.schema.folders import MANIFEST, MARKER
 from tfrs_twotower.schema.prepared import NumberStatistics
 
@@ -252,6 +254,31 @@ def larger(tmp_path_factory):
     return every_kind.write_prepared(
         tmp_path_factory.mktemp("data") / "prepared", every_kind.config()
     )
+
+
+@pytest.mark.parametrize(
+    ("settings", "size"),
+    [
+        # 362,000 / 1,000 is nearer to 256 than to 512, as powers of two go; 363,000 is not.
+        pytest.param([], 256, id="positives"),
+        pytest.param(["loss.kind=bce"], 512, id="labelled-pairs"),
+        pytest.param(["training.batch_size=100"], 100, id="stated"),
+    ],
+)
+def test_the_batch_size_follows_from_the_examples_of_train(larger, tmp_path, settings, size):
+    folder = Path(shutil.copytree(larger, tmp_path / "prepared"))
+    manifest = json.loads((folder / MANIFEST).read_text())
+    manifest["counts"]["examples"] = {
+        "train": {"positives": 362_000, "negatives": 1_000},
+        "validation": {"positives": 100_000, "negatives": 0},
+        "test": {"positives": 0, "negatives": 0},
+    }
+    (folder / MANIFEST).write_text(json.dumps(manifest))
+    left_out = every_kind.config(batch_size="null")
+    data = PreparedData(folder, parse_config(dump_config(left_out), "test.yaml", settings))
+
+    assert data.config.training.batch_size == data.batch_size == size
+    assert data.with_validation_in_training().batch_size == size
 
 
 def test_an_epoch_shows_no_positive_twice_and_leaves_out_less_than_a_batch(folder):

@@ -18,6 +18,10 @@ from tfrs_twotower.schema import UsageError, dump_config, parse_config
             "loss.hard_negatives: 64 is above the 63 negatives that a query has in a batch",
         ),
         (
+            "loss: {hard_negatives: 256}",
+            "loss.hard_negatives: 256 is above the 255 negatives that a query has in a batch",
+        ),
+        (
             "loss: {kind: margin, implicit_negatives: 0, explicit_negatives: 0}",
             "loss.kind: margin has no negatives: give `implicit_negatives`, `explicit_negatives` "
             "or `hard_negatives`",

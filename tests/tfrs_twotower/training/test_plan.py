@@ -21,7 +21,8 @@ def test_the_weights_are_the_tables_of_both_sides(tiny):
 
 
 def test_the_steps_are_whole_batches(tiny):
-    assert (tiny.num_examples, tiny.steps_per_epoch, tiny.max_epochs) == (180, 3, 20)
+    assert (tiny.num_examples, tiny.batch_size) == (180, 60)
+    assert (tiny.steps_per_epoch, tiny.max_epochs) == (3, 20)
 
 
 def test_the_memory_is_what_the_arrays_take(tiny):

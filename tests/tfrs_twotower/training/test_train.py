@@ -19,7 +19,7 @@ from tfrs_twotower.evaluation.evaluate import evaluate
 from tfrs_twotower.keras import keras, tf
 from tfrs_twotower.models.embed import embed
 from tfrs_twotower.models.run_folder import load_run
-from tfrs_twotower.schema import UsageError, UserError
+from tfrs_twotower.schema import UsageError, UserError, load_config
 from tfrs_twotower.schema.folders import MANIFEST, MARKER
 from tfrs_twotower.training import train as train_module
 from tfrs_twotower.training.train import train
@@ -239,6 +239,26 @@ def test_without_validation_the_last_epoch_is_kept(tmp_path):
     assert result.best_epoch == 1
     assert result.validation is None
     assert json.loads((tmp_path / "run" / "metrics.json").read_text())["validation"] is None
+
+
+def test_a_run_has_the_batch_size_that_follows_from_its_examples(tiny, tmp_path):
+    """Named in its config, so that a resume and all that is made of the run have the same."""
+    config = tiny_world.config(batch_size="null", epochs=2)
+
+    def stop(epoch: int, logs: dict[str, float]) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(
+            config,
+            tiny,
+            tmp_path / "run",
+            callbacks=[keras.callbacks.LambdaCallback(on_epoch_end=stop)],
+        )
+    result = train(config, tiny, tmp_path / "run", resume=True)
+
+    assert result.batch_size == 256
+    assert load_config(tmp_path / "run" / "config.yaml") == config.with_batch_size(256)
 
 
 # --- refit ----------------------------------------------------------------------------------
