@@ -2,7 +2,9 @@
 
 A partition holds all events of its queries, so what is of the query is found inside it. What is of
 the candidate needs the events of all queries: the little that counts of an event goes to a bucket
-by candidate, and the values that are found there come back to the partition of the event.
+by candidate and second, where the events of each are added up; the sums go to a bucket by
+candidate. The values that are found there come back the same way. So no worker holds all events of
+a candidate, however many it has, but a row for each second in which it has some.
 """
 
 import json
@@ -15,8 +17,9 @@ import pyarrow as pa
 from apache_beam.pvalue import AsSingleton, PCollection, TaggedOutput
 from apache_beam.typehints.decorators import no_annotations
 
-from pipelines.io.tables import column, concat, pieces_by, to_ipc
-from pipelines.prepare.aggregates import NO_EVENTS, Log, events_of
+from pipelines.io import filesystem
+from pipelines.io.tables import column, concat, mix, pieces_by, to_ipc
+from pipelines.prepare.aggregates import NO_EVENTS, Events, Log, by_moment, events_of
 from pipelines.prepare.audit import audit_aggregates, audit_corpus, is_sampled, spread
 from pipelines.prepare.examples import split_partition
 from pipelines.prepare.ingest import REPORT
@@ -32,8 +35,9 @@ from pipelines.prepare.validate import CANDIDATE_ROW, FEATURE, LABEL, TIMESTAMP_
 from tfrs_twotower.schema.features import Aggregate
 
 # Columns of what goes to a bucket and comes back.
-PARTITION, POSITION, IS_TRAIN = "partition", "position", "is_train"
-LAST_TRAIN, CORPUS = "last_train", "corpus"
+PARTITION, POSITION, IS_TRAIN, PLACE = "partition", "position", "is_train", "place"
+OF_VALUES = ["valued", "sums"]  # Fields of `Events` that travel where an aggregate reads values.
+LAST_TRAIN, ASKED, CORPUS = "last_train", "asked", "corpus"
 STAGED, FOUND = "staged", "found"
 NO_TRAIN = -1  # The last second of a train part without events.
 
@@ -58,8 +62,8 @@ class FindAggregates(beam.PTransform[PCollection[StagedPartition], Aggregated]):
     def expand(self, partitions: PCollection[StagedPartition]) -> Aggregated:
         """Takes staged partitions."""
         job, catalogue = self._job, self._catalogue
-        cut = partitions | "CutByCandidate" >> beam.ParDo(
-            _CutByCandidate(job), AsSingleton(self._cutoffs), catalogue
+        cut = partitions | "CutByMoment" >> beam.ParDo(
+            _CutByMoment(job), AsSingleton(self._cutoffs), catalogue
         ).with_outputs(LAST_TRAIN, main="pieces")
         no_train = partitions.pipeline | "NoTrain" >> beam.Create([NO_TRAIN])
         last_train = (
@@ -67,9 +71,14 @@ class FindAggregates(beam.PTransform[PCollection[StagedPartition], Aggregated]):
             | "Seconds" >> beam.Flatten()
             | "LastTrain" >> beam.CombineGlobally(max)
         )
-        of_candidates = (
+        summed = (
             cut.pieces
-            | "ByBucket" >> beam.GroupByKey()
+            | "ByMoment" >> beam.GroupByKey()
+            | "AddUp" >> beam.ParDo(_AddUp(job)).with_outputs(ASKED, main="sums")
+        )
+        of_candidates = (
+            summed.sums
+            | "ByCandidate" >> beam.GroupByKey()
             | "OfCandidates"
             >> beam.ParDo(_OfCandidates(job), AsSingleton(last_train), catalogue).with_outputs(
                 CORPUS, REPORT, main="found"
@@ -82,17 +91,22 @@ class FindAggregates(beam.PTransform[PCollection[StagedPartition], Aggregated]):
             | "WholeCorpus" >> beam.GroupByKey()
             | "WriteCorpus" >> beam.ParDo(_WriteCorpus(job), catalogue)
         )
+        found = (
+            {ASKED: summed[ASKED], FOUND: of_candidates.found}
+            | "BackByMoment" >> beam.CoGroupByKey()
+            | "OfEvents" >> beam.ParDo(_OfEvents())
+        )
         by_number = partitions | "Numbers" >> beam.Map(lambda staged: (staged.number, staged))
         aggregated = (
-            {STAGED: by_number, FOUND: of_candidates.found}
+            {STAGED: by_number, FOUND: found}
             | "ByPartition" >> beam.CoGroupByKey()
             | "WriteAggregates" >> beam.ParDo(_WriteAggregates(job))
         )
         return Aggregated(aggregated | "Spread" >> beam.Reshuffle(), corpus, of_candidates[REPORT])
 
 
-class _CutByCandidate(beam.DoFn):
-    """Cuts what candidate aggregates read of a partition by candidate."""
+class _CutByMoment(beam.DoFn):
+    """Cuts what candidate aggregates read of a partition by candidate and second."""
 
     def __init__(self, job: Job) -> None:
         self._job = job
@@ -117,15 +131,41 @@ class _CutByCandidate(beam.DoFn):
         }
         for name, values in added.items():
             events = events.append_column(name, values)
-        seconds = column(events, TIMESTAMP_S).to_numpy()[splits == TRAIN]
-        yield TaggedOutput(LAST_TRAIN, int(seconds.max(initial=NO_TRAIN)))
-        buckets = column(events, CANDIDATE_ROW).to_numpy() % job.num_partitions
-        for bucket, piece in pieces_by(events, buckets):
+        rows, seconds = (column(events, name).to_numpy() for name in (CANDIDATE_ROW, TIMESTAMP_S))
+        yield TaggedOutput(LAST_TRAIN, int(seconds[splits == TRAIN].max(initial=NO_TRAIN)))
+        for bucket, piece in pieces_by(events, _buckets(rows, seconds, job.num_partitions)):
             yield bucket, to_ipc(piece)
 
 
+def _buckets(rows: np.ndarray, seconds: np.ndarray, num_buckets: int) -> np.ndarray:
+    """`[n]` int64 numbers of the buckets of candidates and seconds."""
+    return (mix(rows.astype(np.uint64), seconds) % np.uint64(num_buckets)).astype(np.int64)
+
+
+class _AddUp(beam.DoFn):
+    """Adds up the events of each candidate and second; gives the sums by candidate."""
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+
+    def process(self, element: tuple[int, Iterable[bytes]]) -> Iterator[Any]:
+        bucket, pieces = element
+        table = concat(pieces)
+        is_train = column(table, IS_TRAIN).to_numpy(zero_copy_only=False)
+        sums, is_train, places = by_moment(events_of(table, CANDIDATE_ROW), is_train)
+        asked = table.select([PARTITION, POSITION])
+        asked = asked.append_column(PLACE, pa.array(places, pa.int32()))
+        yield TaggedOutput(ASKED, (bucket, self._job.stage(f"asked/{bucket:05d}", asked)))
+        by_place = {IS_TRAIN: is_train, PLACE: np.arange(len(is_train), dtype=np.int32)}
+        summed = pa.table(sums._asdict() | by_place)
+        if VALUE not in table.column_names:
+            summed = summed.drop_columns(OF_VALUES)
+        for number, piece in pieces_by(summed, sums.entities % self._job.num_partitions):
+            yield number, to_ipc(piece)
+
+
 class _OfCandidates(beam.DoFn):
-    """Finds the aggregates of all events of some candidates, and of these at the end of train."""
+    """Finds the aggregates of some candidates in each second, and at the end of train."""
 
     def __init__(self, job: Job) -> None:
         self._job = job
@@ -133,14 +173,18 @@ class _OfCandidates(beam.DoFn):
     def process(
         self, element: tuple[int, Iterable[bytes]], last_train_s: int, catalogue: str
     ) -> Iterator[Any]:
-        table = concat(element[1])
-        aggregates = self._job.config.candidate_aggregates
-        events = events_of(table, CANDIDATE_ROW)
-        is_train = column(table, IS_TRAIN).to_numpy(zero_copy_only=False).astype(bool)
+        job, table = self._job, concat(element[1])
+        aggregates = job.config.candidate_aggregates
+        for name in OF_VALUES:
+            if name not in table.column_names:
+                table = table.append_column(name, pa.array(np.zeros(table.num_rows)))
+        events = Events(*(column(table, name).to_numpy() for name in Events._fields))
+        is_train = column(table, IS_TRAIN).to_numpy(zero_copy_only=False)
         columns = Log(events).columns(aggregates, events.entities, events.timestamps)
-        found = pa.table({POSITION: column(table, POSITION), **columns})
-        for number, piece in pieces_by(found, column(table, PARTITION).to_numpy()):
-            yield number, to_ipc(piece)
+        found = pa.table({PLACE: column(table, PLACE), **columns})
+        buckets = _buckets(events.entities, events.timestamps, job.num_partitions)
+        for bucket, piece in pieces_by(found, buckets):
+            yield bucket, to_ipc(piece)
         rows = np.unique(events.entities)
         moments = np.full(len(rows), last_train_s + 1)
         at_end = Log(events.where(is_train)).columns(aggregates, rows, moments)
@@ -154,6 +198,20 @@ class _OfCandidates(beam.DoFn):
             audit_corpus(aggregates, events, is_train, last_train_s, rows[chosen], found_at_end),
         ):
             yield TaggedOutput(REPORT, json.dumps({"audit": audit._asdict()}))
+
+
+class _OfEvents(beam.DoFn):
+    """Gives every event what was found of its candidate and second, by partition."""
+
+    def process(self, element: tuple[int, dict[str, Iterable[Any]]]) -> Iterator[tuple[int, bytes]]:
+        _, by_kind = element
+        [path] = by_kind[ASKED]
+        asked = filesystem.read_table(path)
+        found = concat(by_kind[FOUND]).sort_by(PLACE).drop_columns([PLACE])
+        of_events = found.take(column(asked, PLACE))
+        of_events = of_events.append_column(POSITION, column(asked, POSITION))
+        for number, piece in pieces_by(of_events, column(asked, PARTITION).to_numpy()):
+            yield number, to_ipc(piece)
 
 
 class _WriteCorpus(beam.DoFn):

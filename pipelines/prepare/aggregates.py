@@ -12,6 +12,7 @@ import pandas as pd
 import pyarrow as pa
 
 from pipelines.io.tables import column
+from pipelines.prepare.histories import groups
 from pipelines.prepare.validate import FEATURE, LABEL, TIMESTAMP_S, VALUE
 from tfrs_twotower.schema.features import Aggregate
 
@@ -20,12 +21,16 @@ SECOND_BITS = 32  # Of a moment before `END_OF_TIME_S`.
 
 
 class Events(NamedTuple):
-    """Events of entities, in any order; an entity is a query or a candidate."""
+    """Events of entities, in any order; an entity is a query or a candidate.
+
+    What counts of several events of one entity and second may be added up in one place.
+    """
 
     entities: np.ndarray  # [n] int, from 0 to below 2^31
     timestamps: np.ndarray  # [n] int64 seconds
-    labels: np.ndarray  # [n] int
-    values: np.ndarray  # [n] float64, NaN where missing
+    positives: np.ndarray  # [n] int, how many have label 1
+    valued: np.ndarray  # [n] int, how many have a value
+    sums: np.ndarray  # [n] float64, of the values
 
     def where(self, chosen: np.ndarray) -> "Events":
         """The events of a mask or of positions."""
@@ -45,10 +50,40 @@ def events_of(table: pa.Table, entity: str) -> Events:
     entities, timestamps, labels = (
         column(table, name).to_numpy() for name in (entity, TIMESTAMP_S, LABEL)
     )
-    return Events(entities, timestamps, labels, values)
+    is_missing = np.isnan(values)
+    positives, valued = ((labels == 1).astype(np.int32), (~is_missing).astype(np.int32))
+    return Events(entities, timestamps, positives, valued, np.where(is_missing, 0.0, values))
 
 
-NO_EVENTS = Events(*(np.zeros(0, dtype) for dtype in (np.int32, np.int64, np.int8, np.float64)))
+NO_EVENTS = Events(
+    *(np.zeros(0, dtype) for dtype in (np.int32, np.int64, np.int32, np.int32, np.float64))
+)
+
+
+class Moments(NamedTuple):
+    """What counts of events, added up by entity, second and kind."""
+
+    sums: Events
+    kinds: np.ndarray  # Of each sum.
+    places: np.ndarray  # [n] int64: the sum that an event is in.
+
+
+def by_moment(events: Events, kinds: np.ndarray) -> Moments:
+    """Adds up the events of each entity, second and kind.
+
+    Args:
+        events: At least one; their order does not show in the sums.
+        kinds: `[n]`; events of different kinds are not added up.
+    """
+    keys = _keys(events.entities, events.timestamps)
+    order = np.lexsort([events.sums, kinds, keys])
+    starts, of = groups(keys[order], kinds[order])
+    places = np.empty(len(order), np.int64)
+    places[order] = of
+    first = order[starts]
+    added = (np.add.reduceat(counts[order], starts, dtype=counts.dtype) for counts in events[2:])
+    sums = Events(events.entities[first], events.timestamps[first], *added)
+    return Moments(sums, kinds[first], places)
 
 
 class Log:
@@ -57,13 +92,15 @@ class Log:
     def __init__(self, events: Events) -> None:
         """Sorts the events."""
         keys = _keys(events.entities, events.timestamps)
-        self._positives = np.sort(keys[events.labels == 1], kind="stable")
-        has_value = ~np.isnan(events.values)
-        keys, values = keys[has_value], events.values[has_value]
-        order = np.lexsort([values, keys])
-        self._valued, values = keys[order], values[order]
+        order = np.lexsort([events.sums, keys])
+        positive, valued = (
+            order[numbers[order] > 0] for numbers in (events.positives, events.valued)
+        )
+        self._positives, self._valued = keys[positive], keys[valued]
+        self._num_positives = np.append(0, np.cumsum(events.positives[positive]))
+        self._num_valued = np.append(0, np.cumsum(events.valued[valued]))
         # Sums that begin anew with each entity do not depend on which others stand beside it.
-        sums = pd.Series(values).groupby(self._valued >> SECOND_BITS).cumsum()
+        sums = pd.Series(events.sums[valued]).groupby(self._valued >> SECOND_BITS).cumsum()
         self._sums = np.append(0.0, sums.to_numpy())
 
     def before(
@@ -79,13 +116,15 @@ class Log:
         Returns:
             `[n]` float32, NaN where missing.
         """
-        keys = self._valued if aggregate.what == "mean" else self._positives
+        keys, numbers = self._positives, self._num_positives
+        if aggregate.what == "mean":
+            keys, numbers = self._valued, self._num_valued
         earliest = np.zeros_like(timestamps)
         if aggregate.days is not None:
             earliest = np.maximum(timestamps - aggregate.days * SECONDS_PER_DAY, 0)
         first = np.searchsorted(keys, _keys(entities, earliest))
         end = np.searchsorted(keys, _keys(entities, timestamps))
-        counts = end - first
+        counts = numbers[end] - numbers[first]
         if aggregate.what == "count":
             return counts.astype(np.float32)
         found = np.full(len(entities), np.nan, np.float32)

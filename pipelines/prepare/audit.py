@@ -256,14 +256,15 @@ def _is_aggregate(aggregate: Aggregate, own: Events, moment: int, found: float |
     if aggregate.days is not None:
         is_before &= moment - own.timestamps <= aggregate.days * SECONDS_PER_DAY
     if aggregate.what == "mean":
-        values = own.values[is_before & ~np.isnan(own.values)]
-        if found is None or not len(values):
-            return found is None and not len(values)
-        largest = np.nanmax(np.abs(own.values))
-        return abs(found - float(values.mean())) <= SAME_MEAN * float(largest)
-    seconds = own.timestamps[is_before & (own.labels == 1)].tolist()
+        number = int(own.valued[is_before].sum())
+        if found is None or not number:
+            return found is None and not number
+        mean = float(own.sums[is_before].sum()) / number
+        largest = float(np.abs(own.sums / np.maximum(own.valued, 1)).max())
+        return abs(found - mean) <= SAME_MEAN * largest
     if aggregate.what == "count":
-        return found == len(seconds)
+        return found == own.positives[is_before].sum()
+    seconds = own.timestamps[is_before & (own.positives > 0)].tolist()
     if found is None or not seconds:
         return found is None and not seconds
     return found == float(np.float32((moment - max(seconds)) / SECONDS_PER_DAY))

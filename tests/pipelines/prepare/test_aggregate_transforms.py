@@ -2,6 +2,7 @@
 
 import random
 
+import numpy as np
 import pytest
 
 from pipelines.prepare import aggregate_transforms
@@ -246,6 +247,33 @@ def test_a_value_that_is_no_number_is_rejected_where_a_mean_reads_it(world):
 
     assert world.rejected()["interactions.csv"] == [(9, "bad_value"), (10, "bad_value")]
     assert manifest["counts"]["read"] == 11
+
+
+def test_of_a_candidate_a_worker_holds_its_seconds_and_not_its_events(world, monkeypatch):
+    held = []
+
+    class Watched(Log):
+        def __init__(self, events):
+            held.append(int(np.bincount(events.entities, minlength=1).max()))
+            super().__init__(events)
+
+    monkeypatch.setattr(aggregate_transforms, "Log", Watched)
+    lines = "".join(f"u{n},hot,{10 + n % 4},{n % 3}\n" for n in range(300))
+    world.write("interactions.csv", "user_id,item_id,t,stars\n" + lines)
+
+    world.prepare(
+        "columns: {timestamp: t, value: stars}\n"
+        "split: {by: random, validation: 0.0, test: 0.0}\n"
+        "features: {query: {user_id: {kind: id}}, candidate: {item_id: {kind: id},"
+        " plays: {kind: number, aggregate: {what: count}},"
+        " rated: {kind: number, aggregate: {what: mean}}}}"
+    )
+
+    [hot] = candidates_of(world.output)
+    assert (hot["plays"], hot["rated"]) == (300, 1.0)
+    assert max(held) == 4
+    plays = [record["plays"][0] for record in read_records(world.output, "examples/train")]
+    assert sorted(plays) == [0] * 75 + [75] * 75 + [150] * 75 + [225] * 75
 
 
 class LooksAhead(Log):

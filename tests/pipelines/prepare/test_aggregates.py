@@ -3,11 +3,13 @@
 import math
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.prepare.aggregates import NO_EVENTS, Events, Log
+from pipelines.prepare.aggregates import NO_EVENTS, Events, Log, by_moment, events_of
+from pipelines.prepare.validate import LABEL, TIMESTAMP_S, VALUE
 from tests.pipelines.reference import aggregate as by_definition
 from tfrs_twotower.schema.features import Aggregate
 
@@ -17,9 +19,10 @@ MISSING = float("nan")
 
 def make_events(*rows):
     """Events from rows of entity, second, label and value."""
-    dtypes = (np.int32, np.int64, np.int8, np.float64)
     columns = zip(*rows, strict=True) if rows else ((),) * 4
-    return Events(*(np.array(c, t) for c, t in zip(columns, dtypes, strict=True)))
+    types = {"entity": np.int32, TIMESTAMP_S: np.int64, LABEL: np.int8, VALUE: np.float64}
+    arrays = (np.array(c, t) for c, t in zip(columns, types.values(), strict=True))
+    return events_of(pa.table(dict(zip(types, arrays, strict=True))), "entity")
 
 
 def ask(events, what, days, *asked):
@@ -104,6 +107,37 @@ def test_an_entity_without_events_has_a_count_of_zero_and_nothing_else():
     assert ask(NO_EVENTS, "mean", None, *asked) == [None, None]
 
 
+def test_events_of_one_moment_and_kind_are_added_up():
+    events = make_events(
+        (1, 20, 1, 4.0), (0, 20, 0, 2.0), (1, 20, 1, MISSING), (1, 20, 0, 1.5), (1, 10, 1, 7.0)
+    )
+    is_train = np.array([True, True, True, False, True])
+
+    sums, kinds, place = by_moment(events, is_train)
+
+    rows = zip(*(array.tolist() for array in (*sums, kinds)), strict=True)
+    # Entity, second, positives, events with a value, their sum, and the kind.
+    assert list(rows) == [
+        (0, 20, 0, 1, 2.0, True),
+        (1, 10, 1, 1, 7.0, True),
+        (1, 20, 0, 1, 1.5, False),
+        (1, 20, 2, 1, 4.0, True),
+    ]
+    assert place.tolist() == [3, 0, 3, 2, 1]
+
+
+def test_the_order_of_events_does_not_change_a_bit_of_their_sum():
+    draw = np.random.default_rng(4)
+    size = 1000
+    values = draw.normal(size=size) * 10.0 ** draw.integers(-8, 8, size)
+    zeros = np.zeros(size, int)
+    events = Events(zeros, zeros, zeros, zeros + 1, values)
+
+    sums = [by_moment(events.where(draw.permutation(size)), zeros).sums.sums for _ in range(5)]
+
+    assert len({one.tobytes() for one in sums}) == 1
+
+
 seconds = st.integers(0, 4 * DAY)
 rows = st.tuples(
     st.integers(0, 3),
@@ -118,12 +152,17 @@ rows = st.tuples(
     st.lists(st.tuples(st.integers(0, 4), seconds), min_size=1, max_size=10),
     st.sampled_from(["count", "recency", "mean"]),
     st.sampled_from([None, 1, 2]),
+    st.booleans(),
 )
-def test_every_aggregate_is_that_of_the_definition(listed, asked, what, days):
+def test_every_aggregate_is_that_of_the_definition(listed, asked, what, days, is_added_up):
     # Each event's own moment is asked, too: there the ties are.
     asked = [*asked, *((entity, second) for entity, second, _, _ in listed)]
 
-    found = ask(make_events(*listed), what, days, *asked)
+    events = make_events(*listed)
+    if is_added_up and listed:
+        # Events with and without a value, say, may be kept apart.
+        events = by_moment(events, events.valued).sums
+    found = ask(events, what, days, *asked)
 
     for value, (entity, second) in zip(found, asked, strict=True):
         own = [row[1:] for row in listed if row[0] == entity]
@@ -140,6 +179,7 @@ def test_neither_the_order_of_events_nor_other_entities_change_a_bit():
         draw.integers(0, 9, size),
         draw.integers(0, 60, size),
         draw.integers(0, 2, size),
+        np.ones(size, int),
         draw.normal(size=size),
     )
     own = events.where(events.entities == 4)

@@ -174,6 +174,7 @@ EVENTS = Events(
     np.repeat([0, 1], 12),
     np.tile(np.arange(12) * DAY + 500, 2),
     np.tile([1, 1, 1, 0], 6),
+    np.ones(24, int),
     np.arange(24) + 0.5,
 )
 IS_TRAIN = EVENTS.timestamps < 8 * DAY
@@ -214,7 +215,7 @@ def planted(name, wrong):
             found_with(entities=1 - EVENTS.entities), ["mean_None", "mean_2"], id="another-entity"
         ),
         pytest.param(
-            found_with(EVENTS._replace(labels=np.ones(24, int), values=-EVENTS.values)),
+            found_with(EVENTS._replace(positives=np.ones(24, int), sums=-EVENTS.sums)),
             AGGREGATES,
             id="other-labels-and-values",
         ),
@@ -265,7 +266,8 @@ def test_the_events_looked_at_are_spread_over_those_of_each_chosen_entity():
         np.repeat([2, 5, 9], [100, 3, 50]),
         np.arange(153)[::-1].copy(),
         np.ones(153, int),
-        np.full(153, np.nan),
+        np.zeros(153, int),
+        np.zeros(153),
     )
 
     chosen = spread(events, np.array([2, 5]))
