@@ -21,6 +21,7 @@ def config(distribution: str) -> Config:
     settings = [
         f"training.distribution={distribution}",
         f"training.epochs={EPOCHS}",
+        "training.refit=true",
         "loss={uniform_negatives: 6, implicit_negatives: 2, mined_negatives: 1, mine_every: 1}",
     ]
     return parse_config(NO_DROPOUT, "distributed", settings)

@@ -147,8 +147,8 @@ def one_device(tmp_path_factory, prepared):
     return folder
 
 
-def weights(run: Path) -> dict[str, np.ndarray]:
-    reader = tf.train.load_checkpoint(str(run / "best.weights"))
+def weights(folder: Path) -> dict[str, np.ndarray]:
+    reader = tf.train.load_checkpoint(str(folder / "best.weights"))
     return {
         name: reader.get_tensor(name)
         for name in reader.get_variable_to_shape_map()
@@ -157,14 +157,17 @@ def weights(run: Path) -> dict[str, np.ndarray]:
 
 
 def assert_trained_alike(run: Path, other: Path) -> None:
-    ours, theirs = weights(run), weights(other)
-    assert ours.keys() == theirs.keys()
-    for name, values in ours.items():
-        if values.dtype.kind == "f":
-            np.testing.assert_allclose(values, theirs[name], atol=1e-5, err_msg=name)
-    epochs = [json.loads((each / "metrics.json").read_text())["epochs"] for each in (run, other)]
-    losses = [[epoch["loss"] for epoch in of_run] for of_run in epochs]
-    np.testing.assert_allclose(losses[0], losses[1], rtol=1e-5)
+    """The training and its refit."""
+    for part in (".", "refit"):
+        ours, theirs = weights(run / part), weights(other / part)
+        assert ours.keys() == theirs.keys()
+        for name, values in ours.items():
+            if values.dtype.kind == "f":
+                np.testing.assert_allclose(values, theirs[name], atol=1e-5, err_msg=name)
+    logs = [json.loads((each / "metrics.json").read_text()) for each in (run, other)]
+    for kind in ("epochs", "refit_epochs"):
+        losses = [[epoch["loss"] for epoch in of_run[kind]] for of_run in logs]
+        np.testing.assert_allclose(losses[0], losses[1], rtol=1e-5)
 
 
 @pytest.mark.slow
