@@ -1,10 +1,9 @@
 """Beam jobs: training data from interaction logs, and batch scoring."""
 
-import errno
 import logging
-import os
 
 from tfrs_twotower.schema.extras import need
+from tfrs_twotower.schema.folders import FULL_DISK
 
 need("pipelines", "apache_beam")
 
@@ -13,7 +12,6 @@ need("pipelines", "apache_beam")
 NOISE = ("apitools not found", "Resource module is not available")
 logging.getLogger().addFilter(lambda record: not any(text in str(record.msg) for text in NOISE))
 # What a user can cure is told in a line by the launcher; Beam would put a traceback before it.
-FULL_DISK = os.strerror(errno.ENOSPC)
 UNREADABLE = "cannot read the dataset file"
 logging.getLogger("apache_beam.runners.common").addFilter(
     lambda record: not any(text in record.getMessage() for text in (FULL_DISK, UNREADABLE))

@@ -16,12 +16,17 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from pipelines import FULL_DISK
 from pipelines.io import filesystem
 from pipelines.io.filesystem import MaybeWrittenError, NewFile, join
 from tfrs_twotower.schema import Parameter, UsageError, UserError
 from tfrs_twotower.schema.errors import first_line
-from tfrs_twotower.schema.folders import MANIFEST, RUN_FOLDER, RUN_PREFIX, claim
+from tfrs_twotower.schema.folders import (
+    MANIFEST,
+    RUN_FOLDER,
+    RUN_PREFIX,
+    claim,
+    tells_full_disk,
+)
 
 STAGING = "staging"
 REJECTED = "rejected"  # Stays of a run that failed, to be looked at.
@@ -142,18 +147,16 @@ def output_run(output: str, *, overwrite: bool) -> Iterator[Run]:
     except Exception as error:
         raise UserError(f"cannot write {output}: {first_line(error)}") from error
     try:
-        yield run
+        with tells_full_disk(output):
+            yield run
     except MaybeWrittenError:
         # The manifest may be there: nothing that it names may go.
         raise
-    except BaseException as error:
+    except BaseException:
         # An interrupt may come after the manifest was written: what it names stays.
         with suppress(Exception):
             if (published(output) or {}).get("run") != run.name:
                 _remove_failed(run)
-        # Of a worker's error a runner may keep no more than the text.
-        if isinstance(error, Exception) and FULL_DISK in str(error):
-            raise UserError(f"the disk is full: make room for {output}") from error
         raise
 
 

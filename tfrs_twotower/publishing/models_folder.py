@@ -32,7 +32,7 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
 from tfrs_twotower.schema import Config, UserError, load_config
-from tfrs_twotower.schema.folders import MANIFEST
+from tfrs_twotower.schema.folders import MANIFEST, tells_full_disk
 from tfrs_twotower.schema.interrupts import raise_if_interrupted
 from tfrs_twotower.schema.models_layout import (
     CANDIDATE_TOWER,
@@ -78,7 +78,8 @@ def staging_folder(models: Path) -> Iterator[Path]:
         removed at the end, with what an error has left in it.
 
     Raises:
-        UserError: If the folder cannot be written, or another command is writing it.
+        UserError: If the folder cannot be written, another command is writing it, or the disk
+            becomes full in the block.
     """
     staging = models / STAGING
     with ExitStack() as ending:
@@ -91,7 +92,8 @@ def staging_folder(models: Path) -> Iterator[Path]:
         except OSError as error:
             raise UserError(f"cannot write {models}: {error.strerror}") from error
         ending.callback(shutil.rmtree, staging, ignore_errors=True)
-        yield staging
+        with tells_full_disk(models):
+            yield staging
 
 
 @contextmanager

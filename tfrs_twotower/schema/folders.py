@@ -5,6 +5,7 @@ file, then the marker goes. So a killed job leaves a marker and no manifest, and
 the folder.
 """
 
+import errno
 import json
 import os
 import re
@@ -21,6 +22,30 @@ MANIFEST = "manifest.json"
 # A run of a data job writes into a folder of its own, below its output folder.
 RUN_PREFIX = "run-"
 RUN_FOLDER = re.compile(r"run-[0-9a-f]{32}")
+FULL_DISK = os.strerror(errno.ENOSPC)
+
+
+@contextmanager
+def tells_full_disk(folder: str | Path) -> Iterator[None]:
+    """Makes the error of a full disk one that a user can act on.
+
+    The system's words are all that such errors of Python, TensorFlow and Arrow have in common, and
+    all that a Beam runner may keep of a worker's.
+
+    Args:
+        folder: What the block writes.
+
+    Raises:
+        UserError: If the disk has become full.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        if FULL_DISK in str(error):
+            raise UserError(f"the disk is full: make room for {folder}") from error
+        raise
 
 
 def claim(
@@ -74,7 +99,7 @@ def output_folder(
 
     Raises:
         UsageError: See `claim`.
-        UserError: If the folder cannot be written.
+        UserError: If the folder cannot be written, or the disk becomes full in the block.
     """
     folder = Path(path)
     try:
@@ -90,7 +115,8 @@ def output_folder(
         (folder / MARKER).touch()
     except OSError as error:
         raise UserError(f"cannot write {folder}: {error.strerror}") from error
-    yield folder
+    with tells_full_disk(folder):
+        yield folder
     if not (folder / MANIFEST).exists():
         raise RuntimeError(f"{folder} was left without a manifest")
     (folder / MARKER).unlink(missing_ok=True)

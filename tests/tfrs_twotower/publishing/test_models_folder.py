@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import tensorflow as tf
 
 from tfrs_twotower.publishing.models_folder import (
     PUBLISHED_IN_ORDER,
@@ -28,6 +29,17 @@ def test_one_command_at_a_time_writes_a_models_folder(tmp_path):
     with staging_folder(tmp_path / "models") as staging:
         assert list(staging.iterdir()) == []
     assert list((tmp_path / "models").iterdir()) == []
+
+
+def test_a_full_disk_is_told_in_a_line_whatever_writes(tmp_path):
+    """TensorFlow's error is none of the system; no write to `/dev/full` finds room."""
+    with (
+        pytest.raises(UserError, match=f"^the disk is full: make room for {tmp_path}$"),
+        staging_folder(tmp_path),
+    ):
+        tf.io.write_file("/dev/full", "a SavedModel")
+
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("num_renamed", range(len(PUBLISHED_IN_ORDER)))

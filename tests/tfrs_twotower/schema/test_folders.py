@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 from unittest.mock import Mock
 
 import pytest
@@ -213,3 +214,21 @@ def test_equal_values_are_written_as_equal_bytes(tmp_path):
 
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
     assert json.loads((tmp_path / "a").read_text()) == {"x": 1, "y": 2}
+
+
+def test_a_full_disk_is_told_in_a_line_and_leaves_nothing_finished(tmp_path):
+    with (
+        pytest.raises(UserError, match=f"^the disk is full: make room for {tmp_path}/out$"),
+        output_folder(tmp_path / "out") as folder,
+    ):
+        Path("/dev/full").write_text("no write to it finds room")
+
+    assert names(folder) == [MARKER]
+
+
+def test_an_error_that_is_told_already_stays_as_it_is(tmp_path):
+    with (
+        pytest.raises(UserError, match="^cannot write elsewhere: No space left on device$"),
+        output_folder(tmp_path / "out"),
+    ):
+        raise UserError("cannot write elsewhere: No space left on device")
