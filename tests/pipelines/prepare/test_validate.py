@@ -87,6 +87,23 @@ def test_values_from_a_threshold_on_are_positives(stars, label):
     assert validate({"stars": stars}, config).table.to_pylist()[0]["label"] == label
 
 
+def test_a_negative_by_its_value_gives_way_to_no_positive():
+    """The window is that of the event's rule, which says nothing where a value decides."""
+    config = (
+        "columns: {timestamp: t, event: kind, value: stars}\n"
+        "labels:\n"
+        "  events: {shown: {label: 0, unless_positive_within_s: 60}}\n"
+        "  values: {1: {label: 0}}\n"
+        "features: {query: {user_id: {kind: id}}, candidate: {item_id: {kind: id}}}\n"
+    )
+    for stars, window_s in (("", 60), ("1", 0)):
+        table = validate({"kind": "shown", "stars": stars}, config).table
+
+        assert table.select(["label", "window_s"]).to_pylist() == [
+            {"label": 0, "window_s": window_s}
+        ]
+
+
 def test_a_candidate_keeps_title_attributes_and_features():
     config = """
 columns: {timestamp: null, title: name, available_from: since}
