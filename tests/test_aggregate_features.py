@@ -10,7 +10,7 @@ import pytest
 from pipelines.embed import embed as embed_in_batch
 from serving.client import RetrievalClient
 from serving.model_config import read_models_config
-from serving.server import ModelServer, ServerOptions
+from serving.model_server import ModelServer, ServerOptions
 from tests.pipelines.reference import aggregate, read_rows
 from tfrs_twotower import api
 from tfrs_twotower.data.batches import training_batches

@@ -11,7 +11,7 @@ from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
 from serving.client import RetrievalClient
 from serving.model_config import read_models_config
-from serving.server import ModelServer, ServerOptions
+from serving.model_server import ModelServer, ServerOptions
 from tfrs_twotower import api
 from tfrs_twotower.evaluation.inputs import rank_model
 from tfrs_twotower.evaluation.protocols import load_evaluation_set

@@ -13,7 +13,7 @@ import pytest
 from serving.client import RetrievalClient
 from serving.histories import Histories
 from serving.model_config import read_models_config
-from serving.server import ModelServer
+from serving.model_server import ModelServer
 from tests import cc_loader
 from tfrs_twotower import api
 from tfrs_twotower.evaluation.protocols import load_evaluation_set

@@ -13,7 +13,7 @@ import pytest
 import tfrs_twotower as tt
 from serving.client import RetrievalClient
 from serving.model_config import read_models_config
-from serving.server import ModelServer, ServerOptions
+from serving.model_server import ModelServer, ServerOptions
 
 NUM_USERS, NUM_ITEMS, NUM_KINDS = 60, 60, 2
 CLICKS_AT_FIRST, SHOWN = 1, 10

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from serving.model_config import ModelConfig
-from serving.server import ModelServer
+from serving.model_server import ModelServer
 from tests.serving import toy_models
 
 ROOT = Path(__file__).parent.parent

@@ -15,7 +15,7 @@ from pipelines.embed import embed as embed_in_batch
 from pipelines.recommend import recommend as recommend_in_batch
 from serving.client import RetrievalClient
 from serving.model_config import read_models_config
-from serving.server import ModelServer, ServerOptions
+from serving.model_server import ModelServer, ServerOptions
 from tests import small_shop
 from tests.pipelines.reference import files_of
 from tfrs_twotower import api

@@ -526,7 +526,7 @@ def _served(
     need("serving", "tensorflow", "tensorflow_serving", "scann")
     from serving.client import RetrievalClient
     from serving.model_config import ModelConfig, VersionPolicy
-    from serving.server import ModelServer, ServerOptions
+    from serving.model_server import ModelServer, ServerOptions
     from tfrs_twotower.publishing.models_folder import asked_model
     from tfrs_twotower.publishing.versions import choose
 

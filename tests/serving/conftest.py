@@ -22,7 +22,7 @@ from tensorflow_serving.apis import (
 
 from serving.batching import BatchingOptions
 from serving.model_config import ModelConfig
-from serving.server import ModelServer, ServerOptions
+from serving.model_server import ModelServer, ServerOptions
 from tests.serving import toy_models
 from tfrs_twotower.schema.scann_ops import scann_op_library
 

@@ -20,7 +20,7 @@ from tensorflow_serving.apis import (
 from serving import errors
 from serving.client import UNKNOWN_CANDIDATE_SCORE, AsyncRetrievalClient, RetrievalClient
 from serving.model_config import ModelConfig
-from serving.server import ModelServer, ServerOptions
+from serving.model_server import ModelServer, ServerOptions
 from tests.serving import toy_models
 from tests.serving.conftest import RunningServer, free_port, is_healthy, rest, wait_until
 from tests.serving.toy_models import EAST_QUERY, NORTH_QUERY

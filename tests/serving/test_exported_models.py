@@ -5,7 +5,7 @@ import pytest
 
 from serving.client import RetrievalClient
 from serving.model_config import read_models_config
-from serving.server import ModelServer
+from serving.model_server import ModelServer
 from tests import tiny_world
 from tests.serving.conftest import (
     TF_MODEL_SERVER,

@@ -20,12 +20,11 @@ from tensorflow_serving.apis import (
     predict_pb2,
 )
 
-from serving import grpc_services
+from serving import grpc_services, model_server
 from serving import rest as rest_module
-from serving import server as server_module
 from serving.client import RetrievalClient
 from serving.model_config import ModelConfig
-from serving.server import ModelServer, ServerOptions
+from serving.model_server import ModelServer, ServerOptions
 from serving.tokens import Tokens
 from tests.serving import toy_models
 from tests.serving.conftest import is_healthy, wait_until
@@ -110,6 +109,17 @@ def test_tensors_of_any_kind_get_a_status(call, model, signature, version, input
 def test_bytes_of_any_kind_get_a_status(call, body):
     assert call(body) in CALLERS_FAULTS
     assert call(predict_request(**toy_models.EAST).SerializeToString()) == grpc.StatusCode.OK
+
+
+def test_a_name_of_any_length_is_not_found(embedded):
+    """Sent back whole, it would be more than a caller takes of headers."""
+    request = predict_request(model="x" * 100_000, **toy_models.EAST)
+    with embedded.stub() as stub:
+        refused = stub.Predict.future(request, timeout=20)
+
+        assert refused.code() == grpc.StatusCode.NOT_FOUND
+        assert refused.details().startswith("Servable not found for request: Latest(xxx")
+        assert len(refused.details()) == 1000
 
 
 json_values = st.recursive(
@@ -303,7 +313,7 @@ def silent_calls(port, *methods):
 @pytest.mark.parametrize("tokens", [None, Tokens(["a" * 32])], ids=["open", "with tokens"])
 def test_calls_without_a_message_do_not_use_up_the_servers_calls(models_dir, monkeypatch, tokens):
     monkeypatch.setattr(grpc_services, "READ_TIMEOUT_S", 0.5)
-    monkeypatch.setattr(server_module, "SPARE_RPCS", len(SILENT))
+    monkeypatch.setattr(model_server, "SPARE_RPCS", len(SILENT))
     models = [ModelConfig("query_tower", models_dir / "query_tower")]
     options = ServerOptions(max_running=1, max_waiting=0, tokens=tokens)
     metadata = [("authorization", "Bearer " + "a" * 32)]
@@ -336,6 +346,38 @@ def test_a_call_without_a_message_does_not_hold_up_the_end(models_dir, monkeypat
     assert codes <= {grpc.StatusCode.CANCELLED, grpc.StatusCode.UNAVAILABLE}
 
 
+def is_accepted(connection):
+    try:
+        return connection.recv(1) != b""
+    except ConnectionResetError:
+        return False
+
+
+def test_connections_are_bounded_and_a_client_that_has_one_is_answered(models_dir):
+    models = [ModelConfig("query_tower", models_dir / "query_tower")]
+    options = ServerOptions(max_connections=10)
+    with (
+        ModelServer(models, rest_port=None, options=options) as server,
+        RetrievalClient(f"127.0.0.1:{server.port}") as client,
+    ):
+        client.embed(EAST_QUERY)
+        with contextlib.ExitStack() as opened:
+            connections = [
+                opened.enter_context(socket.create_connection(("127.0.0.1", server.port), 20))
+                for _ in range(30)
+            ]
+            for connection in connections:
+                with contextlib.suppress(ConnectionError):
+                    connection.sendall(HTTP2_PREFACE)
+            num_accepted = sum(map(is_accepted, connections))
+
+            assert len(client.embed(EAST_QUERY)) == 1
+        # What is closed makes room.
+        wait_until(lambda: is_healthy(f"127.0.0.1:{server.port}"))
+
+    assert num_accepted == 9
+
+
 @pytest.mark.parametrize(
     "said",
     [
@@ -345,8 +387,8 @@ def test_a_call_without_a_message_does_not_hold_up_the_end(models_dir, monkeypat
     ],
 )
 def test_a_connection_without_a_call_is_closed(models_dir, monkeypatch, said):
-    monkeypatch.setattr(server_module, "HANDSHAKE_TIMEOUT_S", 0.5)
-    monkeypatch.setattr(server_module, "IDLE_TIMEOUT_S", 1.0)
+    monkeypatch.setattr(model_server, "HANDSHAKE_TIMEOUT_S", 0.5)
+    monkeypatch.setattr(model_server, "IDLE_TIMEOUT_S", 1.0)
     models = [ModelConfig("query_tower", models_dir / "query_tower")]
     with (
         ModelServer(models, rest_port=None) as server,

@@ -13,9 +13,9 @@ from serving.client import RetrievalClient
 from serving.errors import InvalidRequestError
 from serving.metrics import METRICS_PATH, Asked, Metrics
 from serving.model_config import ModelConfig
+from serving.model_server import ModelServer
 from serving.request_features import FeatureCounts
 from serving.request_log import Counts
-from serving.server import ModelServer
 from tests.serving.toy_models import EAST_QUERY, NORTH_QUERY, predict_request
 from tfrs_twotower.schema import UserError
 

@@ -8,8 +8,8 @@ from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
 
 from serving.client import RetrievalClient
 from serving.model_config import ModelConfig, RequestLogging
+from serving.model_server import ModelServer
 from serving.request_log import SUFFIX, UNFINISHED, Counts, RequestLog, is_sampled
-from serving.server import ModelServer
 from tests.serving.conftest import RunningServer, rest, wait_until
 from tests.serving.toy_models import EAST_QUERY, predict_request
 

@@ -5,8 +5,8 @@ import threading
 import pytest
 
 from serving.model_config import ModelConfig, VersionPolicy
+from serving.model_server import ModelServer
 from serving.rollout import Pause, Servers
-from serving.server import ModelServer
 from tests.serving import toy_models
 from tfrs_twotower.schema import UserError
 

@@ -19,14 +19,15 @@ from tensorflow_serving.apis import (
     prediction_service_pb2_grpc,
 )
 
-from serving import server as server_module
+from serving import model_server
 from serving.client import RetrievalClient
 from serving.errors import LoadError
 from serving.loading import Servable
 from serving.metrics import METRICS_PATH
 from serving.model_config import ModelConfig, VersionPolicy
+from serving.model_server import ModelServer, ServerOptions
 from serving.servables import State
-from serving.server import ModelServer, ServerOptions
+from serving.server import main
 from tests.serving import toy_models
 from tests.serving.conftest import (
     RunningServer,
@@ -49,7 +50,7 @@ def busy_port():
 
 def failure(capsys, *argv):
     """Exit code and standard error of a server that does not start."""
-    code = server_module.main([str(arg) for arg in argv])
+    code = main([str(arg) for arg in argv])
     return code, capsys.readouterr().err
 
 
@@ -302,7 +303,7 @@ def test_a_draining_server_answers_while_health_checks_turn_callers_away(models_
     models = [ModelConfig("retrieval", models_dir / "retrieval")]
     server = ModelServer(models, rest_port=None, options=options)
     server.start()
-    monkeypatch.setattr(server_module.time, "sleep", drain)
+    monkeypatch.setattr(model_server.time, "sleep", drain)
     stopping = threading.Thread(target=server.stop)
     stopping.start()
     assert draining.wait(30)
@@ -330,7 +331,7 @@ def test_health_checks_are_told_before_a_load_has_ended(tmp_path, monkeypatch):
         assert loaded.wait(30)
         raise LoadError("not any more")
 
-    monkeypatch.setattr(server_module, "load", lambda *args, **_: load(*args))
+    monkeypatch.setattr(model_server, "load", lambda *args, **_: load(*args))
     toy_models.write_retrieval(base_path, 2)
     assert loading.wait(30)
     server.stop()  # Comes back although the load goes on.
@@ -387,6 +388,31 @@ def test_nobody_is_cancelled_by_a_server_that_stops_under_load(models_dir):
         thread.join()
 
     assert set(codes) == {grpc.StatusCode.OK, grpc.StatusCode.UNAVAILABLE}
+
+
+def test_clients_of_two_servers_lose_no_answer_when_one_stops_under_load(models_dir):
+    models = [ModelConfig("retrieval", models_dir / "retrieval")]
+    answers, failures, stopped = [], [], threading.Event()
+    with ModelServer(models, rest_port=None) as stays:
+        stops = ModelServer(models, rest_port=None)
+        stops.start()
+        target = f"ipv4:127.0.0.1:{stops.port},127.0.0.1:{stays.port}"
+        asking = [
+            threading.Thread(target=ask_on_and_on, args=(target, stopped, answers, failures))
+            for _ in range(NUM_CLIENTS)
+        ]
+        for thread in asking:
+            thread.start()
+        wait_until(lambda: len(answers) > 4 * NUM_CLIENTS or failures, timeout_s=60)
+        stops.stop()
+        before = len(answers)
+        wait_until(lambda: len(answers) > before + 4 * NUM_CLIENTS or failures, timeout_s=60)
+        stopped.set()
+        for thread in asking:
+            thread.join()
+
+    assert failures == []
+    assert {tuple(answer.candidate_ids) for answer in answers} == {("a",)}
 
 
 def metrics_page(rest_port):
@@ -453,8 +479,8 @@ def test_health_tells_of_each_service(embedded):
     assert is_healthy(embedded.target)
 
 
-def ask_on_and_on(port, stopped, answers, failures):
-    with RetrievalClient(f"127.0.0.1:{port}") as client:
+def ask_on_and_on(target, stopped, answers, failures):
+    with RetrievalClient(target) as client:
         while not stopped.is_set():
             try:
                 answers.append(client.recommend(EAST_QUERY, k=1)[0])
@@ -471,8 +497,9 @@ def test_a_hot_swap_loses_no_request_and_mixes_no_answer(tmp_path):
     with ModelServer(
         [ModelConfig("retrieval", base_path)], rest_port=None, options=ServerOptions(poll_s=0.02)
     ) as server:
+        target = f"127.0.0.1:{server.port}"
         asking = [
-            threading.Thread(target=ask_on_and_on, args=(server.port, stopped, answers, failures))
+            threading.Thread(target=ask_on_and_on, args=(target, stopped, answers, failures))
             for _ in range(4)
         ]
         for thread in asking:

@@ -13,7 +13,7 @@ from cryptography.x509.oid import NameOID
 from serving import errors
 from serving.client import RetrievalClient
 from serving.model_config import ModelConfig
-from serving.server import ModelServer, ServerOptions
+from serving.model_server import ModelServer, ServerOptions
 from serving.tls import read_server_credentials
 from tests.serving.toy_models import EAST_QUERY
 from tfrs_twotower.schema import UsageError

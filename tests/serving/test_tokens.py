@@ -10,7 +10,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from serving.client import RetrievalClient
 from serving.model_config import ModelConfig
-from serving.server import ModelServer, ServerOptions
+from serving.model_server import ModelServer, ServerOptions
 from serving.tokens import Tokens, read_tokens
 from tests.serving.conftest import is_healthy
 from tests.serving.toy_models import EAST_QUERY

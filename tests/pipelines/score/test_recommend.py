@@ -10,7 +10,7 @@ from pipelines.score import queries as queries_module
 from pipelines.score.recommend import main, recommend
 from serving.client import RetrievalClient
 from serving.model_config import ModelConfig
-from serving.server import ModelServer, ServerOptions
+from serving.model_server import ModelServer, ServerOptions
 from tests import small_shop
 from tests.pipelines.reference import files_of
 from tfrs_twotower.publishing.models_folder import complete_query

@@ -7,7 +7,7 @@ import pytest
 
 from serving.client import RetrievalClient
 from serving.model_config import ModelConfig
-from serving.server import ModelServer, ServerOptions
+from serving.model_server import ModelServer, ServerOptions
 from tfrs_twotower.cli import main
 from tfrs_twotower.publishing.signature_reference import as_markdown, signatures
 from tfrs_twotower.schema import UserError

@@ -12,7 +12,7 @@ import pytest
 from serving.client import UNKNOWN_CANDIDATE_SCORE, RetrievalClient
 from serving.errors import ServerFaultError
 from serving.model_config import ModelConfig, read_models_config
-from serving.server import ModelServer, ServerOptions
+from serving.model_server import ModelServer, ServerOptions
 from tests.tiny_world import CONFIG_TEXT, candidate_id, query_id
 from tfrs_twotower.keras import tf
 from tfrs_twotower.publishing.export import export
