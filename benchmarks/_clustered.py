@@ -1,5 +1,6 @@
 """A corpus like that of trained towers, and retrieval models of it."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,8 @@ import numpy.typing as npt
 from tfrs_twotower.features.encoding import Encoder
 from tfrs_twotower.index import CandidateIndex
 from tfrs_twotower.publishing.saved_model_writer import save
-from tfrs_twotower.retrieval.retriever import Retriever, ServedTower
+from tfrs_twotower.retrieval.attributes import CandidateAttributes
+from tfrs_twotower.retrieval.retriever import Retriever, ServedTower, Signature
 from tfrs_twotower.schema.features import Vector
 
 Floats = npt.NDArray[np.float32]
@@ -74,14 +76,31 @@ class Passing:
         return encoded[FEATURE]
 
 
-def export(index: CandidateIndex, folder: Path) -> dict[str, Any]:
-    """Writes an index as `twotower export` does, ids the rows as text; returns the manifest."""
+def export(
+    index: CandidateIndex,
+    folder: Path,
+    *,
+    attributes: CandidateAttributes | None = None,
+    further: Mapping[str, Signature] | None = None,
+) -> dict[str, Any]:
+    """Writes an index as `twotower export` does, ids the rows as text.
+
+    Args:
+        index: Of the corpus.
+        folder: Version folder to write.
+        attributes: What requests may filter by.
+        further: Signatures beside those of a retriever.
+
+    Returns:
+        The manifest.
+    """
     encoder = Encoder({FEATURE: Vector(dimension=EMBEDDING_DIM)}, "none")
     ids = [f"{row:09}" for row in range(index.num_candidates)]
-    retriever = Retriever(ServedTower(encoder, Passing()), index, ids, default_k=K, max_k=K)
+    tower = ServedTower(encoder, Passing())
+    retriever = Retriever(tower, index, ids, default_k=K, max_k=K, attributes=attributes)
     return save(
         retriever,
-        retriever.signatures(),
+        {**retriever.signatures(), **(further or {})},
         folder,
         model_name="retrieval",
         facts={},

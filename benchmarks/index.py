@@ -6,9 +6,10 @@ the wanted share of the exact 100 best on 1,000 queries, and measured on others.
 are called as the embedded server calls them, through a TensorFlow session, and answer with ids;
 faiss and hnswlib are called bare and give rows. The indexes take turns: a hundred queries one by
 one, so that the caches hold what they would if the index served alone; then batches of 1,000
-queries, on all cores.
+queries, on all cores. Of the largest corpus at 0.95 follow the parts of a single query, and queries
+under filters that leave from half of the corpus to a ten-thousandth, beside unfiltered ones.
 
-Needs `pip install faiss-cpu hnswlib`; what is not installed is left out.
+Needs `pip install faiss-cpu hnswlib milvus-lite pymilvus`; what is not installed is left out.
 """
 
 import importlib.util
@@ -33,18 +34,22 @@ from _clustered import (
     recall,
     world,
 )
+from _filtered import filtered
 from _harness import Measurement, alternate, benchmark
+from _query_parts import query_parts
 
 from serving.loading import load
-from tfrs_twotower.index import CandidateIndex, ExactIndex, tune, tune_ivf
+from tfrs_twotower.index import CandidateIndex, ExactIndex, ScannIndex, tune, tune_ivf
 
 SIZES, TARGETS = (100_000, 1_000_000), (0.90, 0.95, 0.99)
 QUICK_SIZES, QUICK_TARGETS = (100_000,), (0.95,)
-LARGEST_HNSW = 100_000
+TAKEN_APART = 0.95  # The target at which the largest corpus is looked at closely.
+LARGEST_HNSW = LARGEST_MILVUS = 100_000
+MILVUS_ROWS = 10_000  # That it is given at a time.
 TURN = 100  # Single queries of an index before the next one has its turn.
 TURNS, BATCHES, QUICK_TURNS, QUICK_BATCHES = 9, 9, 3, 3
 EXACT, OURS, STOCK = "exact SavedModel", "ScaNN SavedModel", "stock SavedModel"
-FAISS, HNSW = "faiss IVF", "hnswlib"
+FAISS, HNSW, MILVUS = "faiss IVF", "hnswlib", "Milvus Lite"
 
 
 @dataclass(frozen=True)
@@ -55,26 +60,48 @@ class Contestant:
     find: Callable[[Floats], Any]
     build_s: float
     num_bytes: int
+    index: CandidateIndex | None = None  # Of ours.
 
 
-@benchmark(code=["tfrs_twotower/index", "serving"])
-def main(quick: bool) -> list[Measurement]:
+@benchmark(
+    code=["tfrs_twotower/index", "tfrs_twotower/retrieval", "serving"],
+    numbers={"target": "measure at this recall alone, such as 0.95"},
+)
+def main(quick: bool, target: float) -> list[Measurement]:
     found = []
-    for size in QUICK_SIZES if quick else SIZES:
+    sizes = QUICK_SIZES if quick else SIZES
+    targets = (target,) if target else QUICK_TARGETS if quick else TARGETS
+    for size in sizes:
         candidates, tuning, queries = world(size)
         truth = exact_rows(candidates, queries)
         tuning_truth = exact_rows(candidates, tuning)
         exact = exact_saved_model(candidates)
-        for target in QUICK_TARGETS if quick else TARGETS:
+        for target in targets:
             contestants = [exact, scann_saved_model(candidates, tuning, target)]
             contestants.append(stock_saved_model(candidates, tuning, target))
             if importlib.util.find_spec("faiss"):
                 contestants.append(faiss_ivf(candidates, tuning, tuning_truth, target))
             if importlib.util.find_spec("hnswlib") and size <= LARGEST_HNSW:
                 contestants.append(hnsw(candidates, tuning, tuning_truth, target))
+            if is_engine_there() and size <= LARGEST_MILVUS and target == TAKEN_APART:
+                contestants.append(milvus_lite(candidates))
             label = f"{size:,} at {target:.2f}: "
             found += list(measured(label, contestants, queries, truth, quick))
+            if (size, target) == (sizes[-1], TAKEN_APART):
+                found += list(taken_apart(label, contestants, candidates, queries, quick))
     return found
+
+
+def taken_apart(
+    label: str, contestants: list[Contestant], candidates: Floats, queries: Floats, quick: bool
+) -> Iterator[Measurement]:
+    rounds = QUICK_TURNS if quick else TURNS
+    for one in contestants:
+        of_one = f"{label}{one.name}, "
+        if isinstance(one.index, ScannIndex):
+            yield from query_parts(of_one, one.index, queries, turn=TURN, rounds=rounds)
+        if one.index is not None and one.name != EXACT:
+            yield from filtered(of_one, one.index, candidates, queries, rounds=rounds)
 
 
 def exact_saved_model(candidates: Floats) -> Contestant:
@@ -105,7 +132,7 @@ def saved_model(name: str, index: CandidateIndex, started: float) -> Contestant:
     def find(queries: Floats) -> Any:
         return servable.run("serving_default", {FEATURE: queries})["candidate_ids"]
 
-    return Contestant(name, find, build_s, int(manifest["memory_bytes"]))
+    return Contestant(name, find, build_s, int(manifest["memory_bytes"]), index)
 
 
 def rows(found: Any) -> Ints:
@@ -118,7 +145,9 @@ def faiss_ivf(candidates: Floats, tuning: Floats, truth: Ints, target: float) ->
 
     started = time.perf_counter()
     num_lists = int(4 * len(candidates) ** 0.5)
-    index = faiss.index_factory(EMBEDDING_DIM, f"IVF{num_lists},Flat", faiss.METRIC_INNER_PRODUCT)
+    index: Any = faiss.index_factory(
+        EMBEDDING_DIM, f"IVF{num_lists},Flat", faiss.METRIC_INNER_PRODUCT
+    )
     index.train(candidates)
     index.add(candidates)
     build_s = time.perf_counter() - started
@@ -147,6 +176,39 @@ def hnsw(candidates: Floats, tuning: Floats, truth: Ints, target: float) -> Cont
 
     cheapest(index.set_ef, find, tuning, truth, target, 4000, least=K)
     return Contestant(HNSW, find, build_s, index.index_file_size())
+
+
+def is_engine_there() -> bool:
+    return all(importlib.util.find_spec(name) for name in ("milvus_lite", "pymilvus"))
+
+
+def milvus_lite(candidates: Floats) -> Contestant:
+    """Set up as `twotower embeddings --to milvus:` does, with the index that Milvus chooses."""
+    from pymilvus import DataType, MilvusClient
+
+    name, vector, row = "candidates", "embedding", "row"
+    started = time.perf_counter()
+    file = Path(tempfile.mkdtemp()) / "milvus.db"
+    client = MilvusClient(str(file))
+    schema = client.create_schema(auto_id=False)
+    schema.add_field(row, DataType.INT64, is_primary=True)
+    schema.add_field(vector, DataType.FLOAT_VECTOR, dim=EMBEDDING_DIM)
+    index = client.prepare_index_params()
+    index.add_index(vector, index_type="AUTOINDEX", metric_type="IP")
+    client.create_collection(name, schema=schema, index_params=index)
+    for first in range(0, len(candidates), MILVUS_ROWS):
+        some = enumerate(candidates[first : first + MILVUS_ROWS], first)
+        client.insert(name, [{row: place, vector: embedding} for place, embedding in some])
+    client.flush(name)
+    client.load_collection(name)
+    build_s = time.perf_counter() - started
+
+    def find(queries: Floats) -> Ints:
+        found = client.search(name, list(queries), limit=K, anns_field=vector)
+        return np.array([[hit[row] for hit in hits] for hits in found])
+
+    num_bytes = sum(one.stat().st_size for one in file.parent.rglob("*") if one.is_file())
+    return Contestant(MILVUS, find, build_s, num_bytes)
 
 
 def cheapest(
