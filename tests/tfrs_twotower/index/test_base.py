@@ -160,6 +160,22 @@ def test_a_tree_finds_most_of_a_clustered_corpus():
     assert np.mean(found) > 9
 
 
+def test_a_tree_finds_as_large_a_share_of_more_candidates():
+    """Filters ask for many times `at`: the pool that they choose from must not be worse."""
+    embeddings, queries = random_embeddings(8000, 16), random_embeddings(50, 16, seed=1)
+    parameters = IndexParameters(num_leaves=80, leaves_to_search=16, reorder=100, at=20)
+    index = ScannIndex(embeddings, parameters)
+    order = true_order(embeddings, queries)
+
+    def recall(k: int) -> float:
+        rows, _ = search(index, queries, k)
+        pairs = zip(rows, order[:, :k], strict=True)
+        return float(np.mean([np.isin(true, found).mean() for found, true in pairs]))
+
+    assert 0.7 < recall(20) < 0.95
+    assert recall(320) > recall(20) - 0.03
+
+
 @pytest.mark.parametrize("backend", BACKENDS[1:])
 def test_a_pair_has_the_same_score_to_the_last_bit_in_every_index(backend):
     embeddings, queries = random_embeddings(400), random_embeddings(5, seed=1)
