@@ -166,9 +166,9 @@ class ScannIndex(CandidateIndex):
 def _leaves_for(parameters: IndexParameters, k: tf.Tensor) -> tf.Tensor:
     """In how many leaves to search for `k` candidates, int32 scalar.
 
-    As many as suit k = `at`, and for a smaller k too. For a larger k they grow with its square root,
-    which keeps the recall: of 100,000 clustered candidates 0.91 of the best 100, 0.90 of the best
-    300 and 0.91 of the best 1,500 were found.
+    As many as suit k = `at`, and for a smaller k too. For a larger k they grow with its square
+    root, which keeps the recall: of 100,000 clustered candidates 0.91 of the best 100, 0.90 of the
+    best 300 and 0.91 of the best 1,500 were found.
     """
     times = tf.sqrt(tf.maximum(tf.cast(k, tf.float32) / parameters.at, 1.0))
     return tf.cast(tf.math.ceil(parameters.leaves_to_search * times), tf.int32)
