@@ -181,7 +181,9 @@ def flink(*cluster):
     script = ROOT / "pipelines" / "flink.sh"
     if missing := [name for name in ("java", "mvn") if shutil.which(name) is None]:
         pytest.skip(f"no {', '.join(missing)}: Flink cannot run")
-    if subprocess.run([script, "fetch"], capture_output=True, timeout=180).returncode:
+    try:
+        subprocess.run([script, "fetch"], capture_output=True, timeout=180, check=True)
+    except (subprocess.CalledProcessError, subprocess.TimeoutExpired):
         pytest.skip("the jars of Flink cannot be fetched from Maven Central")
     port = _free_port()
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
