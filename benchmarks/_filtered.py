@@ -52,6 +52,7 @@ def filtered(
         truth = best_of(eligible, candidates, queries[:NUM_QUERIES])
         found = np.concatenate([recommend(row, 64, value) for row in range(0, NUM_QUERIES, 64)])
         answered = np.where(found == b"", b"-1", found).astype(np.int64)
+        # Of the true ones: an answer to a filter that leaves few has empty slots.
         yield Measurement(f"{label}{value} eligible, recall@{K}", recall(truth, answered), "")
 
     for num_rows, calls in BATCHES.items():

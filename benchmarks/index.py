@@ -12,6 +12,7 @@ under filters that leave from half of the corpus to a ten-thousandth, beside unf
 Needs `pip install faiss-cpu hnswlib milvus-lite pymilvus`; what is not installed is left out.
 """
 
+import atexit
 import importlib.util
 import shutil
 import tempfile
@@ -189,6 +190,7 @@ def milvus_lite(candidates: Floats) -> Contestant:
     name, vector, row = "candidates", "embedding", "row"
     started = time.perf_counter()
     file = Path(tempfile.mkdtemp()) / "milvus.db"
+    atexit.register(shutil.rmtree, file.parent, ignore_errors=True)
     client = MilvusClient(str(file))
     schema = client.create_schema(auto_id=False)
     schema.add_field(row, DataType.INT64, is_primary=True)
