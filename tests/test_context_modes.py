@@ -1,6 +1,7 @@
 """Every context mode with every encoder of histories: trained = saved = served, or refused."""
 
 import contextlib
+import functools
 from pathlib import Path
 
 import grpc
@@ -124,21 +125,37 @@ class Chain:
         self.queries = [query_at_last_event(int(name[1:])) for name in ids]
 
 
+@pytest.fixture(scope="module")
+def chain_of(tmp_path_factory, prepared):
+    """The chain of a mode and an encoder, made once."""
+
+    @functools.cache
+    def made(mode: str, encoder: str) -> Chain:
+        return Chain(tmp_path_factory.mktemp(mode), prepared, mode, encoder)
+
+    return made
+
+
+@contextlib.contextmanager
+def served(chain):
+    models = read_models_config(chain.models / "models.config")
+    with ModelServer(models, rest_port=None, options=ServerOptions(optimize=False)) as server:
+        yield f"127.0.0.1:{server.port}"
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("mode", "encoder"), PAIRS)
-def test_what_is_served_is_what_was_trained(tmp_path, prepared, mode, encoder):
-    chain = Chain(tmp_path, prepared, mode, encoder)
+def test_what_is_served_is_what_was_trained(chain_of, mode, encoder):
+    chain = chain_of(mode, encoder)
     ranking = rank_model(chain.run.model, chain.corpus, chain.evaluation_set, k=5)
     names = [name for name in ("retrieval_exact", "retrieval") if name in chain.exported.manifests]
 
-    configs = read_models_config(chain.models / "models.config")
-    with ModelServer(configs, rest_port=None, options=ServerOptions(optimize=False)) as server:
-        target = f"127.0.0.1:{server.port}"
-        with RetrievalClient(target, model="retrieval_exact") as client:
+    with served(chain) as target:
+        with RetrievalClient(target, model="retrieval_exact", timeout_s=60) as client:
             embeddings = client.embed(chain.queries)
         answers = {}
         for name in names:
-            with RetrievalClient(target, model=name) as client:
+            with RetrievalClient(target, model=name, timeout_s=60) as client:
                 answers[name] = client.recommend(chain.queries, k=5)
 
     trained = embed(chain.run.model.query_tower, chain.evaluation_set.features)
@@ -151,20 +168,13 @@ def test_what_is_served_is_what_was_trained(tmp_path, prepared, mode, encoder):
 
 
 @pytest.fixture(scope="module")
-def trilinear(tmp_path_factory, prepared):
-    return Chain(tmp_path_factory.mktemp("trilinear"), prepared, "trilinear", "attention")
+def trilinear(chain_of):
+    return chain_of("trilinear", "attention")
 
 
 @pytest.fixture(scope="module")
-def scored(tmp_path_factory, prepared):
-    return Chain(tmp_path_factory.mktemp("scored"), prepared, "scoring_network", "attention")
-
-
-@contextlib.contextmanager
-def served(chain):
-    models = read_models_config(chain.models / "models.config")
-    with ModelServer(models, rest_port=None, options=ServerOptions(optimize=False)) as server:
-        yield f"127.0.0.1:{server.port}"
+def scored(chain_of):
+    return chain_of("scoring_network", "attention")
 
 
 @pytest.fixture(scope="module")
@@ -186,7 +196,7 @@ def predict(target: str, model: str, signature: str, inputs: dict[str, object]) 
     for name, values in inputs.items():
         request.inputs[name].CopyFrom(tf.make_tensor_proto(values))
     with grpc.insecure_channel(target) as channel:
-        answer = prediction_service_pb2_grpc.PredictionServiceStub(channel).Predict(request, 10.0)
+        answer = prediction_service_pb2_grpc.PredictionServiceStub(channel).Predict(request, 60.0)
     return {name: tf.make_ndarray(value) for name, value in answer.outputs.items()}
 
 
@@ -214,7 +224,7 @@ def test_a_kept_user_joined_with_the_context_scores_like_the_whole_query(request
     embedding = predict(target, "query_tower", "join", {"user_embedding": kept, **context})
 
     whole = predict(target, model, "recommend", {**profile, **context})
-    with RetrievalClient(target, model=model) as client:
+    with RetrievalClient(target, model=model, timeout_s=60) as client:
         moment = {"clock": query["clock"], "on_phone": bool(query["on_phone"])}
         [answer] = client.recommend({"user_embedding": kept[0].tolist(), **moment}, k=5)
     assert answer.candidate_ids == [name.decode() for name in whole["candidate_ids"][0, :5]]
@@ -253,7 +263,7 @@ def test_a_stored_vector_recommends_what_the_whole_query_does(scored, scored_tar
     past = [f"i{item_of(7, event):02}" for event in range(EVENTS_OF_USER - HISTORY, EVENTS_OF_USER)]
     moment = {"clock": START_S + 90_000, "on_phone": True}
 
-    with RetrievalClient(scored_target) as client:
+    with RetrievalClient(scored_target, timeout_s=60) as client:
         [whole] = client.recommend({"user": "u07", "history": past, **moment}, k=NUM_ITEMS)
         kept = table.loc["u07", "user_embedding"].tolist()
         [joined] = client.recommend({"user_embedding": kept, **moment}, k=NUM_ITEMS)
@@ -263,8 +273,8 @@ def test_a_stored_vector_recommends_what_the_whole_query_does(scored, scored_tar
 
 
 @pytest.mark.slow
-def test_users_cannot_be_computed_ahead_where_the_moment_is_read_with_them(tmp_path, prepared):
-    chain = Chain(tmp_path, prepared, "user_tower", "mean")
+def test_users_cannot_be_computed_ahead_where_the_moment_is_read_with_them(tmp_path, chain_of):
+    chain = chain_of("user_tower", "attention")
 
     with pytest.raises(UserError, match="reads user and context through the same layers"):
         api.user_embeddings(chain.models, tmp_path / "users")
@@ -277,7 +287,7 @@ def test_a_click_of_somebody_unknown_changes_the_next_answer(trilinear, target):
     before = {"user": "nobody", "history": ["i03", "i11"], "clock": START_S, "on_phone": True}
     after = {**before, "history": ["i03", "i11", "i06"]}
 
-    with RetrievalClient(target) as client:
+    with RetrievalClient(target, timeout_s=60) as client:
         first, second = client.recommend([before, after], k=NUM_ITEMS)
 
     assert first.scores != second.scores
