@@ -115,16 +115,17 @@ def age_page() -> str:
         "",
         "For each of the [benchmarks](benchmarks.md): how many commits have changed the measured "
         "code since, up to the commit from which these pages were built. A change does not "
-        "necessarily move a figure, but a figure with no commits since needs no new run.",
+        "necessarily move a figure, but a figure with no commits since needs no new run. The code "
+        "is below `tfrs_twotower/`, or in a folder beside it.",
         "",
-        "| command | date | commit | code | commits since |",
+        "| command | date | commit | commits since | code |",
         "| --- | --- | --- | --- | --- |",
     ]
     for result in sorted(load().values(), key=lambda one: one.date, reverse=True):
-        code = ", ".join(f"`{path}`" for path in result.code)
+        code = ", ".join(path.removeprefix("tfrs_twotower/") for path in result.code)
         since = commits_since(result.commit, result.code)
         told = "not known without the history" if since is None else str(since)
-        lines.append(f"| `{result.command}` | {result.date} | {result.commit} | {code} | {told} |")
+        lines.append(f"| `{result.command}` | {result.date} | {result.commit} | {told} | {code} |")
     return "\n".join(lines) + "\n"
 
 
