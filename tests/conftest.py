@@ -78,6 +78,17 @@ def database(mongodb_server: str) -> str:
     return f"{mongodb_server}/test_{secrets.token_hex(4)}"
 
 
+@pytest.fixture
+def small_sample(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sizes of the sample with which a training takes seconds."""
+    from tfrs_twotower.datasets import sample, sample_world
+
+    for module in (sample, sample_world):
+        monkeypatch.setattr(module, "NUM_QUERIES", 1000)
+        monkeypatch.setattr(module, "NUM_CANDIDATES", 500)
+    monkeypatch.setattr(sample_world, "NUM_EVENTS", 30_000)
+
+
 @pytest.fixture(autouse=True)
 def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in FOREIGN_VARIABLES:

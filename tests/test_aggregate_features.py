@@ -39,6 +39,7 @@ features:
     rest: {kind: number, missing: {fill: 30.0}, aggregate: {what: recency}}
 towers: {embedding_dim: 8}
 training: {epochs: 2, batch_size: 64}
+export: {retrieval: false}  # `retrieval_exact` alone, which is made faster.
 """
 
 
@@ -125,7 +126,7 @@ def test_a_request_with_the_aggregates_of_its_moment_is_answered_as_in_training(
     models = read_models_config(world.models / "models.config")
     with ModelServer(models, rest_port=None, options=ServerOptions(optimize=False)) as server:
         target = f"127.0.0.1:{server.port}"
-        with RetrievalClient(target, model="retrieval_exact") as client:
+        with RetrievalClient(target, model="retrieval_exact", timeout_s=60) as client:
             embeddings, answers = client.embed(queries), client.recommend(queries, k=5)
 
     np.testing.assert_allclose(embeddings, trained, atol=1e-5)

@@ -11,19 +11,20 @@ IDS = (
     "candidate: {item_id: {kind: id}}}"
 )
 
+SMALL = ["training.epochs=8", "training.batch_size=512", "training.learning_rate=0.004"]
+
 
 @pytest.mark.slow
-def test_content_finds_new_candidates_that_ids_cannot(tmp_path):
+def test_content_finds_new_candidates_that_ids_cannot(small_sample, tmp_path):
     write_dataset("sample", tmp_path / "dataset")
 
     def recall_of_new(name, *settings):
-        config = load_config(
-            tmp_path / "dataset" / "twotower.yaml", ["training.epochs=3", *settings]
-        )
+        settings = [*SMALL, *settings]
+        config = load_config(tmp_path / "dataset" / "twotower.yaml", settings)
         prepared, run = tmp_path / f"prepared-{name}", tmp_path / f"run-{name}"
         api.prepare(config, tmp_path / "dataset", prepared)
         api.train(config, prepared, run)
-        return api.evaluate(run, prepared).systems["model"]["new candidates"]["recall_at_100"]
+        return api.evaluate(run, prepared).systems["model"]["new candidates"]["recall_at_20"]
 
-    # A twentieth of 2,000 films: drawn at random, one in twenty would be among the first hundred.
-    assert recall_of_new("content") > max(0.5, 3 * recall_of_new("ids", IDS))
+    # Of 500 films: drawn at random, one in 25 would be among the first twenty.
+    assert recall_of_new("content") > max(0.4, 3 * recall_of_new("ids", IDS))

@@ -363,6 +363,7 @@ def test_the_site_is_searched_without_a_network_and_fits_a_phone(site):
         here = f"http://127.0.0.1:{server.server_port}/"
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
         page = browser.new_page(viewport={"width": 400, "height": 900})
+        page.set_default_timeout(60_000)
         page.on("request", lambda request: asked.append(request.url))
         wide = []
         for path in sorted(site.rglob("*.html")):

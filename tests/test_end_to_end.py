@@ -146,7 +146,7 @@ def test_every_event_became_an_example_of_its_split(world):
 
 
 def test_the_served_query_embedding_is_the_trained_one(world, target):
-    with RetrievalClient(target) as client:
+    with RetrievalClient(target, timeout_s=60) as client:
         served = client.embed(world.queries)
 
     np.testing.assert_allclose(served, world.query_embeddings, atol=1e-5)
@@ -165,7 +165,7 @@ def test_the_served_answer_is_the_ranking_of_the_trained_vectors(world, target, 
     scores = world.query_embeddings @ world.candidate_embeddings.T
     best = np.argsort(-scores, axis=1, kind="stable")[:, :5]
 
-    with RetrievalClient(target, model=model) as client:
+    with RetrievalClient(target, model=model, timeout_s=60) as client:
         answers = client.recommend(world.queries, k=5)
 
     expected = world.corpus.candidate_ids[best].tolist()
@@ -178,7 +178,7 @@ def test_the_served_answer_is_the_ranking_of_the_trained_vectors(world, target, 
 @pytest.mark.slow
 def test_the_cpp_loader_answers_as_the_server(world, target, model):
     query = query_at_last_event(11)
-    with RetrievalClient(target, model=model) as client:
+    with RetrievalClient(target, model=model, timeout_s=60) as client:
         [answer] = client.recommend(query, k=5)
 
     loaded = cc_loader.predict(
@@ -203,7 +203,7 @@ def test_a_click_changes_the_next_answer_without_training(world, target):
     query = query_at_last_event(3)
     clicked = {**query, "history": [*query["history"], "i29"]}
 
-    with RetrievalClient(target) as client:
+    with RetrievalClient(target, timeout_s=60) as client:
         before, after = client.recommend([query, clicked], k=NUM_ITEMS)
 
     assert before.scores != after.scores
@@ -215,7 +215,7 @@ def test_a_click_is_kept_and_changes_the_next_answer(world, target, database):
     api.embeddings_to_mongodb(world.models, database)
     query = {"user": "u7", "clock": START_S, "on_phone": None}
     left = NUM_ITEMS - EVENTS_OF_USER
-    with Histories(database) as histories, RetrievalClient(target) as client:
+    with Histories(database) as histories, RetrievalClient(target, timeout_s=60) as client:
         assert histories.complete(query) == api.complete_query(world.models, query)
         before = client.recommend_one(histories.complete(query), k=left)
         clicked = before.candidate_ids[0]
@@ -282,7 +282,7 @@ def test_a_version_without_known_positives_leaves_the_history_out_and_says_so(
 
 
 def test_k_beyond_the_corpus_gives_the_whole_corpus(world, target):
-    with RetrievalClient(target) as client:
+    with RetrievalClient(target, timeout_s=60) as client:
         [answer] = client.recommend(query_at_last_event(0), k=NUM_ITEMS + 50)
 
     assert sorted(answer.candidate_ids) == sorted(f"i{item}" for item in range(NUM_ITEMS))
@@ -333,7 +333,7 @@ def test_a_tower_of_histories_answers_known_and_unknown_users_and_each_click(mod
             unknown = api.recommend(
                 models_of_histories, {"user": "new"}, target=target, k=NUM_ITEMS
             )
-        with RetrievalClient(target) as client:
+        with RetrievalClient(target, timeout_s=60) as client:
             of_had, of_none, clicked = client.recommend(
                 [{"history": had}, {"history": []}, {"history": [*had[1:], "i29"]}], k=NUM_ITEMS
             )

@@ -29,6 +29,7 @@ features:
 towers: {{embedding_dim: 8}}
 loss: {{kind: bce}}
 training: {{epochs: 30, batch_size: 64, learning_rate: 0.02, seed: 5, patience: 30}}
+export: {{retrieval: false}}  # `retrieval_exact` alone, which is made faster.
 """
 
 
@@ -95,11 +96,11 @@ def serve_and_click(models, logs):
     """Shows every user a list; what was clicked, when."""
     config = models / "models.config"
     kept = (
-        f'"retrieval" logging_config {{ log_collector_config {{ filename_prefix: "{logs}/r" }} '
-        "sampling_config { sampling_rate: 1 } }"
+        f'"retrieval_exact" logging_config {{ log_collector_config {{ filename_prefix: "{logs}/r" '
+        "} sampling_config { sampling_rate: 1 } }"
     )
-    config.write_text(config.read_text().replace('"retrieval"', kept))
-    served = [model for model in read_models_config(config) if model.name == "retrieval"]
+    config.write_text(config.read_text().replace('"retrieval_exact"', kept))
+    served = [model for model in read_models_config(config) if model.name == "retrieval_exact"]
     clicks = []
     with (
         ModelServer(served, rest_port=None, options=ServerOptions(optimize=False)) as server,

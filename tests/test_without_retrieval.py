@@ -267,7 +267,7 @@ def test_other_candidates_are_refreshed_or_refused_with_the_way_out(
 
 def test_recommend_gives_what_a_client_of_the_exact_model_gets(made, target, said):
     words = ("recommend", "--query", json.dumps(QUERY), "--k", 7, "--json")
-    with RetrievalClient(target, model="retrieval_exact") as client:
+    with RetrievalClient(target, model="retrieval_exact", timeout_s=60) as client:
         unknown = dict.fromkeys(client.query_features())
         completed = {**unknown, **complete_query(made.models, 1, QUERY)}
         (expected,) = client.recommend(completed, k=7)
@@ -298,7 +298,7 @@ def test_titles_have_a_column_where_the_models_folder_is_named(made, target, sai
 
 def test_a_client_embeds_scores_and_recommends(made, target):
     query = {**QUERY, "history": ["i05"], "city": "Oslo", "member": True}
-    with RetrievalClient(target) as client:
+    with RetrievalClient(target, timeout_s=60) as client:
         (answer,) = client.recommend(query, k=4)
         (scores,) = client.score(query, answer.candidate_ids)
         embeddings = client.embed(query)
@@ -319,7 +319,7 @@ def test_batches_of_queries_are_answered_as_online(made, target, tmp_path):
 
     assert (manifest["model"], manifest["version"]) == ("retrieval_exact", 1)
     found = pd.concat(map(pd.read_parquet, files_of(tmp_path / "out", "parts")))
-    with RetrievalClient(target) as client:
+    with RetrievalClient(target, timeout_s=60) as client:
         unknown = dict.fromkeys(client.query_features())
         asked = [
             {**unknown, **complete_query(made.models, 1, query)}

@@ -170,7 +170,7 @@ def is_healthy(target):
     return reply.status == health_pb2.HealthCheckResponse.SERVING
 
 
-def wait_until(condition, timeout_s=20):
+def wait_until(condition, timeout_s=60):
     end = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < end, "the condition did not come true in time"

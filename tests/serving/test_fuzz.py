@@ -81,7 +81,7 @@ def process(models_dir, tmp_path):
     with (tmp_path / "log").open("w") as log:
         process = subprocess.Popen([*command, *flags], stderr=log)
         try:
-            wait_until(lambda: is_healthy(f"127.0.0.1:{port}"), timeout_s=60)
+            wait_until(lambda: is_healthy(f"127.0.0.1:{port}"), timeout_s=120)
             yield process, port, rest_port
         finally:
             process.kill()
@@ -100,7 +100,7 @@ def test_odd_requests_get_a_status_and_bounded_memory_and_disturb_nobody(process
     failures, done = [], threading.Event()
 
     def ask_well():
-        with RetrievalClient(f"127.0.0.1:{port}", timeout_s=5.0) as client:
+        with RetrievalClient(f"127.0.0.1:{port}", timeout_s=60) as client:
             while not done.is_set():
                 try:
                     assert client.recommend_one(EAST_QUERY, k=1).candidate_ids == ["a"]
@@ -117,7 +117,7 @@ def test_odd_requests_get_a_status_and_bounded_memory_and_disturb_nobody(process
         good.join()
     taken = peak_bytes(server) - at_rest
     server.send_signal(signal.SIGTERM)
-    server.wait(30)
+    server.wait(60)
     log = (tmp_path / "log").read_text()
 
     assert grpc_codes <= CALLERS_FAULTS

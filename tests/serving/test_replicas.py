@@ -32,11 +32,13 @@ class Replica:
         command = [sys.executable, "-m", "serving.server", f"--model_config_file={config}"]
         flags = [f"--port={self.port}", "--drain_seconds=1"]
         self.process = subprocess.Popen([*command, *flags], stderr=subprocess.DEVNULL)
-        wait_until(lambda: is_healthy(f"127.0.0.1:{self.port}"), timeout_s=90)
+
+    def wait_until_ready(self):
+        wait_until(lambda: is_healthy(f"127.0.0.1:{self.port}"), timeout_s=120)
 
     def stop(self, number=signal.SIGTERM):
         self.process.send_signal(number)
-        self.process.wait(30)
+        self.process.wait(60)
 
 
 @pytest.fixture
@@ -61,7 +63,7 @@ class Asking:
         self.threads = [threading.Thread(target=self._ask) for _ in range(NUM_CLIENTS)]
 
     def _ask(self):
-        with RetrievalClient(self.target, timeout_s=10.0) as client:
+        with RetrievalClient(self.target, timeout_s=60.0) as client:
             while not self.stopped.wait(PAUSE_S):
                 try:
                     answer = client.recommend_one(EAST_QUERY, k=1)
@@ -93,18 +95,23 @@ def test_replicas_come_go_and_change_their_version_without_a_failure(replicas):
     first, second, third = replicas
     first.start(1)
     second.start(1)
+    first.wait_until_ready()
+    second.wait_until_ready()
     addresses = ",".join(f"127.0.0.1:{replica.port}" for replica in replicas)
     with Asking(f"ipv4:{addresses}") as asking:
         asking.more()
         third.start(1)  # One is added.
+        third.wait_until_ready()
         asking.more()
-        first.stop(signal.SIGKILL)  # One is lost.
+        first.stop(signal.SIGKILL)  # One is lost, and comes back with the new version,
         asking.more()
-        first.start(1)
-        for replica in replicas:  # The new version rolls through.
+        first.start(2)
+        first.wait_until_ready()
+        for replica in (second, third):  # which then takes its turn at the others.
             replica.stop()
             asking.more()
             replica.start(2)
+            replica.wait_until_ready()
         asking.more()
         before = len(asking.versions)
         asking.more()

@@ -36,7 +36,7 @@ def client(models):
             rest_port=None,
             options=ServerOptions(optimize=False),
         ) as server,
-        RetrievalClient(f"127.0.0.1:{server.port}") as client,
+        RetrievalClient(f"127.0.0.1:{server.port}", timeout_s=60) as client,
     ):
         yield client
 

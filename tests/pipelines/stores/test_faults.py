@@ -219,14 +219,8 @@ def outcome_of_single_failure(seed, datasets, replaced, expected, folder):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(5))
-def test_a_single_failure(seed, datasets, replaced, expected, tmp_path):
-    assert outcome_of_single_failure(seed, datasets, replaced, expected, tmp_path) is None
-
-
-@pytest.mark.slow
 @pytest.mark.timeout(3600)
-def test_many_single_failures(datasets, replaced, expected, tmp_path):
+def test_single_failures(datasets, replaced, expected, tmp_path):
     wrong = []
     for seed in range(NUM_FAILURES):
         folder = tmp_path / str(seed)

@@ -67,7 +67,7 @@ def test_the_examples_are_requests_that_a_server_answers(exported_once, found):
         target = f"127.0.0.1:{server.port}"
         for (model, name), signature in found.items():
             if signature.python:
-                with RetrievalClient(target, model=model) as client:
+                with RetrievalClient(target, model=model, timeout_s=60) as client:
                     assert len(eval(signature.python, {"client": client})) == 1, (model, name)
 
 

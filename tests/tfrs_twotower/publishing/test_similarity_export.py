@@ -110,7 +110,7 @@ def test_the_embedded_server_answers_by_grpc(similarity, query):
     models = [ModelConfig("similarity", similarity[0].parent)]
     with (
         ModelServer(models, rest_port=None) as server,
-        RetrievalClient(f"127.0.0.1:{server.port}", model="similarity") as client,
+        RetrievalClient(f"127.0.0.1:{server.port}", model="similarity", timeout_s=60) as client,
     ):
         [scores] = client.score(query, ["c", "x", "b"])
 
@@ -118,7 +118,7 @@ def test_the_embedded_server_answers_by_grpc(similarity, query):
 
 
 def test_the_server_answers_with_the_scores_of_the_hook(favouring_b):
-    with RetrievalClient(favouring_b, model="similarity") as client:
+    with RetrievalClient(favouring_b, model="similarity", timeout_s=60) as client:
         [scores] = client.score({"query_id": "east"}, ["c", "x", "b"])
 
     assert scores == pytest.approx([0.0, UNKNOWN_CANDIDATE_SCORE, 1.8])
@@ -126,7 +126,7 @@ def test_the_server_answers_with_the_scores_of_the_hook(favouring_b):
 
 def test_a_hook_that_fails_is_told_to_the_log_alone(favouring_b, caplog):
     with (
-        RetrievalClient(favouring_b, model="similarity") as client,
+        RetrievalClient(favouring_b, model="similarity", timeout_s=60) as client,
         pytest.raises(ServerFaultError) as caught,
     ):
         client.score({"query_id": "west"}, ["b"])

@@ -11,7 +11,7 @@ from tests.prepared_folder import write_prepared_folder
 from tfrs_twotower import api
 from tfrs_twotower.cli import main
 from tfrs_twotower.data.prepared import PreparedData
-from tfrs_twotower.datasets import sample, sample_world, write_dataset
+from tfrs_twotower.datasets import write_dataset
 from tfrs_twotower.evaluation.ranking import Pairs
 from tfrs_twotower.schema import Config, UsageError, UserError, load_config, parse_config
 from tfrs_twotower.schema.policies import Steps, parse_policies
@@ -103,15 +103,6 @@ def test_misuse_is_told_before_anything_is_read(tmp_path, capsys):
         api.backtest(tiny_world.config(), tmp_path / "log", tmp_path / "replay", k=0)
     with pytest.raises(UsageError, match="`policies`: 'daily' is none"):
         api.backtest(tiny_world.config(), tmp_path / "log", tmp_path / "replay", policies="daily")
-
-
-@pytest.fixture
-def small_sample(monkeypatch):
-    """Sizes of the sample with which a training takes seconds."""
-    for module in (sample, sample_world):
-        monkeypatch.setattr(module, "NUM_QUERIES", 1000)
-        monkeypatch.setattr(module, "NUM_CANDIDATES", 500)
-    monkeypatch.setattr(sample_world, "NUM_EVENTS", 30_000)
 
 
 def settings(dataset: Path) -> Config:
