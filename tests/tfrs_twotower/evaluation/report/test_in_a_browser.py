@@ -73,7 +73,7 @@ def report_of(folder, dataset, *source):
 
 
 @pytest.fixture
-def page_of_sample(tmp_path):
+def page_of_sample(small_sample, tmp_path):
     return report_of(tmp_path, "sample")
 
 
