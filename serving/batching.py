@@ -77,9 +77,12 @@ def kind_of(
     num_rows = len(inputs[_first_required(signature)])
     common: list[Hashable] = [id(servable), signature_name]
     for name, array in inputs.items():
+        default = signature.defaults.get(name)
+        if array is default:
+            continue
         if math.prod(array.shape[1:]) > MAX_ROW_ELEMENTS:
             return None
-        if name not in signature.defaults:
+        if default is None:
             if len(array) != num_rows or not num_rows:
                 return None
             is_list_of_text = array.dtype == object and name != COLUMNS
@@ -87,7 +90,7 @@ def kind_of(
             common.append(array.ndim if may_grow else array.shape[1:])
         elif len(array) != 1:
             return None
-        elif array is not signature.defaults[name]:
+        else:
             values = tuple(array.flat) if array.dtype == object else array.tobytes()
             common.append((name, array.shape, values))
     return tuple(common)

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import grpc
@@ -65,13 +66,14 @@ class Core:
         Raises:
             ServingError: See `checked_call`; OverloadedError of `Runner`.
         """
-        with self._answering(request.model_spec, "GRPC", timeout_s) as (servable, lease, asked):
-            asked(request.model_spec.signature_name or DEFAULT_SIGNATURE)
+        with self._answering(request.model_spec, "GRPC", timeout_s) as ongoing:
+            servable = ongoing.servable
+            ongoing.signature = request.model_spec.signature_name or DEFAULT_SIGNATURE
             if request.ByteSize() > _LARGE_BYTES:
                 call = await asyncio.to_thread(checked_call, servable, request, self._limits)
             else:
                 call = checked_call(servable, request, self._limits)
-            answer = self._submit(lease, servable, call.signature, call.inputs, call.response)
+            answer = self._submit(ongoing, call.inputs, call.response)
             response = await asyncio.wrap_future(answer)
         if settings := self._servables.logging_of(servable.name):
             self._request_log.add(settings, request, response)
@@ -93,11 +95,12 @@ class Core:
         Raises:
             ServingError: As of `predict`; DeadlineError if the answer does not come in time.
         """
-        with self._answering(model_spec, "REST", timeout_s) as (servable, lease, asked):
+        with self._answering(model_spec, "REST", timeout_s) as ongoing:
+            servable = ongoing.servable
             name, given = inputs_of(servable)
-            asked(name)
+            ongoing.signature = name
             inputs = checked_inputs(servable, name, given, self._limits)
-            answer = self._submit(lease, servable, name, inputs, lambda outputs: outputs)
+            answer = self._submit(ongoing, inputs, lambda outputs: outputs)
             try:
                 outputs = answer.result(timeout_s)
             except TimeoutError as error:
@@ -110,45 +113,31 @@ class Core:
         return outputs
 
     def _submit(
-        self,
-        lease: ExitStack,
-        servable: Servable,
-        name: str,
-        inputs: dict[str, Array],
-        respond: Callable[[Outputs], Any],
+        self, ongoing: "_Ongoing", inputs: dict[str, Array], respond: Callable[[Outputs], Any]
     ) -> Future[Any]:
         """Hands a request to the runner, and with it the lease of its version.
 
         A run that has begun goes on when its caller leaves; the version must not be closed before.
         """
-        answer = self._runner.submit(servable, name, inputs, respond)
-        until_done = lease.pop_all()
+        answer = self._runner.submit(ongoing.servable, ongoing.signature, inputs, respond)
+        until_done = ongoing.lease.pop_all()
         answer.add_done_callback(lambda _: until_done.close())
         return answer
 
     @contextmanager
     def _answering(
         self, model_spec: Any, entrypoint: str, timeout_s: float | None
-    ) -> Iterator[tuple[Servable, ExitStack, Callable[[str], None]]]:
-        """Lends a request its version until the lease is closed, and counts how it ended.
-
-        The last value is to be told the signature, once it is known.
-        """
+    ) -> Iterator["_Ongoing"]:
+        """Lends a request its version until the lease is closed, and counts how it ended."""
         started_s = time.perf_counter()
         name, version, label = _spec(model_spec)
         status = grpc.StatusCode.OK
-        counted = Asked(name if name in self._servables.names else "", "", "", entrypoint, "")
-
-        def asked(signature: str) -> None:
-            nonlocal counted
-            if signature in servable.signatures:
-                counted = counted._replace(signature=signature)
-
+        ongoing: _Ongoing | None = None
         try:
             with ExitStack() as lease:
                 servable = lease.enter_context(self._servables.use(name, version, label))
-                counted = counted._replace(version=str(servable.version))
-                yield servable, lease, asked
+                ongoing = _Ongoing(servable, lease)
+                yield ongoing
         except ServingError as error:
             status = error.status
             raise
@@ -161,8 +150,10 @@ class Core:
             status = grpc.StatusCode.INTERNAL
             raise
         finally:
-            seconds = time.perf_counter() - started_s
-            self._metrics.record(counted._replace(status=status.name), seconds)
+            model = name if name in self._servables.names else ""
+            version_asked, signature = ongoing.known() if ongoing else ("", "")
+            asked = Asked(model, version_asked, signature, entrypoint, status.name)
+            self._metrics.record(asked, time.perf_counter() - started_s)
 
     def metadata(self, request: Any) -> Any:
         """Answers a `GetModelMetadataRequest` with the signatures of the version."""
@@ -207,6 +198,26 @@ class Core:
         return self._metrics.render(
             self._runner.num_requests, self._servables.available(), self._request_log.counts()
         )
+
+
+@dataclass
+class _Ongoing:
+    """A request that is being answered.
+
+    Attributes:
+        servable: The version that answers.
+        lease: Ends the use of it.
+        signature: The name asked for, once it is known.
+    """
+
+    servable: Servable
+    lease: ExitStack
+    signature: str = ""
+
+    def known(self) -> tuple[str, str]:
+        """Version and signature; no signature that the version does not have."""
+        has_it = self.signature in self.servable.signatures
+        return str(self.servable.version), self.signature if has_it else ""
 
 
 _UNKNOWN = 2  # tensorflow.error.UNKNOWN, as TF Serving says of a version that failed to load.

@@ -9,7 +9,7 @@ and takes 35 us for what is counted of a request, this 8 us.
 
 import threading
 from bisect import bisect_left
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from operator import add
@@ -71,9 +71,9 @@ class Metrics:
     def __init__(self) -> None:
         """Starts at zero."""
         self._lock = threading.Lock()
-        self._times: dict[Asked, _Times] = {}
-        self._queued: dict[_OfVersion, _Times] = {}
-        self._run: dict[_OfVersion, _Times] = {}
+        self._times: defaultdict[Asked, _Times] = defaultdict(_Times)
+        self._queued: defaultdict[_OfVersion, _Times] = defaultdict(_Times)
+        self._run: defaultdict[_OfVersion, _Times] = defaultdict(_Times)
         self._features: dict[tuple[str, str, str], list[int]] = {}
 
     def record(self, asked: Asked, seconds: float) -> None:
@@ -84,7 +84,7 @@ class Metrics:
             seconds: From arrival to answer.
         """
         with self._lock:
-            self._times.setdefault(asked, _Times()).note(seconds)
+            self._times[asked].note(seconds)
 
     def record_run(
         self, model: str, version: int, signature: str, queued_s: float, run_s: float
@@ -100,8 +100,8 @@ class Metrics:
         """
         of_version = model, str(version), signature
         with self._lock:
-            self._queued.setdefault(of_version, _Times()).note(queued_s)
-            self._run.setdefault(of_version, _Times()).note(run_s)
+            self._queued[of_version].note(queued_s)
+            self._run[of_version].note(run_s)
 
     def record_features(
         self, model: str, version: int, counts: Mapping[str, FeatureCounts]
@@ -195,9 +195,9 @@ def _by_feature(
 def _histogram(
     name: str, seen: Mapping[K, _Times], labels: Mapping[K, Mapping[str, str]], by: tuple[str, ...]
 ) -> Iterable[str]:
-    totals: dict[tuple[str, ...], _Times] = {}
+    totals: defaultdict[tuple[str, ...], _Times] = defaultdict(_Times)
     for asked, times in seen.items():
-        totals.setdefault(tuple(labels[asked][label] for label in by), _Times()).add(times)
+        totals[tuple(labels[asked][label] for label in by)].add(times)
     yield f"# TYPE {name} histogram"
     for values, times in sorted(totals.items(), key=lambda item: item[0]):
         own = dict(zip(by, values, strict=True))

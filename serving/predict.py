@@ -77,12 +77,13 @@ def checked_call(servable: Servable, request: Any, limits: Limits) -> Call:
     wanted = _wanted(signature, request.output_filter)
     _check_names(signature, request.inputs)
     inputs: dict[str, Array] = {}
+    num_left = limits.max_elements
     for key, proto in request.inputs.items():
-        num_left = limits.max_elements - sum(array.size for array in inputs.values())
         try:
             inputs[key] = to_array(proto, num_left)
         except ValueError as error:
             raise InvalidRequestError(f"tensor parsing error: {key}: {error}") from error
+        num_left -= inputs[key].size
     return Call(servable, name, checked_inputs(servable, name, inputs, limits), wanted)
 
 
