@@ -4,9 +4,11 @@ import http.client
 import json
 import random
 import signal
+import statistics
 import subprocess
 import sys
 import threading
+import time
 
 import grpc
 import pytest
@@ -22,6 +24,10 @@ from tests.serving.toy_models import EAST, EAST_QUERY, predict_request
 NUM_GRPC, NUM_REST, NUM_AT_ONCE = 20_000, 5_000, 16
 # Beside what the server takes at rest: its bounds for a request, times those that run at once.
 MOST_BYTES = 2**30
+# A good client waits behind the requests that run at once, most of which do less than its own: the
+# median of its answers beside them, to that of its answers before them.
+MOST_TIMES_AS_LATE = 2 * NUM_AT_ONCE
+NUM_BEFORE = 200
 INPUTS = (*EAST, "k", "exclude_ids", "allow_ids", "made up", "")
 DTYPES = (0, 1, 3, 7, 7, 7, 9, 10, 14, 20, 21, 101, 999)
 SIZES = (0, 1, 1, 1, 2, 3, 100, 4096, 4097, 30_000, 2**22, 2**31, 2**62, -1)
@@ -97,19 +103,22 @@ def peak_bytes(process):
 def test_odd_requests_get_a_status_and_bounded_memory_and_disturb_nobody(process, tmp_path):
     server, port, rest_port = process
     at_rest = peak_bytes(server)
-    failures, done = [], threading.Event()
+    failures, seconds, done = [], [], threading.Event()
 
     def ask_well():
         with RetrievalClient(f"127.0.0.1:{port}", timeout_s=60) as client:
             while not done.is_set():
+                start = time.perf_counter()
                 try:
                     assert client.recommend_one(EAST_QUERY, k=1).candidate_ids == ["a"]
                 except Exception as error:
                     failures.append(error)
+                seconds.append(time.perf_counter() - start)
 
     good = threading.Thread(target=ask_well)
     good.start()
     try:
+        wait_until(lambda: len(seconds) >= NUM_BEFORE, timeout_s=60)
         grpc_codes = sent_over_grpc(port)
         rest_codes = sent_over_rest(rest_port)
     finally:
@@ -123,6 +132,8 @@ def test_odd_requests_get_a_status_and_bounded_memory_and_disturb_nobody(process
     assert grpc_codes <= CALLERS_FAULTS
     assert rest_codes <= {200, 400, 404, 429}
     assert failures == []
+    before, beside = (statistics.median(s) for s in (seconds[:NUM_BEFORE], seconds[NUM_BEFORE:]))
+    assert beside < MOST_TIMES_AS_LATE * before
     assert taken < MOST_BYTES
     assert "Traceback" not in log
 
