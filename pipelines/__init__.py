@@ -11,8 +11,10 @@ need("pipelines", "apache_beam")
 # here uses, and of memory that it cannot measure.
 NOISE = ("apitools not found", "Resource module is not available")
 logging.getLogger().addFilter(lambda record: not any(text in str(record.msg) for text in NOISE))
-# What a user can cure is told in a line by the launcher; Beam would put a traceback before it.
+# What a user can cure, and an interrupt, is told in a line by the launcher; Beam would put a
+# traceback before it.
 UNREADABLE = "cannot read the dataset file"
+TOLD = (FULL_DISK, UNREADABLE, KeyboardInterrupt.__name__)
 logging.getLogger("apache_beam.runners.common").addFilter(
-    lambda record: not any(text in record.getMessage() for text in (FULL_DISK, UNREADABLE))
+    lambda record: not any(text in record.getMessage() for text in TOLD)
 )

@@ -27,6 +27,7 @@ from tfrs_twotower.schema.folders import (
     claim,
     tells_full_disk,
 )
+from tfrs_twotower.schema.interrupts import raise_if_interrupted, remembered
 
 STAGING = "staging"
 REJECTED = "rejected"  # Stays of a run that failed, to be looked at.
@@ -85,7 +86,9 @@ class Run:
         Raises:
             UsageError: If another run has finished the folder meanwhile.
             UserError: If files of the run are gone.
+            KeyboardInterrupt: If there was an interrupt that nothing ended.
         """
+        raise_if_interrupted()
         there = dict(filesystem.match(join(self.folder, "**")))
         named = {join(self.output, file.path): file for group in files.values() for file in group}
         for path, file in named.items():
@@ -134,6 +137,7 @@ def output_run(output: str, *, overwrite: bool) -> Iterator[Run]:
     Raises:
         UsageError: If the folder is finished, or holds things that are not ours.
         UserError: If the folder cannot be written, or the disk becomes full in the block.
+        KeyboardInterrupt: After an interrupt, whatever the block made of it.
     """
     output = output.rstrip("/")
     filesystem.check_reachable(output)
@@ -146,18 +150,20 @@ def output_run(output: str, *, overwrite: bool) -> Iterator[Run]:
         raise
     except Exception as error:
         raise UserError(f"cannot write {output}: {first_line(error)}") from error
-    try:
-        with tells_full_disk(output):
-            yield run
-    except MaybeWrittenError:
-        # The manifest may be there: nothing that it names may go.
-        raise
-    except BaseException:
-        # An interrupt may come after the manifest was written: what it names stays.
-        with suppress(Exception):
-            if (published(output) or {}).get("run") != run.name:
-                _remove_failed(run)
-        raise
+    with remembered():
+        try:
+            with tells_full_disk(output):
+                yield run
+        except MaybeWrittenError:
+            # The manifest may be there: nothing that it names may go.
+            raise
+        except BaseException:
+            # An interrupt may come after the manifest was written: what it names stays.
+            with suppress(Exception):
+                if (published(output) or {}).get("run") != run.name:
+                    _remove_failed(run)
+            raise_if_interrupted()
+            raise
 
 
 def published(output: str) -> dict[str, Any] | None:

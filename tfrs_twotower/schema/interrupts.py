@@ -1,11 +1,13 @@
 """Interrupts (Ctrl-C) that are not lost.
 
 Python raises KeyboardInterrupt in whatever runs, which may be a callback of C code or a finalizer:
-those report it and go on. So the command line remembers it as well, and what other programs would
-see, such as a published version, is not made after one.
+those report it and go on; or a step of a Beam job, whose runner makes another error of it. So it is
+remembered as well, and what other programs would see, such as a published version, is not made
+after one.
 """
 
 import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -17,10 +19,11 @@ _was_interrupted = False
 def remembered() -> Iterator[None]:
     """Remembers interrupts in the block, where the process does not ignore them.
 
-    Of the main thread alone.
+    They come to the main thread: in another one, and inside such a block, nothing is to be done.
     """
     global _was_interrupted
-    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+    is_main = threading.current_thread() is threading.main_thread()
+    if not is_main or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
         yield
         return
     signal.signal(signal.SIGINT, _interrupt)

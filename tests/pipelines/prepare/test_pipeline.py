@@ -3,8 +3,10 @@
 import errno
 import gzip
 import random
+import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -608,6 +610,15 @@ def test_bad_data_end_in_a_sentence_and_leave_no_manifest(world, files, config, 
     assert not (world.output / "manifest.json").exists()
 
 
+def test_nothing_but_rejects_ends_in_a_sentence_whatever_share_may_be_rejected(world):
+    world.write("interactions.csv", "user_id,item_id,t\n" + "u,i,\n" * 5)
+
+    with pytest.raises(UserError, match="every one of the 5 records .*`bad_timestamp`"):
+        world.prepare("columns: {timestamp: t}\n", max_rejected_share=1.0)
+
+    assert not (world.output / "manifest.json").exists()
+
+
 @pytest.mark.parametrize(
     "file",
     [
@@ -634,6 +645,42 @@ def test_a_full_disk_is_told_and_leaves_no_manifest(small_world, monkeypatch, fi
     assert not (small_world.output / "manifest.json").exists()
     monkeypatch.undo()
     assert small_world.prepare(CONFIG)["counts"]["read"] == 300
+
+
+@pytest.fixture
+def _interruptible():
+    """As a command that a person starts; processes in the background may ignore interrupts."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.parametrize("file", ["/twotower-", "/train-00003-", "/manifest-"])
+@pytest.mark.usefixtures("_interruptible")
+def test_a_job_interrupted_at_a_file_ends_with_a_line_and_can_be_run_again(
+    world, monkeypatch, capsys, file
+):
+    """In a worker, Beam makes an error of its own of the interrupt, and logs it."""
+    rows = "".join(f"u{n % 97},i{n % 11},{n}\n" for n in range(2000))
+    world.write("interactions.csv", "user_id,item_id,t\n" + rows)
+    world.write("twotower.yaml", "columns: {timestamp: t}\n")
+    given = ["--config", f"{world.dataset}/twotower.yaml", "--dataset", str(world.dataset)]
+    command = [*given, "--output", str(world.output)]
+    create = FileSystems.create
+
+    def interrupting(path, *arguments, **options):
+        if file in path:
+            signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+        return create(path, *arguments, **options)
+
+    monkeypatch.setattr(FileSystems, "create", staticmethod(interrupting))
+
+    assert main(command) == 130
+    assert capsys.readouterr().err.splitlines() == ["interrupted"]
+    assert [path for path in world.output.rglob("*") if path.is_file()] == []
+    monkeypatch.undo()
+    assert main(command) == 0
+    assert capsys.readouterr().err == ""
 
 
 @pytest.mark.slow

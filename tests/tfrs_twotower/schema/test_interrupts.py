@@ -1,6 +1,7 @@
 """An interrupt that C code swallowed still ends what would be published."""
 
 import signal
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
 import pytest
@@ -55,3 +56,18 @@ def test_a_process_that_ignores_interrupts_goes_on():
     with remembered():
         signal.raise_signal(signal.SIGINT)
         raise_if_interrupted()
+
+
+def test_a_thread_of_its_own_leaves_the_signal_alone():
+    with ThreadPoolExecutor(1) as pool, remembered():
+        handler = signal.getsignal(signal.SIGINT)
+
+        def inside():
+            with remembered():
+                return signal.getsignal(signal.SIGINT)
+
+        assert pool.submit(inside).result() is handler
+
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(inside).result() is signal.default_int_handler
