@@ -25,8 +25,7 @@ from pipelines.prepare.job import (
 from pipelines.prepare.number_statistics import COUNT, VALUE, DescribeNumbers
 from pipelines.prepare.split import TRAIN, Cutoffs
 from pipelines.prepare.validate import CANDIDATE_ROW
-from pipelines.prepare.vocabularies import frequent, make_vocabulary
-from tfrs_twotower.schema.features import WITH_VOCABULARY, Feature
+from pipelines.prepare.vocabularies import Vocabulary, frequent, make_vocabulary
 from tfrs_twotower.schema.prepared import NumberStatistics
 
 VOCABULARIES, CANDIDATE_COUNTS = "vocabularies", "candidate_counts"
@@ -170,23 +169,33 @@ class _MergeCounts(beam.DoFn):
         name = key.removeprefix(value_counts.TOKENS)
         # The ids of candidates are counted by their rows.
         if config.candidate_id is None or name != config.candidate_id.name:
-            yield from self._stage_vocabulary(name, _feature_of(key, self._job), concat(pieces))
+            feature = _feature_of(key, self._job)
+            yield from self._stage_vocabulary(
+                name, make_vocabulary(concat(pieces), feature.min_count, feature.max_size)
+            )
 
     def _merge_candidates(self, counts: pa.Table, path: str) -> Iterator[Any]:
         catalogue = load_catalogue(path)
         merged = value_counts.merge_candidate_counts(counts, len(catalogue))
         dense = {count_column(*codes): pa.array(values) for codes, values in merged.items()}
-        dense[CORPUS_ROW] = pa.array(value_counts.corpus_rows(merged, self._job.corpus))
+        corpus_rows = value_counts.corpus_rows(merged, self._job.corpus)
+        dense[CORPUS_ROW] = pa.array(corpus_rows)
         yield TaggedOutput(CANDIDATE_COUNTS, self._job.stage(CANDIDATE_COUNTS, pa.table(dense)))
-        if self._job.config.candidate_id is not None:
-            name, feature = self._job.config.candidate_id
-            positives = merged[TRAIN, 1]
-            table = pa.table({VALUE: catalogue.ids, COUNT: pa.array(positives)})
-            yield from self._stage_vocabulary(name, feature, table.filter(pa.array(positives > 0)))
+        config, positives = self._job.config, merged[TRAIN, 1]
+        table = pa.table({VALUE: catalogue.ids, COUNT: pa.array(positives)})
+        if config.candidate_id is not None:
+            name, feature = config.candidate_id
+            of_train = table.filter(pa.array(positives > 0))
+            yield from self._stage_vocabulary(
+                name, make_vocabulary(of_train, feature.min_count, feature.max_size)
+            )
+        if config.history is not None and config.history_candidate_features:
+            corpus = table.filter(pa.array(corpus_rows >= 0))
+            yield from self._stage_vocabulary(
+                config.history.name, make_vocabulary(corpus, min_count=0, max_size=None)
+            )
 
-    def _stage_vocabulary(self, name: str, feature: Feature, counts: pa.Table) -> Iterator[Any]:
-        assert isinstance(feature, WITH_VOCABULARY)
-        vocabulary = make_vocabulary(counts, feature.min_count, feature.max_size)
+    def _stage_vocabulary(self, name: str, vocabulary: Vocabulary) -> Iterator[Any]:
         path = ""  # Of a vocabulary without tokens.
         if vocabulary.text:
             path = self._job.run.staged_path(f"vocabularies/{name}", ".txt")

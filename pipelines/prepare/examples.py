@@ -27,7 +27,7 @@ from pipelines.prepare.validate import (
     WEIGHT,
     tokens_of,
 )
-from tfrs_twotower.features.encoding import PADDING_ROW, Encoder
+from tfrs_twotower.features.encoding import PADDING_ROW, Encoder, Vocabulary
 from tfrs_twotower.schema import SPLITS, Config
 from tfrs_twotower.schema import prepared as layout
 from tfrs_twotower.schema.features import Feature, History, Id, MultiCategorical, Vector
@@ -245,19 +245,21 @@ class ExampleEncoder:
         fields = of_query + of_position
         self._id_rows = np.zeros(0, np.int32)
         if config.history is not None and config.candidate_id is not None:
-            id_name, id_feature = config.candidate_id
-            encoder = Encoder({id_name: id_feature}, vocabulary_dir)
+            vocabulary = Vocabulary(
+                f"{vocabulary_dir}/{config.history_vocabulary}.txt",
+                config.candidate_id.feature.oov_buckets,
+            )
             ids = corpus.catalogue.ids
             # In slices: as Python objects and tensors all ids would take more than all else here.
             encoded = [
-                encoder({id_name: ids[start : start + SLICE_ROWS].to_numpy(zero_copy_only=False)})
+                vocabulary(ids[start : start + SLICE_ROWS].to_numpy(zero_copy_only=False))
                 for start in range(0, len(ids), SLICE_ROWS)
             ]
             # Rows of one partition's histories are the largest arrays of a worker.
             self._id_rows = np.concatenate(
-                [*(rows[id_name].numpy() for rows in encoded), [PADDING_ROW]], dtype=np.int32
+                [*(rows.numpy() for rows in encoded), [PADDING_ROW]], dtype=np.int32
             )
-            width = int_width(encoder.num_rows(id_name))
+            width = int_width(vocabulary.num_rows)
             name, history = config.history
             fields.append(Field(name, INT, history.length, width))
         self._layout = RecordLayout(fields)

@@ -120,9 +120,7 @@ def _units(examples: Arrays, corpus: Corpus, config: Config, size: int, steps: i
     history = ordered_history(config)
     if history is None:
         return _SingleExamples(len(examples[layout.LABEL]), size)
-    assert config.candidate_id is not None
-    id_rows = corpus.features[config.candidate_id.name]
-    windows = HistoryWindows.of(examples, id_rows, history.feature.length)
+    windows = HistoryWindows.of(examples, corpus.history_rows, history.feature.length)
     table = WindowsTable.of(windows)
     return _Windows(len(windows), max(len(windows) // steps, 1), history.name, table)
 

@@ -47,7 +47,7 @@ class HistoryWindows(NamedTuple):
     def of(
         cls,
         examples: dict[str, np.ndarray],
-        id_rows: npt.NDArray[np.integer],
+        history_rows: npt.NDArray[np.integer],
         length: int,
     ) -> "HistoryWindows":
         """Cuts the positives of all queries.
@@ -55,7 +55,7 @@ class HistoryWindows(NamedTuple):
         Args:
             examples: Of one split: keys of the layout, one query's in the order of events where
                 times are equal.
-            id_rows: `[corpus_size]` vocabulary row of each candidate's id.
+            history_rows: `[corpus_size]` what each candidate is in a history.
             length: Of a window.
         """
         order = _by_query_and_time(examples)
@@ -64,7 +64,7 @@ class HistoryWindows(NamedTuple):
         rows = np.zeros([cuts.num_windows, length], np.int32)
         is_positive = events.is_positive
         own_place = cuts.place_of(events.number[is_positive], events.query[is_positive])
-        rows[own_place] = id_rows[events.candidate_rows[is_positive]]
+        rows[own_place] = history_rows[events.candidate_rows[is_positive]]
         windows, places = cuts.place_of(np.maximum(events.known - 1, 0), events.query)
         places = np.where(events.known > 0, places, NOTHING_BEFORE)
         by_window = np.argsort(windows, kind="stable")

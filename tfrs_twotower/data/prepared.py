@@ -4,7 +4,7 @@ import copy
 import itertools
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,8 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from tfrs_twotower.data.remote import RemoteFolder, url_of
-from tfrs_twotower.features.encoding import Encoder, encoded_spec
+from tfrs_twotower.features.encoding import Encoder, Vocabulary, encoded_spec
+from tfrs_twotower.features.history_candidates import by_history_row
 from tfrs_twotower.keras import tf
 from tfrs_twotower.schema import Config, UserError, differences
 from tfrs_twotower.schema import prepared as layout
@@ -40,12 +41,14 @@ class Corpus:
     """Every candidate, by row: encoded features, ids and train counts.
 
     `features`: arrays with one entry a candidate; `candidate_ids`: `[corpus_size]` str;
-    `train_counts`: `[corpus_size]` int64, positives of each candidate that are trained on.
+    `train_counts`: `[corpus_size]` int64, positives of each candidate that are trained on;
+    `history_rows`: `[corpus_size]` int, what each candidate is in a history, where there is one.
     """
 
     features: Arrays
     candidate_ids: np.ndarray
     train_counts: np.ndarray
+    history_rows: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int32))
 
     def __len__(self) -> int:
         """Number of candidates."""
@@ -186,10 +189,36 @@ class PreparedData:
         counts = np.array([of_train[candidate_id] for candidate_id in ids], np.int64)
         for _, rows in self._later_positives():
             counts += np.bincount(rows, minlength=len(ids))
-        return Corpus(
-            features={name: values[order] for name, values in records.items()},
-            candidate_ids=ids,
-            train_counts=counts,
+        features = {name: values[order] for name, values in records.items()}
+        return Corpus(features, ids, counts, self._history_rows(ids, features))
+
+    def history_candidates(self) -> Arrays:
+        """Encoded candidates by their rows in a history, see `by_history_row`.
+
+        Empty where a history reads ids alone.
+        """
+        features = self.config.history_candidate_features
+        if not features:
+            return {}
+        corpus, num_rows = self.corpus(), self._history_vocabulary().num_rows
+        return by_history_row(
+            features, self.vocabulary_dir, num_rows, corpus.history_rows, corpus.features
+        )
+
+    def _history_rows(self, candidate_ids: np.ndarray, features: Arrays) -> np.ndarray:
+        if self.config.history is None or self.config.candidate_id is None:
+            return np.zeros(0, np.int32)
+        if not self.config.history_candidate_features:
+            return features[self.config.candidate_id.name]
+        rows: np.ndarray = self._history_vocabulary()(candidate_ids).numpy()
+        return rows.astype(np.int32)
+
+    def _history_vocabulary(self) -> Vocabulary:
+        """Of the rows of a history that reads features of its candidates."""
+        assert self.config.candidate_id is not None
+        return Vocabulary(
+            self.vocabulary_dir / f"{self.config.history_vocabulary}.txt",
+            self.config.candidate_id.feature.oov_buckets,
         )
 
     def candidate_table(self) -> pa.Table:

@@ -239,10 +239,11 @@ def _cells_of(name: str, feature: Feature, a: Sample, b: Sample) -> _Cells:
             )
         return cells
     if isinstance(feature, History):
-        candidate_id = a.data.config.candidate_id
+        candidate_id, source = a.data.config.candidate_id, a.data.config.history_vocabulary
         assert candidate_id is not None
-        name, id_feature = candidate_id
-        cells = _cells_of_tokens(a.tokens(name), b.tokens(name), id_feature.oov_buckets)
+        assert source is not None
+        oov_buckets = candidate_id.feature.oov_buckets
+        cells = _cells_of_tokens(a.tokens(source), b.tokens(source), oov_buckets)
         return cells._replace(unknown=None, max_length=feature.length)
     if isinstance(feature, Text):
         words = np.arange(FIRST_OOV_ROW + feature.buckets) % MAX_TOKENS

@@ -163,8 +163,8 @@ def _histories(
     config = data.config
     if config.history is None or config.candidate_id is None:
         return _stored_histories(data, data.query_ids()[evaluation_set.query_rows[places]].tolist())
-    id_name, candidate_id = config.candidate_id
-    rows, first = corpus.features[id_name].reshape(-1), FIRST_OOV_ROW + candidate_id.oov_buckets
+    rows = corpus.history_rows
+    first = FIRST_OOV_ROW + config.candidate_id.feature.oov_buckets
     ids = dict(zip(rows[rows >= first].tolist(), corpus.candidate_ids[rows >= first], strict=True))
     return [
         [str(ids.get(row, UNKNOWN)) for row in history if row]

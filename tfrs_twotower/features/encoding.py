@@ -114,6 +114,7 @@ class Vocabulary(tf.Module):
         Returns:
             int64 rows of the same shape.
         """
+        tokens = tf.convert_to_tensor(tokens, tf.string)
         line = self._table.lookup(tokens)
         hashed = tf.strings.to_hash_bucket_fast(tokens, self._oov_buckets)
         known = FIRST_OOV_ROW + self._oov_buckets + line
@@ -135,8 +136,9 @@ class Encoder(tf.Module):
         Args:
             features: Features by name.
             vocabulary_dir: Folder with `<feature>.txt` for each feature that has a vocabulary.
-            candidate_id: Name and feature of the candidate's id, whose rows a history holds;
-                needed where the features have a history.
+            candidate_id: Name and feature of the candidate's id, whose rows a history holds, or
+                those of `<history>.txt` where it has `candidate_features`; needed where the
+                features have a history.
         """
         super().__init__()
         self._features = dict(features)
@@ -146,7 +148,8 @@ class Encoder(tf.Module):
             if isinstance(feature, History):
                 if candidate_id is None:
                     raise ValueError("a history needs `candidate_id`")
-                source, oov_buckets = candidate_id[0], candidate_id[1].oov_buckets
+                source = name if feature.candidate_features else candidate_id[0]
+                oov_buckets = candidate_id[1].oov_buckets
             elif isinstance(feature, WITH_VOCABULARY):
                 source, oov_buckets = name, feature.oov_buckets
             elif isinstance(feature, Timestamp):

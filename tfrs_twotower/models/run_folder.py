@@ -55,7 +55,9 @@ def build_model(data: PreparedData) -> TwoTowerModel:
     """
     if data.config.towers.build is not None:
         return build_own_model(data.config.towers.build, data)
-    return TwoTowerModel.from_config(data.config, data.num_rows(), data.number_statistics)
+    return TwoTowerModel.from_config(
+        data.config, data.num_rows(), data.number_statistics, data.history_candidates()
+    )
 
 
 def write_inputs(folder: Path, data: PreparedData, began_from: str | None = None) -> None:

@@ -2,8 +2,11 @@
 
 from collections.abc import Mapping
 
+import numpy as np
+
 from tfrs_twotower.features.dense import DenseFeatures, embedding_table
 from tfrs_twotower.features.dropout import ResumableDropout
+from tfrs_twotower.features.history_candidates import HistoryCandidates
 from tfrs_twotower.features.seeds import seed_of
 from tfrs_twotower.keras import keras, tf, tfrs
 from tfrs_twotower.schema import Config
@@ -11,7 +14,7 @@ from tfrs_twotower.schema.features import WITH_VOCABULARY, Feature, Text
 from tfrs_twotower.schema.prepared import NumberStatistics
 from tfrs_twotower.schema.towers import Tower as TowerConfig
 
-Tables = Mapping[str, keras.layers.Embedding]
+Tables = Mapping[str, keras.layers.Layer]
 # Vectors shorter than this are not brought to length 1 but scaled up by the inverse of it.
 MIN_LENGTH = 0.01
 
@@ -38,6 +41,37 @@ def embedding_tables(config: Config, num_rows: Mapping[str, int]) -> Tables:
     if config.history is not None and config.candidate_id is not None:
         tables[config.history.name] = tables[config.candidate_id.name]
     return tables
+
+
+def history_table(
+    config: Config,
+    tables: Tables,
+    statistics: Mapping[str, NumberStatistics],
+    encoded: Mapping[str, np.ndarray],
+) -> HistoryCandidates:
+    """What embeds the candidates of a history that reads their features.
+
+    Args:
+        config: Names the features.
+        tables: Of the candidate features.
+        statistics: Of the number features.
+        encoded: See `by_history_row`.
+    """
+    assert config.history is not None
+    assert config.candidate_id is not None
+    id_name = config.candidate_id.name
+    features = config.history_candidate_features
+    seed = seed_of(config.training.seed, "history_candidates")
+    dense = DenseFeatures(
+        {name: feature for name, feature in features.items() if name != id_name},
+        tables,
+        statistics,
+        seed=seed,
+        name="history_candidate_features",
+    )
+    return HistoryCandidates(
+        id_name, tables[id_name], dense, encoded, seed=seed, name=config.history.name
+    )
 
 
 class Tower(keras.Model):

@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping
 
+import numpy as np
+
 from tfrs_twotower.data.training_batch import Negatives, TrainingBatch
 from tfrs_twotower.features.encoding import encoded_spec
 from tfrs_twotower.features.seeds import seed_of
@@ -9,7 +11,7 @@ from tfrs_twotower.keras import keras, tf, tfrs
 from tfrs_twotower.losses import RetrievalTask
 from tfrs_twotower.models.context_modes import make_query_tower
 from tfrs_twotower.models.scorers import DOT_PRODUCT, Scorer, ScoringLayer
-from tfrs_twotower.models.towers import CandidateTower, embedding_tables
+from tfrs_twotower.models.towers import CandidateTower, embedding_tables, history_table
 from tfrs_twotower.schema import Config
 from tfrs_twotower.schema.features import Feature
 from tfrs_twotower.schema.prepared import NumberStatistics
@@ -48,6 +50,7 @@ class TwoTowerModel(tfrs.Model):
         config: Config,
         num_rows: Mapping[str, int],
         statistics: Mapping[str, NumberStatistics],
+        history_candidates: Mapping[str, np.ndarray] | None = None,
     ) -> "TwoTowerModel":
         """Builds the model that a config describes.
 
@@ -57,9 +60,16 @@ class TwoTowerModel(tfrs.Model):
             config: Features, towers and loss.
             num_rows: Rows of each feature's embedding table.
             statistics: Of the number features.
+            history_candidates: See `PreparedData.history_candidates`; needed where the history has
+                `candidate_features`.
         """
         tables = embedding_tables(config, num_rows)
-        query_tower = make_query_tower(config, tables, statistics)
+        of_queries = dict(tables)
+        if config.history is not None and history_candidates:
+            of_queries[config.history.name] = history_table(
+                config, tables, statistics, history_candidates
+            )
+        query_tower = make_query_tower(config, of_queries, statistics)
         candidate_tower = CandidateTower(config, tables, statistics)
         queries = query_tower(one_entry(config.query_features))
         candidates = candidate_tower(one_entry(config.candidate_features))

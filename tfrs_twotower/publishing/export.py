@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
+from tfrs_twotower.features.history_candidates import HistoryCandidates
 from tfrs_twotower.keras import keras
 from tfrs_twotower.models.context_modes import ScoredQueryTower, TrilinearQueryTower
 from tfrs_twotower.models.embed import embed
@@ -186,6 +187,9 @@ def _write_version(
         "origin": "export",
         "features": _features(config),
     }
+    for layer in model.query_tower.submodules:
+        if isinstance(layer, HistoryCandidates):
+            query_tower.history_candidates = layer.encoded  # By name, for a refresh to change.
     joined_tower = None
     if isinstance(model.query_tower, TrilinearQueryTower | ScoredQueryTower):
         joined_tower = JoinedTower(encoder, model.query_tower, config)
@@ -222,8 +226,8 @@ def _features(config: Config) -> dict[str, str | None]:
         name: f"{name}.txt" if isinstance(one, WITH_VOCABULARY) else None
         for name, one in own.items()
     }
-    if config.history and config.candidate_id:
-        files[config.history.name] = f"{config.candidate_id.name}.txt"
+    if config.history:
+        files[config.history.name] = f"{config.history_vocabulary}.txt"
     return files
 
 

@@ -20,6 +20,7 @@ from tfrs_twotower.index.outside import NO_ROW
 from tfrs_twotower.publishing import server_config
 from tfrs_twotower.publishing.earlier_indexes import EarlierVersion
 from tfrs_twotower.publishing.halves import JOIN
+from tfrs_twotower.publishing.history_refresh import write_query_tower
 from tfrs_twotower.publishing.indexes import (
     EMBEDDING,
     Corpus,
@@ -131,10 +132,6 @@ def _refresh(models: Path, candidates: Iterable[pa.Table], base: int, begin: Beg
             "which no exported model holds apart from its candidates: prepare the new ones, train "
             "with a warm start, and export"
         )
-    query_tower = LoadedQueryTower(models / QUERY_TOWER / str(base))
-    joined_tower = None
-    if config.context_mode == "trilinear":
-        joined_tower = LoadedQueryTower(models / QUERY_TOWER / str(base), JOIN)
     begin("reading the candidates")
     table = _in_order(candidates)
     stored = pq.read_table(models / CANDIDATES / str(base) / PART)
@@ -156,8 +153,17 @@ def _refresh(models: Path, candidates: Iterable[pa.Table], base: int, begin: Beg
         queries = pq.read_table(extra_asset(models, asked, base, HELD_OUT_QUERIES))
         held_out = matrix(queries, QUERY_EMBEDDING)
     with staging_folder(models) as staging:
-        for name in (QUERY_TOWER, CANDIDATE_TOWER, QUERIES):
+        kept = [QUERY_TOWER, CANDIDATE_TOWER, QUERIES]
+        if config.history_candidate_features:
+            kept.remove(QUERY_TOWER)
+            begin(QUERY_TOWER)
+            write_query_tower(models, base, config, table, staging / QUERY_TOWER)
+        for name in kept:
             shutil.copytree(models / name / str(base), staging / name, copy_function=_link)
+        query_tower = LoadedQueryTower(staging / QUERY_TOWER)
+        joined_tower = None
+        if config.context_mode == "trilinear":
+            joined_tower = LoadedQueryTower(staging / QUERY_TOWER, JOIN)
         manifests = write_indexes(
             staging,
             QuerySide(query_tower, joined_tower),

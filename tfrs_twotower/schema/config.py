@@ -94,6 +94,17 @@ class Config(Strict):
         return self.features.history
 
     @property
+    def history_candidate_features(self) -> dict[str, Feature]:
+        """The id and the features of a history's candidates; empty where it reads ids alone."""
+        return self.features.history_candidate_features
+
+    @property
+    def history_vocabulary(self) -> str | None:
+        """The feature of whose vocabulary the rows of a history are; None without a history."""
+        owner = self.history if self.history_candidate_features else self.candidate_id
+        return owner.name if self.history and owner else None
+
+    @property
     def query_id(self) -> NamedFeature[Id] | None:
         """The query's id, if the query tower reads it."""
         return self.features.query_id
@@ -192,6 +203,8 @@ class Config(Strict):
         schema["export"] = {"attributes": self.export.attributes}
         if self.files != Files():  # As in folders of before there was another.
             schema["files"] = self.files.model_dump(mode="json")
+        if self.history and not self.history.feature.candidate_features:  # As in folders of before.
+            del schema["features"]["query"][self.history.name]["candidate_features"]
         if self.columns.time_format is None:  # As in folders of before there was another.
             del schema["columns"]["time_format"]
         if self.split.corpus == "train":  # As in folders of before there was another.

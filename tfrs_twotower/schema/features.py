@@ -228,10 +228,14 @@ class History(_Embedded):
     """The query's last `length` positive candidates before the event, oldest first.
 
     Raw: list of candidate ids, "" ignored; encoded: `length` int64 rows of the candidate id
-    vocabulary, padded with 0 at the end.
+    vocabulary, with `candidate_features` of a vocabulary of the whole corpus, padded with 0 at the
+    end.
 
     `encoder: mean` knows no order; `gru` and `attention` read the candidates in their order and
     are trained on every position of a query's past in one pass.
+
+    With `candidate_features` the embedding of a candidate is that of its id plus a linear map of
+    the dense vectors of these features.
     """
 
     kind: Literal["history"] = "history"
@@ -240,6 +244,11 @@ class History(_Embedded):
     encoder: Literal["mean", "gru", "attention"] = "mean"
     blocks: PositiveInt | None = Field(None, description="Blocks of attention. Default: 2.")
     heads: PositiveInt | None = Field(None, description="Heads of attention. Default: 1.")
+    candidate_features: list[str] = Field(
+        default_factory=list,
+        description="Features of the candidate side that each candidate of the history is read "
+        "with, beside its id; requests still give ids alone.",
+    )
     dropout: float | None = Field(
         None,
         ge=0.0,
@@ -256,8 +265,10 @@ class History(_Embedded):
         return self.encoder != "mean"
 
     def problems(self) -> Iterator[Problem]:
-        """A column, and settings of another encoder."""
+        """A column, settings of another encoder, and a feature that is named twice."""
         yield from super().problems()
+        if len(set(self.candidate_features)) < len(self.candidate_features):
+            yield "candidate_features", "names a feature twice"
         if self.column is not None:
             yield "column", "a history is made from the interactions: it has no column"
         for name in ("blocks", "heads"):

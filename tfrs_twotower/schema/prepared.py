@@ -7,7 +7,8 @@
     run-<id>/candidate_attributes-*.parquet              candidate_id, candidate_row, display
     run-<id>/queries-*.parquet                           one row a query: profile and histories
     run-<id>/known_positives-*.parquet                   train positives by query
-    run-<id>/vocabularies/<feature>.txt                  count descending, then token
+    run-<id>/vocabularies/<feature>.txt                  count descending, then token; of a history
+                                                         with `candidate_features`: the corpus
     run-<id>/statistics-*.json                           numbers and train counts of candidates
     run-<id>/rejected/*.jsonl                            the first that could not be used, and why
 

@@ -15,6 +15,7 @@ from tfrs_twotower.schema.features import (
     Id,
     NamedFeature,
     Number,
+    is_aggregate,
 )
 from tfrs_twotower.schema.strict import Problem, Strict
 
@@ -64,11 +65,7 @@ class Features(Strict):
         yield from _repeated_kinds(self)
         yield from _empty_towers(self)
         yield from _repeated_names(self)
-        if self.history and self.candidate_id is None:
-            yield (
-                f"query.{self.history.name}",
-                "a history needs an `id` feature on the candidate side to refer to",
-            )
+        yield from _histories_of_nothing(self)
 
     @property
     def by_side(self) -> dict[str, dict[str, Feature]]:
@@ -79,6 +76,14 @@ class Features(Strict):
     def history(self) -> NamedFeature[History] | None:
         """The history, if the query tower reads one."""
         return _only(History, self.query)
+
+    @property
+    def history_candidate_features(self) -> dict[str, Feature]:
+        """The id and the features of a history's candidates; empty where it reads ids alone."""
+        named = self.history.feature.candidate_features if self.history else []
+        if not named or self.candidate_id is None:
+            return {}
+        return {name: self.candidate[name] for name in (self.candidate_id.name, *named)}
 
     @property
     def query_id(self) -> NamedFeature[Id] | None:
@@ -161,6 +166,29 @@ def _empty_towers(features: Features) -> Iterator[Problem]:
     ):
         if not tower:
             yield side, "is empty: a tower needs at least one feature"
+
+
+def _histories_of_nothing(features: Features) -> Iterator[Problem]:
+    if features.history is None:
+        return
+    name, history = features.history
+    if features.candidate_id is None:
+        yield (
+            f"query.{name}",
+            "a history needs an `id` feature on the candidate side to refer to",
+        )
+    fixed = {
+        other
+        for other, feature in features.candidate.items()
+        if not isinstance(feature, Id) and not is_aggregate(feature)
+    }
+    for other in history.candidate_features:
+        if other not in fixed:
+            yield (
+                f"query.{name}.candidate_features",
+                f"{other} is no feature of the candidate side, or its id or an aggregate; expected "
+                f"some of {_listed(fixed) or '(there are none)'}",
+            )
 
 
 def _repeated_names(features: Features) -> Iterator[Problem]:

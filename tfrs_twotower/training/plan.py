@@ -20,8 +20,8 @@ from tfrs_twotower.training.optimizers import make_optimizer
 class Plan:
     """Parameters, steps and memory of a training run.
 
-    `weights`: name and shape of each variable; `memory_bytes`: by purpose, on one device, without
-    the interpreter and TensorFlow itself, which take about 0.6 GB.
+    `weights`: name and shape of each trained variable; `memory_bytes`: by purpose, on one device,
+    without the interpreter and TensorFlow itself, which take about 0.6 GB.
     """
 
     weights: dict[str, list[int]]
@@ -38,7 +38,7 @@ class Plan:
 
 
 def plan(config: Config, data: str | Path) -> Plan:
-    """Builds the model and counts; reads only the manifest and the vocabularies.
+    """Builds the model and counts; reads no examples.
 
     Args:
         config: Must describe the data.
@@ -64,12 +64,13 @@ def plan(config: Config, data: str | Path) -> Plan:
         key_bytes + _bytes_an_entry(config.query_features)
     )
     candidate_bytes = _bytes_an_entry(config.candidate_features)
-    sizes = {variable.name: _size(variable.shape) for variable in model.variables}
-    weights_bytes = sum(_size(variable.shape) * variable.dtype.size for variable in model.variables)
+    weights = {variable.name: variable.shape for variable in model.trainable_variables}
+    # By their values: the candidates of a history have no fixed number of rows.
+    weights_bytes = sum(_size(one.value().shape) * one.dtype.size for one in model.variables)
     corpus_size = prepared.manifest["corpus_size"]
     return Plan(
-        weights={variable.name: variable.shape.as_list() for variable in model.variables},
-        num_parameters=sum(sizes.values()),
+        weights={name: shape.as_list() for name, shape in weights.items()},
+        num_parameters=sum(map(_size, weights.values())),
         num_examples=num_examples,
         batch_size=batch_size,
         steps_per_epoch=num_steps,

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from tfrs_twotower.data.prepared import PreparedData
 from tfrs_twotower.features.encoding import FIRST_OOV_ROW
+from tfrs_twotower.features.history_candidates import HistoryCandidates
 from tfrs_twotower.keras import keras, tf
 from tfrs_twotower.models.run_folder import (
     CONFIG_FILE,
@@ -206,8 +207,11 @@ def _with_vocabulary(config: Config) -> dict[str, Any]:
 
 
 def _by_path(model: keras.Model) -> dict[str, tf.Variable]:
-    """The variables of a model, without those of its optimizer."""
+    """The weights of a model: its variables without those of its optimizer and the candidates."""
     own = {variable.ref() for variable in model.variables}
+    for layer in model.submodules:
+        if isinstance(layer, HistoryCandidates):
+            own -= {variable.ref() for variable in layer.encoded.values()}
     return {path: one for path, one in model.get_weight_paths().items() if one.ref() in own}
 
 

@@ -232,6 +232,32 @@ def test_an_empty_file_asks_for_what_the_default_split_needs():
             "features.query.past.column: a history is made from the interactions: it has no column",
             id="a-history-in-a-column",
         ),
+        pytest.param(
+            with_features(
+                "{query: {past: {kind: history, candidate_features: [color]}}, "
+                "candidate: {i: {kind: id}, colour: {kind: categorical}}}"
+            ),
+            "features.query.past.candidate_features: color is no feature of the candidate side, or "
+            "its id or an aggregate; expected some of colour",
+            id="a-history-of-unknown-features",
+        ),
+        pytest.param(
+            with_features(
+                "{query: {past: {kind: history, candidate_features: [i]}}, "
+                "candidate: {i: {kind: id}}}"
+            ),
+            "features.query.past.candidate_features: i is no feature of the candidate side, or its "
+            "id or an aggregate; expected some of (there are none)",
+            id="a-history-of-ids-twice",
+        ),
+        pytest.param(
+            with_features(
+                "{query: {past: {kind: history, candidate_features: [a, a]}}, "
+                "candidate: {i: {kind: id}, a: {kind: text}}}"
+            ),
+            "features.query.past.candidate_features: names a feature twice",
+            id="a-history-of-a-feature-twice",
+        ),
     ],
 )
 def test_an_impossible_combination_is_refused_with_what_is_missing(text, expected):
@@ -397,6 +423,9 @@ def test_what_only_towers_and_training_read_may_change_without_new_records(old, 
         pytest.param("towers:", "filters: {min_per_query: 2}\ntowers:", id="filters"),
         pytest.param("min_count: 2", "min_count: 3", id="vocabulary"),
         pytest.param("length: 5", "length: 6", id="length-of-the-history"),
+        pytest.param(
+            "length: 5", "length: 5, candidate_features: [price]", id="features-of-the-history"
+        ),
         pytest.param("Europe/Paris", "Europe/London", id="time-zone"),
         pytest.param("kind: number,", "kind: number, missing: zero,", id="missing-rule"),
         pytest.param("max_length: 4", "max_length: 5", id="length-of-a-list"),
