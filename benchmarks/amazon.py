@@ -21,6 +21,17 @@ NAMES = [
     "columns={query_id: user_id, candidate_id: item_id, order: order}",
     "features.candidate={item_id: {kind: id}}",
 ]
+ATTRIBUTES = "features.candidate={item_id: {kind: id}, attributes: {kind: multi_categorical}}"
+READERS = {
+    "ids alone": [],
+    "attributes in the candidate tower": [ATTRIBUTES],
+    "attributes in both towers": [
+        ATTRIBUTES,
+        "features.query.past.candidate_features=[attributes]",
+    ],
+}
+Metrics = dict[str, float]
+Systems = dict[str, dict[str, Metrics]]
 METRICS = ("hit_rate_at_10", "ndcg_at_10")
 PUBLISHED = {
     "Toys_and_Games": ("SASRec+, sampled softmax, as published", (0.0970, 0.0580)),
@@ -31,25 +42,52 @@ PUBLISHED = {
 @benchmark(
     code=[*TRAINED, "tfrs_twotower/datasets"],
     data="amazon",
-    flags={"sports": "Sports and Outdoors in place of Toys and Games"},
+    flags={
+        "sports": "Sports and Outdoors in place of Toys and Games",
+        "attributes": "what the items' attributes add, in the candidate tower and in histories",
+    },
     settings=True,
 )
-def main(quick: bool, data: Path, sports: bool, settings: list[str]) -> list[Measurement]:
+def main(
+    quick: bool, data: Path, sports: bool, attributes: bool, settings: list[str]
+) -> list[Measurement]:
     name = "Sports_and_Outdoors" if sports else "Toys_and_Games"
     own = ["training.epochs=1"] if quick else []
-    config = parse_config(CONFIG, "config", [*NAMES, *own, *settings])
+    source = data / f"{name}.txt.gz"
+    if attributes:
+        return [
+            Measurement(reader, figures[split][metric], f"{metric}, {split}, {name}")
+            for reader, more in READERS.items()
+            for figures in [validated_and_tested(source, [*own, *more, *settings])]
+            for split in figures
+            for metric in METRICS
+        ]
     with tempfile.TemporaryDirectory() as folder:
-        root = Path(folder)
-        write_dataset("sasrec", root / "log", data / f"{name}.txt.gz")
-        api.prepare(config, root / "log", root / "prepared", progress=False)
-        api.train(config, root / "prepared", root / "run")
-        systems = api.evaluate(root / "run", root / "prepared").systems
+        _, systems = trained(source, [*own, *settings], Path(folder))
     versus, published = PUBLISHED[name]
     return [
         Measurement(system, figures["all"][metric], f"{metric}, {name}", versus, theirs)
         for metric, theirs in zip(METRICS, published, strict=True)
         for system, figures in systems.items()
     ]
+
+
+def validated_and_tested(source: Path, settings: list[str]) -> dict[str, Metrics]:
+    """The model's metrics by split."""
+    with tempfile.TemporaryDirectory() as folder:
+        validation, test = trained(source, settings, Path(folder))
+    return {"validation": validation["model"]["all"], "test": test["model"]["all"]}
+
+
+def trained(source: Path, settings: list[str], root: Path) -> tuple[Systems, Systems]:
+    """What the systems reach on the validation and on the test split."""
+    config = parse_config(CONFIG, "config", [*NAMES, *settings])
+    write_dataset("sasrec", root / "log", source)
+    api.prepare(config, root / "log", root / "prepared", progress=False)
+    result = api.train(config, root / "prepared", root / "run")
+    assert result.validation is not None
+    test = api.evaluate(root / "run", root / "prepared")
+    return result.validation.systems, test.systems
 
 
 if __name__ == "__main__":
