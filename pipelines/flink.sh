@@ -56,7 +56,7 @@ taskmanager.memory.framework.off-heap.size: 128m
 taskmanager.memory.jvm-metaspace.size: 256m
 taskmanager.memory.jvm-overhead.max: 192m
 taskmanager.memory.jvm-overhead.min: 192m
-taskmanager.memory.managed.size: 128m
+taskmanager.memory.managed.size: 512m
 taskmanager.memory.network.max: 512m
 taskmanager.memory.network.min: 512m
 taskmanager.memory.task.heap.size: 300m

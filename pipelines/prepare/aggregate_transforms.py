@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import apache_beam as beam
 import numpy as np
 import pyarrow as pa
-from apache_beam.pvalue import AsSingleton, PCollection, TaggedOutput
+from apache_beam.pvalue import AsIter, AsSingleton, PCollection, TaggedOutput
 from apache_beam.typehints.decorators import no_annotations
 
 from pipelines.io import filesystem
@@ -84,12 +84,10 @@ class FindAggregates(beam.PTransform[PCollection[StagedPartition], Aggregated]):
                 CORPUS, REPORT, main="found"
             )
         )
-        nothing = partitions.pipeline | "NoCandidate" >> beam.Create([(0, b"")])
         corpus = (
-            (of_candidates[CORPUS], nothing)
-            | beam.Flatten()
-            | "WholeCorpus" >> beam.GroupByKey()
-            | "WriteCorpus" >> beam.ParDo(_WriteCorpus(job), catalogue)
+            partitions.pipeline
+            | "Job" >> beam.Create([job])
+            | "WriteCorpus" >> beam.Map(_write_corpus, AsIter(of_candidates[CORPUS]), catalogue)
         )
         found = (
             {ASKED: summed[ASKED], FOUND: of_candidates.found}
@@ -189,7 +187,7 @@ class _OfCandidates(beam.DoFn):
         moments = np.full(len(rows), last_train_s + 1)
         at_end = Log(events.where(is_train)).columns(aggregates, rows, moments)
         corpus = pa.table({CANDIDATE_ROW: pa.array(rows), **at_end})
-        yield TaggedOutput(CORPUS, (0, to_ipc(corpus)))
+        yield TaggedOutput(CORPUS, to_ipc(corpus))
         hashes = load_catalogue(catalogue).hashes
         chosen = is_sampled(hashes[rows], len(hashes))
         positions, found_at_end = spread(events, rows[chosen]), corpus.filter(pa.array(chosen))
@@ -214,22 +212,16 @@ class _OfEvents(beam.DoFn):
             yield number, to_ipc(piece)
 
 
-class _WriteCorpus(beam.DoFn):
+def _write_corpus(job: Job, parts: Iterable[bytes], catalogue: str) -> str:
     """Leaves the aggregates of all known candidates at the end of train; gives the path."""
-
-    def __init__(self, job: Job) -> None:
-        self._job = job
-
-    def process(self, element: tuple[int, Iterable[bytes]], catalogue: str) -> Iterator[str]:
-        job = self._job
-        aggregates = job.config.candidate_aggregates
-        found = concat([_nothing_found(aggregates, CANDIDATE_ROW), *filter(None, element[1])])
-        rows = np.arange(len(load_catalogue(catalogue)), dtype=np.int32)
-        others = np.setdiff1d(rows, column(found, CANDIDATE_ROW).to_numpy())
-        without_events = Log(NO_EVENTS).columns(aggregates, others, np.zeros(len(others), np.int64))
-        table = pa.concat_tables([found, pa.table({CANDIDATE_ROW: others, **without_events})])
-        table = table.sort_by(CANDIDATE_ROW).drop_columns([CANDIDATE_ROW])
-        yield job.stage("corpus_aggregates", table)
+    aggregates = job.config.candidate_aggregates
+    found = concat([_nothing_found(aggregates, CANDIDATE_ROW), *parts])
+    rows = np.arange(len(load_catalogue(catalogue)), dtype=np.int32)
+    others = np.setdiff1d(rows, column(found, CANDIDATE_ROW).to_numpy())
+    without_events = Log(NO_EVENTS).columns(aggregates, others, np.zeros(len(others), np.int64))
+    table = pa.concat_tables([found, pa.table({CANDIDATE_ROW: others, **without_events})])
+    table = table.sort_by(CANDIDATE_ROW).drop_columns([CANDIDATE_ROW])
+    return job.stage("corpus_aggregates", table)
 
 
 class _WriteAggregates(beam.DoFn):

@@ -11,7 +11,7 @@ from apache_beam.typehints.decorators import no_annotations
 
 from pipelines.io import filesystem
 from pipelines.io.sums import SumByKey
-from pipelines.io.tables import buckets, column, concat, from_ipc, pieces_by, to_ipc
+from pipelines.io.tables import buckets, column, from_ipc, joined, pieces_by, to_ipc
 from pipelines.prepare import value_counts
 from pipelines.prepare.examples import split_partition
 from pipelines.prepare.job import (
@@ -142,13 +142,13 @@ def _cut_into_buckets(
         yield (key, number), to_ipc(part)
 
 
-def _without_rare(element: tuple[tuple[str, int], pa.Table], job: Job) -> tuple[str, bytes]:
-    """The counts of a bucket by quantity, of tokens those that may stand in the vocabulary."""
+def _without_rare(element: tuple[tuple[str, int], pa.Table], job: Job) -> tuple[str, str]:
+    """A file of a bucket's counts by quantity, of tokens those that may stand in the vocabulary."""
     (key, _), counts = element
     if key != value_counts.CANDIDATES:
         feature = _feature_of(key, job)
         counts = frequent(counts, feature.min_count, feature.max_size)
-    return key, to_ipc(counts)
+    return key, job.stage("counts", counts)
 
 
 def _feature_of(key: str, job: Job) -> Any:
@@ -160,18 +160,19 @@ class _MergeCounts(beam.DoFn):
     def __init__(self, job: Job) -> None:
         self._job = job
 
-    def process(self, element: tuple[str, Iterable[bytes]], catalogue: str) -> Iterator[Any]:
-        key, pieces = element
+    def process(self, element: tuple[str, Iterable[str]], catalogue: str) -> Iterator[Any]:
+        key, paths = element
+        counts = joined(map(filesystem.read_table, paths))
         config = self._job.config
         if key == value_counts.CANDIDATES:
-            yield from self._merge_candidates(concat(pieces), catalogue)
+            yield from self._merge_candidates(counts, catalogue)
             return
         name = key.removeprefix(value_counts.TOKENS)
         # The ids of candidates are counted by their rows.
         if config.candidate_id is None or name != config.candidate_id.name:
             feature = _feature_of(key, self._job)
             yield from self._stage_vocabulary(
-                name, make_vocabulary(concat(pieces), feature.min_count, feature.max_size)
+                name, make_vocabulary(counts, feature.min_count, feature.max_size)
             )
 
     def _merge_candidates(self, counts: pa.Table, path: str) -> Iterator[Any]:

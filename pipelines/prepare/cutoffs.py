@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 import apache_beam as beam
 import numpy as np
 import pyarrow as pa
-from apache_beam.pvalue import PCollection
+from apache_beam.pvalue import AsIter, PCollection
 
 from pipelines.io.sums import SumByKey
 from pipelines.io.tables import column, from_ipc, to_ipc
@@ -45,28 +45,30 @@ class FindCutoffs(beam.PTransform[PCollection[tuple[int, bytes]], PCollection[tu
 
     def expand(self, histograms: PCollection[tuple[int, bytes]]) -> PCollection[tuple[int, int]]:
         """Takes histograms by span of time."""
-        merged = (
+        spans = (
             histograms
             | "BySpan" >> beam.CombinePerKey(SumByKey([COUNTS]))
-            | "Sort" >> beam.MapTuple(lambda span, times: (0, to_ipc(times.sort_by(SECONDS))))
+            | "Sort" >> beam.MapTuple(lambda span, times: to_ipc(times.sort_by(SECONDS)))
         )
-        seed = histograms.pipeline | "NoTimes" >> beam.Create([(0, _histogram_ipc(NO_TIMES))])
+        # A side input, as some runners make one element of all that is grouped under a key.
         return (
-            (merged, seed)
-            | beam.Flatten()
-            | "Together" >> beam.GroupByKey()
-            | "Cut" >> beam.Map(lambda times, job: tuple(_cutoffs(times, job.config)), self._job)
+            histograms.pipeline
+            | "Job" >> beam.Create([self._job])
+            | "Cut"
+            >> beam.Map(lambda job, spans: tuple(_cutoffs(spans, job.config)), AsIter(spans))
         )
 
 
 NO_TIMES = histogram(np.zeros(0, np.int64))
 
 
-def _cutoffs(element: tuple[int, Iterable[bytes]], config: Config) -> Cutoffs:
+def _cutoffs(histograms: Iterable[bytes], config: Config) -> Cutoffs:
+    """The cut-offs from the histograms of all spans."""
     split = config.split
     if split.by == "time":
-        spans = sorted(map(_histogram_of, element[1]), key=lambda span: tuple(span.seconds[:1]))
-        times = Histogram(*(np.concatenate(parts) for parts in zip(*spans, strict=True)))
+        spans = sorted(map(_histogram_of, histograms), key=lambda span: tuple(span.seconds[:1]))
+        parts = zip(*[NO_TIMES, *spans], strict=True)
+        times = Histogram(*map(np.concatenate, parts))
         return cutoffs_by_time(times, split.validation, split.test)
     if split.by == "dates":
         assert split.validation_from is not None

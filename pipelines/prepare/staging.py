@@ -9,7 +9,7 @@ import apache_beam as beam
 import pyarrow as pa
 import pyarrow.compute as pc
 from apache_beam.metrics.metric import Metrics
-from apache_beam.pvalue import PCollection, TaggedOutput
+from apache_beam.pvalue import AsIter, PCollection, TaggedOutput
 from apache_beam.typehints.decorators import no_annotations
 
 from pipelines.io.report import Summary
@@ -98,15 +98,11 @@ class _StageCandidates(beam.DoFn):
         yield from _emit_duplicates(rejects, summary)
 
 
-class _WriteCatalogue(beam.DoFn):
+def _write_catalogue(job: Job, distinct: Iterable[bytes]) -> str:
     """Sorts the distinct candidate ids into the catalogue; gives its path."""
-
-    def __init__(self, job: Job) -> None:
-        self._job = job
-
-    def process(self, element: tuple[int, Iterable[bytes]]) -> Iterator[str]:
-        ids = column(concat(element[1]), CANDIDATE_ID)
-        yield self._job.stage("catalogue", catalogue_table(ids.take(pc.sort_indices(ids))))
+    nothing = to_ipc(pa.table({CANDIDATE_ID: pa.array([], pa.string())}))
+    ids = column(concat([nothing, *distinct]), CANDIDATE_ID)
+    return job.stage("catalogue", catalogue_table(ids.take(pc.sort_indices(ids))))
 
 
 class _StagePartition(beam.DoFn):
@@ -213,15 +209,15 @@ class StageCatalogue(beam.PTransform[PCollection[tuple[int, bytes]], PCollection
 
     def expand(self, ids: PCollection[tuple[int, bytes]]) -> PCollection[str]:
         """Takes ids; those that are equal must come under one number."""
-        nothing = to_ipc(pa.table({CANDIDATE_ID: pa.array([], pa.string())}))
-        seed = ids.pipeline | "NoCandidate" >> beam.Create([(0, nothing)])
-        return (
-            (ids, seed)
-            | beam.Flatten()
+        distinct = (
+            ids
             | "Distinct" >> beam.CombinePerKey(SumByKey())
-            | "Together" >> beam.MapTuple(lambda number, ids: (0, to_ipc(ids)))
-            | "AllCandidates" >> beam.GroupByKey()
-            | "WriteCatalogue" >> beam.ParDo(_WriteCatalogue(self._job))
+            | "Pack" >> beam.MapTuple(lambda number, ids: to_ipc(ids))
+        )
+        return (
+            ids.pipeline
+            | "Job" >> beam.Create([self._job])
+            | "WriteCatalogue" >> beam.Map(_write_catalogue, AsIter(distinct))
         )
 
 

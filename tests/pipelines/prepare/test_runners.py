@@ -1,5 +1,6 @@
 """The same job gives the same folder on every runner, and however the data are cut."""
 
+import functools
 import json
 import os
 import random
@@ -10,11 +11,14 @@ import subprocess
 import sys
 import time
 import urllib.request
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
+from apache_beam.coders.coder_impl import create_InputStream
+from apache_beam.runners.portability.fn_api_runner.execution import GroupingBuffer
 
 from pipelines.prepare import dataset_files
 from pipelines.prepare import pipeline as job
@@ -133,6 +137,47 @@ def test_two_workers_write_what_one_writes(small_world, mode):
     )
 
     assert contents(small_world.output) == expected
+
+
+def largest_group(monkeypatch, run):
+    """Runs a job; gives the bytes of the largest group, which some runners hold as one record."""
+    sizes, buffers, append = Counter(), [], GroupingBuffer.append
+
+    def measure(buffer, data):
+        buffers.append(buffer)
+        stream, coder = create_InputStream(data), buffer._pre_grouped_coder.get_impl()
+        while left := stream.size():
+            key, _ = coder.decode_from_stream(stream, True).value
+            sizes[id(buffer), str(key)] += left - stream.size()
+        append(buffer, data)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(GroupingBuffer, "append", measure)
+        run()
+    return max(sizes.values())
+
+
+@pytest.mark.slow
+def test_more_partitions_make_every_group_smaller(world, monkeypatch):
+    chance = random.Random(7)
+    lines = [
+        f"u{chance.randrange(900)},i{chance.randrange(3000)},{chance.randrange(90 * 86400)},3"
+        for _ in range(6000)
+    ]
+    world.write("interactions.csv", "\n".join(["user_id,item_id,t,stars", *lines]))
+    config = (
+        "columns: {timestamp: t}\n"
+        "features: {query: {user_id: {kind: id}}, context: {stars: {kind: categorical}}, "
+        "candidate: {item_id: {kind: id}, plays: {kind: number, aggregate: {what: count}}}}"
+    )
+    monkeypatch.setattr("pipelines.prepare.job.PARTITIONS_A_BUCKET", 1)
+    largest = []
+    for num_partitions in (2, 16):
+        monkeypatch.setattr(job, "MIN_PARTITIONS", num_partitions)
+        run = functools.partial(world.prepare, config, overwrite=True)
+        largest.append(largest_group(monkeypatch, run))
+
+    assert largest[1] < largest[0] / 3
 
 
 @pytest.fixture
