@@ -15,6 +15,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipelines.prepare.column_types import is_date, is_list
 from tfrs_twotower.schema.columns import UNITS_A_SECOND
 from tfrs_twotower.schema.features import (
     Boolean,
@@ -50,7 +51,7 @@ def to_text(array: pa.Array) -> pa.Array:
         return pc.dictionary_encode(pc.fill_null(values.take(array.indices), ""))
     if pa.types.is_null(array.type):
         return pa.array([""] * len(array), pa.string())
-    if _is_list(array.type):
+    if is_list(array.type):
         array = _joined(array, ", ")
     elif pa.types.is_floating(array.type):
         # Integers with gaps become floats in many tools: 42.0 is the id 42.
@@ -60,7 +61,7 @@ def to_text(array: pa.Array) -> pa.Array:
 
 def to_attribute(array: pa.Array) -> pa.Array:
     """What is shown to people: text, or lists of text where the file has lists."""
-    if not _is_list(array.type):
+    if not is_list(array.type):
         return _plain_text(array)
     values = to_text(array.flatten())
     return pa.ListArray.from_arrays(pc.cast(_offsets(array), pa.int32()), values)
@@ -71,6 +72,7 @@ def to_integers(array: pa.Array) -> Converted:
     if pa.types.is_integer(array.type):
         return Converted(pc.cast(array, pa.int64(), safe=False), _none(array))
     if pa.types.is_floating(array.type):
+        array = pc.cast(array, pa.float64())  # Arrow does not round half precision.
         whole = pc.and_(pc.equal(pc.round(array), array), pc.less(pc.abs(array), 2.0**62))
         is_missing = pc.or_kleene(pc.is_null(array), pc.is_nan(array))
         is_bad = pc.and_(pc.fill_null(pc.invert(whole), False), pc.invert(is_missing))
@@ -99,7 +101,7 @@ def to_seconds(array: pa.Array, time_format: str | None = None) -> Converted:
         array: Of any type.
         time_format: See `columns.time_format` of the config; of numbers and text.
     """
-    if pa.types.is_timestamp(array.type) or pa.types.is_date(array.type):
+    if is_date(array.type):
         return Converted(unix_seconds(array), _none(array))
     if time_format is not None and time_format not in UNITS_A_SECOND:
         return _parsed(pc.utf8_trim_whitespace(_plain_text(array)), time_format)
@@ -176,7 +178,7 @@ def to_tokens(array: pa.Array, separator: str) -> pa.Array:
     """Several tokens a row, trimmed, as one text joined by `TOKEN_SEPARATOR`."""
     if pa.types.is_dictionary(array.type):
         return to_tokens(array.dictionary, separator).take(array.indices)
-    if not _is_list(array.type):
+    if not is_list(array.type):
         array = pc.split_pattern(to_text(array), separator)
     tokens = pc.utf8_trim_whitespace(to_text(array.flatten()))
     lists = pa.LargeListArray.from_arrays(_offsets(array), tokens)
@@ -187,7 +189,7 @@ def to_vectors(array: pa.Array, dimension: int) -> Converted:
     """Dense vectors as fixed-size lists of float32; text holds numbers between separators."""
     if pa.types.is_dictionary(array.type):
         return _by_unique(array, to_vectors(array.dictionary, dimension))
-    if _is_list(array.type):
+    if is_list(array.type):
         lists, is_missing = array, _mask(pc.is_null(array))
     else:
         text = pc.utf8_trim(pc.utf8_trim_whitespace(_plain_text(array)), "[]()")
@@ -272,14 +274,6 @@ def _only(values: pa.Array, keep: pa.BooleanArray) -> pa.Array:
 
 def _unread(text: pa.Array, readable: pa.BooleanArray) -> np.ndarray:
     return ~_mask(readable) & ~_mask(pc.equal(text, ""))
-
-
-def _is_list(dtype: pa.DataType) -> bool:
-    return (
-        pa.types.is_list(dtype)
-        or pa.types.is_large_list(dtype)
-        or pa.types.is_fixed_size_list(dtype)
-    )
 
 
 def _is_number(dtype: pa.DataType) -> bool:

@@ -5,7 +5,7 @@ import gzip
 import itertools
 import json
 import zlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import repeat
 from typing import BinaryIO, NamedTuple
@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines.io import filesystem
+from pipelines.prepare.column_types import FORM_OF_ROLE, TEXT, Form, form_of, holds, is_list
 from tfrs_twotower.schema import Config, UserError
 from tfrs_twotower.schema.errors import first_line
 from tfrs_twotower.schema.features import History, Id, is_aggregate
@@ -90,7 +91,14 @@ def needed_columns(config: Config, kind: str, *, as_of_now: bool = False) -> dic
         kind: Of the file.
         as_of_now: Whether the file gives aggregates, too, as there is no log to find them in.
     """
-    columns = config.columns
+    needed: dict[str, str] = {}
+    for column, where, _ in _uses(config, kind, as_of_now=as_of_now):
+        needed.setdefault(column, where)
+    return needed
+
+
+def _uses(config: Config, kind: str, *, as_of_now: bool) -> Iterator[tuple[str, str, Form]]:
+    """Each use of a column of a kind of file: the column, what names it, what it is read as."""
     if kind == INTERACTIONS:
         roles = ["query_id", "candidate_id", "timestamp", "order", "event", "value"]
         if config.split.by == "column":
@@ -100,20 +108,22 @@ def needed_columns(config: Config, kind: str, *, as_of_now: bool = False) -> dic
         roles, side = ["candidate_id", "title", "available_from"], "candidate"
     else:
         roles, side = ["query_id"], "query"
-    needed = {getattr(columns, role): f"`columns.{role}`" for role in roles}
+    for role in roles:
+        column = getattr(config.columns, role)
+        if column is not None:
+            yield column, f"`columns.{role}`", FORM_OF_ROLE.get(role, TEXT)
     for name, feature in getattr(config.features, side).items():
         column = config.column_of(side, name)
         if column is None or isinstance(feature, Id | History):
             continue
         where = f"`features.{side}.{name}`"
         if not is_aggregate(feature):
-            needed.setdefault(column, where)
+            yield column, where, form_of(feature)
         elif as_of_now:
-            needed.setdefault(column, f"{where} ({feature.aggregate}, as of now)")
+            yield column, f"{where} ({feature.aggregate}, as of now)", form_of(feature)
     if kind == CANDIDATES:
         for attribute in config.export.attributes:
-            needed.setdefault(attribute, "`export.attributes`")
-    return {column: where for column, where in needed.items() if column is not None}
+            yield attribute, "`export.attributes`", TEXT
 
 
 def cut_file(file: Chunk, config: Config, chunk_bytes: int) -> list[Chunk]:
@@ -253,10 +263,11 @@ def looked_at(file: Chunk, config: Config, *, as_of_now: bool = False) -> Chunk:
         The file with all that a reader must know.
 
     Raises:
-        UserError: If the file cannot be read, lacks a column, or has one twice.
+        UserError: If the file cannot be read, lacks a column, has one twice, or holds values in
+            one that cannot be what the config reads it as.
     """
     try:
-        file, present, objects = _columns_of(file, config)
+        file, present, objects, types = _columns_of(file, config)
     except (OSError, EOFError, ValueError, zlib.error, pa.ArrowException) as error:
         raise UserError(f"cannot read {file.path}: {first_line(error)}") from error
     # A folder's column is none where the file has it.
@@ -275,6 +286,7 @@ def looked_at(file: Chunk, config: Config, *, as_of_now: bool = False) -> Chunk:
                 f"{file.path}: column `{column}`, named by {where}, holds objects, not values: "
                 f"{cure}"
             )
+    check_types(file.path, file.kind, types, config, as_of_now=as_of_now)
     nested = [name for name in needed if name not in present and name in objects]
     return file._replace(nested=tuple(nested))
 
@@ -303,24 +315,56 @@ def check_names(
         raise UserError(f"{source} has two columns `{twice}`: rename one")
 
 
-def _columns_of(file: Chunk, config: Config) -> tuple[Chunk, Sequence[str], dict[str, bool]]:
+def check_types(
+    source: str,
+    kind: str,
+    types: Mapping[str, pa.DataType],
+    config: Config,
+    *,
+    as_of_now: bool = False,
+) -> None:
+    """Checks that columns are of types that can be read as what the config makes of them.
+
+    Args:
+        source: What has the columns, for messages.
+        kind: INTERACTIONS, CANDIDATES or QUERIES.
+        types: By column, as far as they have any.
+        config: Names the columns.
+        as_of_now: See `needed_columns`.
+
+    Raises:
+        UserError: If one is of another type.
+    """
+    for column, where, form in _uses(config, kind, as_of_now=as_of_now):
+        if column in types and not holds(form, types[column]):
+            raise UserError(
+                f"{source}: column `{column}`, named by {where}, is of type {types[column]}: "
+                f"expected {form.expected}; convert it, or name another column"
+            )
+
+
+def _columns_of(
+    file: Chunk, config: Config
+) -> tuple[Chunk, Sequence[str], dict[str, bool], dict[str, pa.DataType]]:
     """What a file is and has.
 
     Returns:
         The file with what its first bytes show; its columns; what is in objects by path, and the
-        columns that hold them: whether it is an object.
+        columns that hold them: whether it is an object; the types of columns and paths, of
+        Parquet.
     """
     if file.format == PARQUET:
         with filesystem.open_raw(file.path) as raw:
             schema = pq.ParquetFile(raw).schema_arrow
-        return file, schema.names, _struct_paths(schema)
+        types = _types(schema)
+        return file, schema.names, _struct_paths(schema.names, types), types
     files = config.files
     file = file._replace(encoding=None if files.is_utf8 else files.encoding)
     with filesystem.open_raw(file.path) as raw:
         head = head_of(raw, file)
     if file.format == CSV:
         file = _with_header(file, head, config)
-        return file, file.header, {}
+        return file, file.header, {}, {}
     if is_array(head):
         file = file._replace(format=JSON_ARRAY)
         if file.end > MAX_ARRAY_BYTES:
@@ -329,7 +373,7 @@ def _columns_of(file: Chunk, config: Config) -> tuple[Chunk, Sequence[str], dict
                 "whole: write JSON lines, an object on each line (.jsonl)"
             )
     keys, paths = _json_keys(head, file.format)
-    return file, keys, paths
+    return file, keys, paths, {}
 
 
 def _with_header(file: Chunk, head: bytes, config: Config) -> Chunk:
@@ -387,22 +431,28 @@ def number_columns(config: Config) -> tuple[str, ...]:
     return tuple(sorted(filter(None, named)))
 
 
-def _struct_paths(schema: pa.Schema) -> dict[str, bool]:
-    """Paths of all that is in structs, and of these: whether it is one."""
-    paths: dict[str, bool] = {}
+def _types(schema: pa.Schema) -> dict[str, pa.DataType]:
+    """The types of all columns, and of all that is in structs by path."""
+    types: dict[str, pa.DataType] = {}
 
-    def add(path: str, kind: pa.DataType, is_top: bool) -> None:
-        is_list = pa.types.is_list(kind) or pa.types.is_large_list(kind)
-        is_object = pa.types.is_struct(kind) or (is_list and pa.types.is_struct(kind.value_type))
-        if is_object or not is_top:
-            paths[path] = is_object
-        if pa.types.is_struct(kind):
-            for field in kind:
-                add(f"{path}.{field.name}", field.type, False)
+    def add(path: str, dtype: pa.DataType) -> None:
+        types[path] = dtype
+        if pa.types.is_struct(dtype):
+            for field in dtype:
+                add(f"{path}.{field.name}", field.type)
 
     for field in schema:
-        add(field.name, field.type, True)
-    return paths
+        add(field.name, field.type)
+    return types
+
+
+def _struct_paths(columns: Sequence[str], types: Mapping[str, pa.DataType]) -> dict[str, bool]:
+    """Columns that hold structs, and paths of all that is in these: whether it is a struct."""
+    is_object = {
+        path: pa.types.is_struct(dtype.value_type if is_list(dtype) else dtype)
+        for path, dtype in types.items()
+    }
+    return {path: is_one for path, is_one in is_object.items() if is_one or path not in columns}
 
 
 def head_of(raw: BinaryIO, file: Chunk) -> bytes:

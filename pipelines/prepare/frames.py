@@ -11,12 +11,14 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipelines.prepare.column_types import is_date
 from pipelines.prepare.columns import unix_seconds
 from pipelines.prepare.dataset_files import (
     CANDIDATES,
     INTERACTIONS,
     QUERIES,
     check_names,
+    check_types,
     first_needed,
     needed_columns,
 )
@@ -71,10 +73,12 @@ def write_frame(
     moments = _moments(config, kind)
     columns = {}
     for name in needed_columns(config, kind, as_of_now=as_of_now):
-        array = _array(kind, name, frame.iloc[:, names.index(name)])
-        if name in moments and _is_date(array.type):
-            array = unix_seconds(array)
-        columns[name] = array
+        columns[name] = _array(kind, name, frame.iloc[:, names.index(name)])
+    types = {name: array.type for name, array in columns.items()}
+    check_types(f"`{kind}`", kind, types, config, as_of_now=as_of_now)
+    for name, dtype in types.items():
+        if name in moments and is_date(dtype):
+            columns[name] = unix_seconds(columns[name])
     pq.write_table(pa.table(columns), path)
 
 
@@ -102,22 +106,4 @@ def _array(kind: str, name: str, values: pd.Series) -> pa.Array:
         array = array.combine_chunks()
     if isinstance(array, pa.DictionaryArray):
         array = array.dictionary_decode()
-    if not _is_readable(array.type):
-        raise UserError(
-            f"`{kind}`: column `{name}` holds values of type {array.type}: expected text, numbers, "
-            "booleans, datetimes, or lists of them"
-        )
     return array
-
-
-def _is_readable(kind: pa.DataType) -> bool:
-    types = pa.types
-    if types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind):
-        kind = kind.value_type
-    is_text = types.is_string(kind) or types.is_large_string(kind)
-    is_number = types.is_integer(kind) or types.is_floating(kind) or types.is_boolean(kind)
-    return is_text or is_number or _is_date(kind) or types.is_null(kind)
-
-
-def _is_date(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_timestamp(kind) or pa.types.is_date(kind))

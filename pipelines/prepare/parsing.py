@@ -17,6 +17,7 @@ import pyarrow.json
 import pyarrow.parquet as pq
 
 from pipelines.io import filesystem
+from pipelines.prepare.column_types import is_bytes, is_list
 from pipelines.prepare.dataset_files import HEAD_BYTES, INTERACTIONS, Chunk, head_of
 from pipelines.prepare.lines import as_text, joined, split_lines
 from tfrs_twotower.schema.file_shapes import (
@@ -476,7 +477,35 @@ def _read_row_groups(chunk: Chunk, columns: list[str]) -> RawBatch:
 
 def _parquet_batch(table: pa.Table, chunk: Chunk, columns: list[str]) -> RawBatch:
     rows = np.arange(table.num_rows, dtype=np.int64)
-    return RawBatch(_flat(table, chunk.nested, columns), rows, [], None)
+    flat = _flat(table, chunk.nested, columns)
+    texts = {name: _with_text(name, flat.column(name)) for name in columns}
+    return RawBatch(pa.table(texts), rows, [], None)
+
+
+def _with_text(name: str, values: pa.ChunkedArray) -> pa.ChunkedArray:
+    """A column with text for bytes, which a writer that knew no text has left.
+
+    Raises:
+        pyarrow.ArrowInvalid: If the bytes are no text.
+    """
+    text = _text_type(values.type)
+    try:
+        return values if text == values.type else values.cast(text)
+    except pa.ArrowInvalid as error:
+        raise pa.ArrowInvalid(
+            f"column `{name}` is of type {values.type}, and its bytes are no UTF-8 text: write it "
+            "as text"
+        ) from error
+
+
+def _text_type(dtype: pa.DataType) -> pa.DataType:
+    if is_bytes(dtype):
+        return pa.string()
+    if pa.types.is_dictionary(dtype):
+        return pa.dictionary(dtype.index_type, _text_type(dtype.value_type), dtype.ordered)
+    if is_list(dtype) and _text_type(dtype.value_type) != dtype.value_type:
+        return pa.list_(_text_type(dtype.value_type))
+    return dtype
 
 
 def _empty(columns: Collection[str]) -> pa.Table:

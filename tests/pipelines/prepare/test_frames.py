@@ -186,12 +186,12 @@ def renamed(kind, **names):
         ),
         pytest.param(
             changed("queries", home=pd.cut(pd.Series(range(7)), 2)),
-            "`queries`: column `home` .*interval.*",
+            "`queries`: column `home`.*interval.*",
             id="intervals",
         ),
         pytest.param(
             changed("queries", home=[{"city": "Rome"}] * 7),
-            "`queries`: column `home` holds values of type struct.*: expected text, numbers",
+            "`queries`: column `home`, named by `features.query.home`, is of type struct",
             id="dicts",
         ),
     ],
