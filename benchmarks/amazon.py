@@ -55,10 +55,13 @@ def main(
     own = ["training.epochs=1"] if quick else []
     source = data / f"{name}.txt.gz"
     if attributes:
+        compared = {
+            reader: validated_and_tested(source, [*own, *more, *settings])
+            for reader, more in READERS.items()
+        }
         return [
             Measurement(reader, figures[split][metric], f"{metric}, {split}, {name}")
-            for reader, more in READERS.items()
-            for figures in [validated_and_tested(source, [*own, *more, *settings])]
+            for reader, figures in compared.items()
             for split in figures
             for metric in METRICS
         ]
