@@ -1,4 +1,4 @@
-"""The wheel: what is in it, and its client and its demo in environments of their own."""
+"""The wheel: what is in it, and its client and its commands in environments of their own."""
 
 import configparser
 import json
@@ -13,6 +13,7 @@ import pytest
 
 from serving.model_config import ModelConfig
 from serving.model_server import ModelServer
+from tests import small_shop
 from tests.serving import toy_models
 
 ROOT = Path(__file__).parent.parent
@@ -90,7 +91,7 @@ def test_the_client_of_the_wheel_asks_a_server_without_tensorflow(wheel, tmp_pat
 
 
 @pytest.mark.slow
-def test_the_wheel_runs_the_demo_with_another_python(wheel, tmp_path):
+def test_the_wheel_goes_from_a_log_to_answers_with_another_python(wheel, tmp_path):
     # pyenv, where `python3.12` is a shim of its, runs it only if told so.
     newer = {"PYENV_VERSION": "3.12"}
     try:
@@ -101,10 +102,15 @@ def test_the_wheel_runs_the_demo_with_another_python(wheel, tmp_path):
     install = (python, "-m", "pip", "install", "-q", "--no-compile", "-c", ROOT / "constraints.txt")
     run(*install, wheel, cwd=tmp_path, timeout_s=900)
     twotower = tmp_path / "venv" / "bin" / "twotower"
-    run(twotower, "demo", "--workdir", "demo", cwd=tmp_path, timeout_s=900, PYTHONPATH="")
-    checked = run(twotower, "doctor", "demo/models", "--json", cwd=tmp_path, PYTHONPATH="")
+    small_shop.write_dataset(tmp_path / "shop")
+    models, query = "shop/work/models", json.dumps({"user": "u07"})
+    alone = {"cwd": tmp_path, "PYTHONPATH": ""}
+    run(twotower, "run", "shop", timeout_s=600, **alone)
+    answer = run(twotower, "recommend", "--models", models, "--query", query, "--json", **alone)
+    checked = run(twotower, "doctor", models, "--json", **alone)
 
+    assert len(json.loads(answer)["candidate_ids"]) == 10
     assert str(tmp_path / "venv") in run(
-        python, "-c", "import serving; print(serving.__file__)", cwd=tmp_path, PYTHONPATH=""
+        python, "-c", "import serving; print(serving.__file__)", **alone
     )
     assert json.loads(checked)
