@@ -22,6 +22,7 @@ def config(distribution: str) -> Config:
         f"training.distribution={distribution}",
         f"training.epochs={EPOCHS}",
         "training.refit=true",
+        "training.graph_smoothing=0.3",
         "loss={uniform_negatives: 6, implicit_negatives: 2, mined_negatives: 1, mine_every: 1}",
     ]
     return parse_config(NO_DROPOUT, "distributed", settings)

@@ -190,3 +190,9 @@ def hard_negatives(loss: Loss, training: Training) -> Iterator[Problem]:
             f"{loss.hard_negatives} is above the {in_batch} negatives that a query has in a batch "
             "(`training.batch_size` - 1 + `loss.uniform_negatives`)",
         )
+
+
+def graph_smoothing(features: Features, training: Training) -> Iterator[Problem]:
+    """What is smoothed are the embeddings of ids."""
+    if training.graph_smoothing and features.query_id is None and features.candidate_id is None:
+        yield "training.graph_smoothing", "needs a feature of kind id on either side"

@@ -77,6 +77,7 @@ class Config(Strict):
         yield from combinations.rule_columns(self.rules, self.export, self.features, self.columns)
         yield from combinations.aggregates(self.features, self.columns, self.loss)
         yield from combinations.hard_negatives(self.loss, self.training)
+        yield from combinations.graph_smoothing(self.features, self.training)
 
     @property
     def query_features(self) -> dict[str, Feature]:

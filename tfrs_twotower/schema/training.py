@@ -35,6 +35,14 @@ class Training(Strict):
     patience: PositiveInt = Field(
         3, description="Stop after so many epochs without a better metric."
     )
+    graph_smoothing: float = Field(
+        0.0,
+        ge=0.0,
+        le=1.0,
+        description="Before each epoch but the first, move the embedding of each id by this share "
+        "towards those of the ids with the same positives in train (Laplacian smoothing); 0.4 for "
+        "sparse data.",
+    )
     distribution: Literal["one_device", "mirrored", "multi_worker"] = Field(
         "one_device",
         description="mirrored: all GPUs of the machine. multi_worker: the machines that the "

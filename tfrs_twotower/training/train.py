@@ -48,6 +48,7 @@ from tfrs_twotower.training.distribution import (
 )
 from tfrs_twotower.training.mining import mine, mined_negatives, segments
 from tfrs_twotower.training.optimizers import make_optimizer
+from tfrs_twotower.training.smoothing import GraphSmoothing
 from tfrs_twotower.training.warm_start import (
     EarlierRun,
     VocabularyChanges,
@@ -294,6 +295,11 @@ def _fit(
         if inputs.evaluation_set
         else []
     )
+    smoothing = (
+        [GraphSmoothing(config, inputs.examples, inputs.corpus)]
+        if config.training.graph_smoothing
+        else []
+    )
     events = keras.callbacks.TensorBoard(str(folder / TENSORBOARD), write_graph=False)
 
     def mine_now() -> np.ndarray:
@@ -316,6 +322,7 @@ def _fit(
             verbose=0,
             callbacks=[
                 MeanLossAndNaNGuard(),
+                *smoothing,
                 *validation,
                 *([events] if is_chief(strategy) else []),
                 keep_best,
