@@ -25,6 +25,7 @@ from tfrs_twotower.index.recall import Recall, exact_scores, measure_recall
 from tfrs_twotower.index.scann import ScannIndex
 from tfrs_twotower.index.scann_of_earlier import EarlierScannIndex
 from tfrs_twotower.publishing.models_folder import read_model_manifest, versions
+from tfrs_twotower.publishing.saved_model_writer import VARIABLES
 from tfrs_twotower.schema.index import Index as IndexConfig
 from tfrs_twotower.schema.models_layout import RETRIEVAL, RETRIEVAL_EXACT, RETRIEVAL_STOCK
 
@@ -73,6 +74,14 @@ class EarlierVersion:
         what = f"correcting the indexes of version {self.version} takes about {readable(forecast)}"
         check_free(forecast, what, "refresh on a larger machine")
         return forecast
+
+    def files_of_variables(self) -> list[Path]:
+        """The files that hold the variables of its retrieval models."""
+        folders = (
+            self.models / name / str(self.version) / VARIABLES
+            for name in (RETRIEVAL_EXACT, *_CORRECTED)
+        )
+        return [path for folder in folders if folder.is_dir() for path in folder.iterdir()]
 
     def corrected(
         self, name: str, embeddings: Floats, held_out: Floats, config: IndexConfig
@@ -128,7 +137,7 @@ class _SavedIndex:
     """The variables of an index, read from a SavedModel without loading its graph."""
 
     def __init__(self, folder: Path) -> None:
-        self._reader = tf.train.load_checkpoint(str(folder / "variables" / "variables"))
+        self._reader = tf.train.load_checkpoint(str(folder / VARIABLES / "variables"))
         self._shapes = self._reader.get_variable_to_shape_map()
         self._names = {name.partition("/.ATTRIBUTES/")[0]: name for name in self._shapes}
 

@@ -24,9 +24,10 @@ from tfrs_twotower.index.scoring_layer import exact_index
 from tfrs_twotower.index.tuning import tune, tune_ivf
 from tfrs_twotower.models.scorers import DOT_PRODUCT, Scorer
 from tfrs_twotower.publishing.earlier_indexes import EarlierVersion
+from tfrs_twotower.publishing.linked_files import link_same
 from tfrs_twotower.publishing.models_folder import HELD_OUT_QUERIES, PART, QUERY_EMBEDDING
 from tfrs_twotower.publishing.progress import Begin, untold
-from tfrs_twotower.publishing.saved_model_writer import save
+from tfrs_twotower.publishing.saved_model_writer import VARIABLES, save
 from tfrs_twotower.publishing.similarity_export import write_similarity
 from tfrs_twotower.retrieval.attributes import CandidateAttributes
 from tfrs_twotower.retrieval.retriever import CandidateIds, QueryTower, Retriever
@@ -165,6 +166,12 @@ def write_indexes(
         manifests[SIMILARITY] = write_similarity(
             staging, query_side.tower, ids, embeddings, config, facts
         )
+    # The embeddings of the corpus are in each model, and what a tree is made of in two versions.
+    known = [] if earlier is None else earlier.files_of_variables()
+    for name in manifests:
+        variables = staging / name / VARIABLES
+        link_same(known, variables)
+        known += variables.iterdir()
     if (preferred := preferred_model(manifests)) != RETRIEVAL_EXACT:
         queries = pa.table({QUERY_EMBEDDING: vectors(held_out)})
         pq.write_table(queries, staging / preferred / EXTRA_ASSETS / HELD_OUT_QUERIES)

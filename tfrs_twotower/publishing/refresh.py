@@ -5,7 +5,6 @@ One whose vector stays what it was keeps the stored one, and with it every score
 The trees of the indexes are kept while little has changed, see `earlier_indexes`.
 """
 
-import os
 import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -28,6 +27,7 @@ from tfrs_twotower.publishing.indexes import (
     matrix,
     write_indexes,
 )
+from tfrs_twotower.publishing.linked_files import link
 from tfrs_twotower.publishing.models_folder import (
     HELD_OUT_QUERIES,
     PART,
@@ -159,7 +159,7 @@ def _refresh(models: Path, candidates: Iterable[pa.Table], base: int, begin: Beg
             begin(QUERY_TOWER)
             write_query_tower(models, base, config, table, staging / QUERY_TOWER)
         for name in kept:
-            shutil.copytree(models / name / str(base), staging / name, copy_function=_link)
+            shutil.copytree(models / name / str(base), staging / name, copy_function=link)
         query_tower = LoadedQueryTower(staging / QUERY_TOWER)
         joined_tower = None
         if config.context_mode == "trilinear":
@@ -202,11 +202,3 @@ def _check_columns(table: pa.Table, stored: pa.Table) -> None:
     missing = [name for name in stored.column_names if name not in (*table.column_names, EMBEDDING)]
     if missing:
         raise UserError(f"the candidates lack {', '.join(missing)}, which the version before has")
-
-
-def _link(source: str, target: str) -> None:
-    """The same file twice: a published version is never written to again."""
-    try:
-        os.link(source, target)
-    except OSError:  # Of a file system without links.
-        shutil.copy2(source, target)

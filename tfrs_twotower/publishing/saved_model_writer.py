@@ -1,7 +1,7 @@
 """Writes the SavedModels of an export: signatures, warm-up requests, manifest."""
 
 import importlib.metadata
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,30 @@ from tfrs_twotower.schema.version import __version__
 WARMUP_REQUESTS = "tf_serving_warmup_requests"
 WARMUP_BATCH_SIZES = (1, 8, 64)
 SCANN_NAMESPACE = "Scann"
+VARIABLES = "variables"  # Folder of a SavedModel, of files alone.
+# Bytes of a variable that has a file of its own.
+LARGE = 1 << 20
+
+
+class LargeApart(tf.train.experimental.ShardingCallback):
+    """A file for each large variable: one that the next version keeps can be the same file."""
+
+    @property
+    def description(self) -> str:
+        """See `tf.train.experimental.ShardingCallback`."""
+        return "Each large tensor has a shard of its own, the others have one together."
+
+    def __call__(self, shardable_tensors: Sequence[Any]) -> list[dict[str, Any]]:
+        """See `tf.train.experimental.ShardingCallback`."""
+        together: dict[str, Any] = {}
+        shards = [together]
+        for one in shardable_tensors:
+            shard = together
+            if (one.shape.num_elements() or 0) * one.dtype.size >= LARGE:
+                shard = {}
+                shards.append(shard)
+            shard.setdefault(one.checkpoint_key, {})[one.slice_spec] = one.tensor
+        return shards
 
 
 def save(
@@ -53,7 +77,9 @@ def save(
             )
             for name, one in signatures.items()
         },
-        options=tf.saved_model.SaveOptions(namespace_whitelist=[SCANN_NAMESPACE]),
+        options=tf.saved_model.SaveOptions(
+            namespace_whitelist=[SCANN_NAMESPACE], experimental_sharding_callback=LargeApart()
+        ),
     )
     extra = folder / EXTRA_ASSETS
     extra.mkdir()
@@ -62,7 +88,7 @@ def save(
             writer.write(log.SerializeToString(deterministic=True))
     ops = graph_ops(folder)
     custom = custom_ops(ops)
-    variables_bytes = sum(path.stat().st_size for path in (folder / "variables").iterdir())
+    variables_bytes = sum(path.stat().st_size for path in (folder / VARIABLES).iterdir())
     manifest = {
         "kind": "saved_model",
         "model": model_name,

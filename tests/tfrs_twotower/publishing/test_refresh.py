@@ -14,6 +14,7 @@ from tests.cc_loader import predict
 from tests.tiny_world import SIZE, candidate_id, query_id
 from tfrs_twotower import api
 from tfrs_twotower.cli import main
+from tfrs_twotower.publishing import saved_model_writer
 from tfrs_twotower.publishing.models_folder import read_candidates, read_model_manifest
 from tfrs_twotower.publishing.refresh import refresh
 from tfrs_twotower.publishing.versions import rollback, set_label
@@ -92,6 +93,27 @@ def test_towers_and_queries_are_those_of_the_version_before(refreshed):
     assert new["towers_digest"] == old["towers_digest"]
     assert new["features"] == old["features"]
     assert (new["origin"], new["base_version"]) == ("refresh", 1)
+
+
+def test_what_the_models_of_two_versions_have_in_common_is_one_file(models, monkeypatch):
+    monkeypatch.setattr(saved_model_writer, "LARGE", 64)
+    refresh(models, [table_of(OLD)])
+
+    again = refresh(models, [table_of(OLD)])
+
+    def files(name, version):
+        paths = (models / name / str(version) / "variables").iterdir()
+        return {path.stat().st_ino for path in paths}
+
+    # The embeddings, which both models have.
+    assert files("retrieval", again.version) & files("retrieval_exact", again.version)
+    # The same corpus, and so the same embeddings.
+    assert files("retrieval_exact", again.version) & files("retrieval_exact", again.version - 1)
+    before = answer(models, 1)
+    for name in ("retrieval", "retrieval_exact"):
+        for version in (1, again.version - 1):
+            shutil.rmtree(models / name / str(version))
+        assert answer(models, again.version, name) == before
 
 
 def test_recall_is_measured_again(refreshed):
