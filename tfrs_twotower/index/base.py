@@ -113,12 +113,6 @@ class CandidateIndex(tf.Module):
         """
         return self._search(query_embeddings, k, self._find)
 
-    def search_exactly(
-        self, query_embeddings: tf.Tensor, k: tf.Tensor
-    ) -> tuple[tf.Tensor, tf.Tensor]:
-        """What an exact index would find; arguments and result are those of `search`."""
-        return self._search(query_embeddings, k, self._find_exactly)
-
     def _search(
         self,
         query_embeddings: tf.Tensor,

@@ -5,6 +5,7 @@ import pytest
 
 from tests.tfrs_twotower.index.clustered import AT, CANDIDATES, QUERIES
 from tfrs_twotower.index import IndexParameters, Recall, ScannIndex, measure_recall
+from tfrs_twotower.index import recall as recall_module
 from tfrs_twotower.index.recall import (
     exact_scores,
     found_share,
@@ -47,7 +48,10 @@ def test_a_candidate_as_good_as_the_last_of_the_exact_answer_counts_as_found():
     assert found_share(scores, np.array([0.5, 0.4], np.float32)).tolist() == [1.0, 2 / 3]
 
 
-def test_the_worst_exact_score_is_that_of_argsort():
+@pytest.mark.parametrize("elements", [1, 1495, 16_000_000])
+def test_the_worst_exact_score_is_that_of_argsort(elements, monkeypatch):
+    # Blocks of `AT` candidates, of 299, the last of them of 10, and the whole corpus.
+    monkeypatch.setattr(recall_module, "CHUNK_ELEMENTS", elements)
     worst = exact_scores(ScannIndex(CANDIDATES), QUERIES[:5], AT)
 
     scores = np.sort(QUERIES[:5] @ CANDIDATES.T, axis=1)
