@@ -8,10 +8,21 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
+from tfrs_twotower.index.candidate_leaves import CandidateLeaves
 from tfrs_twotower.index.control_flow import in_chunks, rarely
+from tfrs_twotower.index.parameters import Parameters
 
 # Elements of the largest intermediate tensor of a search: 64 MB of float32.
 CHUNK_ELEMENTS = 16_000_000
+# Elements of what is copied for some queries at a time: 8 MB of float32, so that what has been
+# copied is still in the processor's cache when it is multiplied.
+CACHE_ELEMENTS = 2_000_000
+# How many times more candidates than wanted lie in the leaves of a wider search.
+OVERSAMPLING = 2
+# By which power of the number of candidates wanted the leaves grow that a filter is searched in. Of
+# 200,000 clustered candidates, a tenth eligible, 0.945 of the best 100 were found in the leaves of
+# ScaNN (0.948 without a filter), 0.943 in inverted lists; with the square root 0.88 in both.
+LEAVES_POWER = 0.75
 
 
 class CandidateIndex(tf.Module):
@@ -19,7 +30,12 @@ class CandidateIndex(tf.Module):
 
     A score is the dot product, always computed by `score`: the same pair has the same score to
     the last bit, whatever the index, the batch and the signature.
+
+    Attributes:
+        leaves: Of the candidates; None: there are none.
     """
+
+    leaves: CandidateLeaves | None = None
 
     def __init__(self, embeddings: npt.NDArray[np.float32]) -> None:
         """Keeps the embeddings as a variable.
@@ -52,6 +68,11 @@ class CandidateIndex(tf.Module):
     def embedding_dim(self) -> int:
         """Width of an embedding."""
         return int(self.embeddings.shape[1])
+
+    @property
+    def parameters(self) -> Parameters | None:
+        """How leaves are built and searched; None: there are none."""
+        return None
 
     @property
     @abstractmethod
@@ -132,6 +153,62 @@ class CandidateIndex(tf.Module):
             (query_embeddings,),
             self.vectors_at_once // k,
             (tf.TensorSpec([None, None], tf.int64), tf.TensorSpec([None, None], tf.float32)),
+        )
+
+    def near(self, queries: tf.Tensor, num_wanted: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """The leaves in which the best of each query probably are; of an index that has leaves.
+
+        As `leaves_to_search` suits `at` candidates, a power of how many more are wanted tells how
+        many more leaves suit these.
+
+        Args:
+            queries: `[batch, embedding_dim]` float32.
+            num_wanted: `[batch]` float32, how many of the whole corpus; 0: no leaf.
+
+        Returns:
+            See `CandidateLeaves.near`.
+        """
+        parameters = self.parameters
+        assert self.leaves is not None
+        assert parameters is not None
+        num_leaves = self.leaves.num_leaves
+        times = tf.pow(tf.maximum(num_wanted / parameters.at, 1.0), LEAVES_POWER)
+        least = OVERSAMPLING * num_leaves / self.num_candidates * num_wanted
+        leaves = tf.minimum(tf.maximum(parameters.leaves_to_search * times, least), num_leaves)
+        leaves = tf.cast(tf.math.ceil(tf.where(num_wanted > 0, leaves, 0.0)), tf.int32)
+        return self.leaves.near(queries, leaves)
+
+    def best_of(
+        self, queries: tf.Tensor, rows: tf.Tensor, is_eligible: tf.Tensor, k: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """The best of given candidates, up to rounding.
+
+        Args:
+            queries: `[batch, embedding_dim]` float32.
+            rows: `[batch, n]` int64, each within the corpus.
+            is_eligible: `[batch, n]` bool.
+            k: int32 scalar, at most n.
+
+        Returns:
+            `[batch, k]` rows in any order, and which of them are eligible.
+        """
+
+        def best(some: tf.Tensor, rows: tf.Tensor, is_eligible: tf.Tensor) -> tf.Tensor:
+            vectors = tf.gather(tf.convert_to_tensor(self.embeddings), rows)
+            scores = tf.matmul(some[:, tf.newaxis], vectors, transpose_b=True)[:, 0]
+            scores = tf.where(is_eligible, scores, scores.dtype.min)
+            return tf.math.top_k(scores, k, sorted=False).indices
+
+        num_elements = tf.maximum(tf.shape(rows)[1], 1) * self.embedding_dim
+        places = in_chunks(
+            best,
+            (queries, rows, is_eligible),
+            CACHE_ELEMENTS // num_elements,
+            tf.TensorSpec([None, None], tf.int32),
+        )
+        return (
+            tf.gather(rows, places, batch_dims=1),
+            tf.gather(is_eligible, places, batch_dims=1),
         )
 
     @property

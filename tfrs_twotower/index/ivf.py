@@ -7,17 +7,12 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from tfrs_twotower.index.base import CandidateIndex
+from tfrs_twotower.index.base import CACHE_ELEMENTS, OVERSAMPLING, CandidateIndex
+from tfrs_twotower.index.candidate_leaves import CandidateLeaves
 from tfrs_twotower.index.control_flow import in_chunks
 from tfrs_twotower.index.leaves import partition
 from tfrs_twotower.index.outside import NO_ROW, OutsideRows
 from tfrs_twotower.index.parameters import IvfParameters, Parameters
-
-# Elements of the leaves that are copied for some queries at a time: 8 MB of float32, so that what
-# has been copied is still in the processor's cache when it is multiplied.
-CACHE_ELEMENTS = 2_000_000
-# How many times more candidates than asked for lie in the leaves of a wider search.
-OVERSAMPLING = 2
 
 
 class Leaves(NamedTuple):
@@ -89,6 +84,7 @@ class IvfIndex(CandidateIndex):
             for name, value in leaves._asdict().items()
         )
         self._outside = OutsideRows(embeddings, leaves.rows)
+        self.leaves = CandidateLeaves.of_rows(embeddings, leaves.rows)
 
     @property
     def parameters(self) -> IvfParameters:

@@ -10,11 +10,12 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from tfrs_twotower.index import _scann_internals
-from tfrs_twotower.index.base import CandidateIndex
+from tfrs_twotower.index.base import OVERSAMPLING, CandidateIndex
+from tfrs_twotower.index.candidate_leaves import CandidateLeaves
 from tfrs_twotower.index.parameters import SMALLEST_TREE, IndexParameters, Parameters
 
-# How many times more candidates than asked for ScaNN looks at when it needs a wider search.
-OVERSAMPLING = 2
+# Among the tensors of a searcher: the leaf of each candidate.
+_LEAF_OF = "datapoint_to_token"
 
 
 class ScannIndex(CandidateIndex):
@@ -62,11 +63,18 @@ class ScannIndex(CandidateIndex):
             name: tf.Variable(tensor, trainable=False, name=f"scann_{name}")
             for name, tensor in state.items()
         }
+        if parameters is not None:
+            self.leaves = CandidateLeaves(embeddings, self.leaf_of, parameters.num_leaves)
 
     @property
     def parameters(self) -> IndexParameters | None:
         """How the tree is built and searched; None: brute force."""
         return self._parameters
+
+    @property
+    def leaf_of(self) -> npt.NDArray[np.int32]:
+        """The leaf of each candidate, `[num_candidates]`; of an index with a tree."""
+        return np.asarray(self._state[_LEAF_OF].numpy())
 
     @property
     def description(self) -> dict[str, Any]:

@@ -7,7 +7,9 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from tfrs_twotower.index.base import CandidateIndex
+from tfrs_twotower.index.candidate_leaves import CandidateLeaves
 from tfrs_twotower.index.outside import NO_ROW, OutsideRows
+from tfrs_twotower.index.parameters import IndexParameters
 from tfrs_twotower.index.scann import ScannIndex
 
 # How many times more candidates than the share of those that are gone asks for, and how many more.
@@ -34,12 +36,26 @@ class EarlierScannIndex(CandidateIndex):
             earlier: Of the earlier corpus.
             row_of_earlier: `[earlier.num_candidates]` the row of each of its candidates in
                 `embeddings`, distinct; -1: it is gone, or its embedding has changed.
+
+        Raises:
+            ValueError: See `CandidateIndex`; or if `earlier` has no tree.
         """
         super().__init__(embeddings)
         self._earlier = earlier
         self._row_of_earlier = tf.Variable(row_of_earlier, trainable=False, name="row_of_earlier")
         self._outside = OutsideRows(embeddings, row_of_earlier)
         self._num_gone = int((row_of_earlier == NO_ROW).sum())
+        if earlier.parameters is None:
+            raise ValueError("`earlier` must have a tree.")
+        leaf_of = np.full(len(embeddings), NO_ROW, np.int32)
+        is_there = row_of_earlier != NO_ROW
+        leaf_of[row_of_earlier[is_there]] = earlier.leaf_of[is_there]
+        self.leaves = CandidateLeaves(embeddings, leaf_of, earlier.parameters.num_leaves)
+
+    @property
+    def parameters(self) -> IndexParameters | None:
+        """See `CandidateIndex`."""
+        return self._earlier.parameters
 
     @property
     def description(self) -> dict[str, Any]:

@@ -8,6 +8,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import tensorflow as tf
 
+from tfrs_twotower.index.candidate_leaves import CandidateLeaves
+from tfrs_twotower.retrieval.lists import CandidateLists, Listed, NearLists
 from tfrs_twotower.retrieval.ranges import RangeAttribute
 from tfrs_twotower.retrieval.string_table import NO_ROW, StringTable
 from tfrs_twotower.schema import UserError
@@ -38,76 +40,41 @@ class FilterAttribute(tf.Module):
         self._table = StringTable(
             [text.encode() for text in distinct] or [b"-"], f"values of {name}"
         )
-        self._shares = tf.Variable(
-            np.append(counts / len(column), 0.0).astype(np.float32), trainable=False, name="shares"
-        )
         self._values = tf.Variable(
             _padded(owners, rows, len(column)), trainable=False, name=f"values_of_{name}"
         )
         # The candidates by value; those of a value begin at its offset.
         by_value = np.lexsort([owners, rows])
-        self._owners = tf.Variable(
-            owners[by_value].astype(np.int32), trainable=False, name=f"owners_by_{name}"
-        )
+        self._lists = CandidateLists(owners[by_value], name, len(column))
         self._offsets = tf.Variable(
             # One more than needed, for a corpus without any value.
             np.concatenate([[0], np.cumsum(counts), [len(owners)]]).astype(np.int32),
             trainable=False,
             name=f"offsets_by_{name}",
         )
+        self._num_values = len(distinct)
 
     def rows(self, texts: tf.Tensor) -> tf.Tensor:
         """Rows, int64, of values of any shape; -1 where no candidate has the value."""
         rows = self._table.rows(texts)
         # Without any value in the corpus the stand-in is no value either.
-        return tf.where(rows < self._shares.shape[0] - 1, rows, tf.constant(NO_ROW, tf.int64))
+        return tf.where(rows < self._num_values, rows, tf.constant(NO_ROW, tf.int64))
 
-    def share(self, value_rows: tf.Tensor) -> tf.Tensor:
-        """About which share of the corpus has one of the values.
-
-        Args:
-            value_rows: `[batch, n]` int64.
-
-        Returns:
-            `[batch]` float32, at most 1: the sum of the values' shares.
-        """
-        none = self._shares.shape[0] - 1
-        rows = tf.where(value_rows == NO_ROW, tf.constant(none, tf.int64), value_rows)
-        shares = tf.gather(tf.convert_to_tensor(self._shares), rows)
-        return tf.minimum(tf.reduce_sum(shares, axis=1), 1.0)
-
-    def num_owners(self, value_rows: tf.Tensor) -> tf.Tensor:
-        """How many candidates have one of the values, those with several counted as often.
+    def listed(self, value_rows: tf.Tensor) -> Listed:
+        """The candidates that have one of the values, those with several as often.
 
         Args:
             value_rows: `[batch, n]` int64.
-
-        Returns:
-            `[batch]` int32.
         """
-        first, last = self._span(value_rows)
-        return tf.reduce_sum(last - first, axis=1)
-
-    def owners(self, value_rows: tf.Tensor) -> tf.Tensor:
-        """The candidates that have at least one of the values.
-
-        Args:
-            value_rows: `[n]` int64.
-
-        Returns:
-            `[m]` int64, distinct, ascending.
-        """
-        places = tf.ragged.range(*self._span(value_rows)).values
-        rows = tf.sort(tf.gather(tf.convert_to_tensor(self._owners), places))
-        is_new = tf.pad(rows[1:] != rows[:-1], [[1, 0]], constant_values=True)
-        return tf.cast(tf.boolean_mask(rows, is_new[: tf.shape(rows)[0]]), tf.int64)
-
-    def _span(self, value_rows: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Where the owners of each value begin and end; of `NO_ROW` there are none."""
         offsets = tf.convert_to_tensor(self._offsets)
         rows = tf.maximum(value_rows, 0)
         first, last = tf.gather(offsets, rows), tf.gather(offsets, rows + 1)
-        return first, tf.where(value_rows == NO_ROW, first, last)
+        return self._lists.listed(first, tf.where(value_rows == NO_ROW, first, last))
+
+    def near(self, leaves: CandidateLeaves) -> NearLists:
+        """The candidates of each value, in the order of the leaves of an index."""
+        counts = np.diff(self._offsets.numpy())
+        return NearLists(self._lists, np.repeat(np.arange(len(counts)), counts), leaves)
 
     def has_one_of(self, candidate_rows: tf.Tensor, value_rows: tf.Tensor) -> tf.Tensor:
         """Which candidates have at least one of the values.

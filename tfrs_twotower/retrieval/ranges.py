@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import tensorflow as tf
 
+from tfrs_twotower.retrieval.lists import CandidateLists, Listed
 from tfrs_twotower.schema import UserError
 
 # What no bound asks for: REST cannot print an infinity.
@@ -42,13 +43,10 @@ class RangeAttribute(tf.Module):
         numbers = np.where(np.isnan(numbers), numbers.dtype.type(missing), numbers)
         # NaN is last.
         order = np.argsort(numbers, kind="stable")[: int((~np.isnan(numbers)).sum())]
-        self._numbers, self._ascending, self._order = (
+        self._lists = CandidateLists(order, name, len(numbers))
+        self._numbers, self._ascending = (
             tf.Variable(value, trainable=False, name=f"{kind}_{name}")
-            for kind, value in {
-                "numbers_of": numbers,
-                "ascending": numbers[order],
-                "by": order.astype(np.int32),
-            }.items()
+            for kind, value in {"numbers_of": numbers, "ascending": numbers[order]}.items()
         )
 
     def range(self, least: tf.Tensor, most: tf.Tensor) -> Range:
@@ -67,21 +65,12 @@ class RangeAttribute(tf.Module):
         most = tf.where(has_most, tf.cast(most, dtype), math.inf)
         return Range(least, most, has_least | has_most)
 
-    def num_within(self, wanted: Range) -> tf.Tensor:
-        """How many candidates each query lets through, `[batch]` int32."""
-        first, last = self._span(wanted.least, wanted.most)
-        size = tf.fill(tf.shape(first), self._numbers.shape[0])
-        return tf.where(wanted.is_restricted, last - first, size)
-
-    def share(self, wanted: Range) -> tf.Tensor:
-        """Which share of the corpus each query lets through, `[batch]` float32."""
-        return tf.cast(self.num_within(wanted) / self._numbers.shape[0], tf.float32)
-
-    def rows_within(self, wanted: Range) -> tf.Tensor:
-        """The candidates within the bounds of one query, `[n]` int64, ascending."""
-        first, last = self._span(wanted.least, wanted.most)
-        rows = tf.convert_to_tensor(self._order)[first[0] : last[0]]
-        return tf.cast(tf.sort(rows), tf.int64)
+    def listed(self, wanted: Range) -> Listed:
+        """The candidates within the bounds of each query."""
+        ascending = tf.convert_to_tensor(self._ascending)
+        first = tf.searchsorted(ascending, wanted.least, side="left")
+        last = tf.maximum(first, tf.searchsorted(ascending, wanted.most, side="right"))
+        return self._lists.listed(first[:, tf.newaxis], last[:, tf.newaxis])
 
     def is_within(self, candidate_rows: tf.Tensor, wanted: Range) -> tf.Tensor:
         """Which candidates, `[batch, n]` int64, are within the bounds: `[batch, n]` bool."""
@@ -89,13 +78,6 @@ class RangeAttribute(tf.Module):
         least, most = wanted.least[:, tf.newaxis], wanted.most[:, tf.newaxis]
         is_within = (numbers >= least) & (numbers <= most)
         return is_within | ~wanted.is_restricted[:, tf.newaxis]
-
-    def _span(self, least: tf.Tensor, most: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Where in the order the candidates within bounds begin and end, `[batch]` int32."""
-        ascending = tf.convert_to_tensor(self._ascending)
-        first = tf.searchsorted(ascending, least, side="left")
-        last = tf.searchsorted(ascending, most, side="right")
-        return first, tf.maximum(first, last)
 
 
 def range_numbers(name: str, column: pa.Array) -> np.ndarray:

@@ -16,9 +16,13 @@ from tfrs_twotower.features.encoding import Encoder
 from tfrs_twotower.index.base import CandidateIndex
 from tfrs_twotower.index.control_flow import rarely
 from tfrs_twotower.retrieval.attributes import CandidateAttributes
+from tfrs_twotower.retrieval.lists import NO_MORE
 from tfrs_twotower.retrieval.rules import (
     NO_ID,
+    NO_LIST,
     NO_SCORE,
+    SPARE,
+    Plan,
     Pool,
     Ranked,
     Request,
@@ -167,7 +171,7 @@ class Retriever(tf.Module):
         if not isinstance(candidate_ids, CandidateIds):
             candidate_ids = CandidateIds(candidate_ids)
         self._ids = candidate_ids
-        self._rules = Rules(self._ids, attributes, max_k=max_k)
+        self._rules = Rules(self._ids, attributes, index.leaves, max_k=max_k)
         self._default_k = default_k
 
     def signatures(self) -> dict[str, Signature]:
@@ -243,11 +247,11 @@ class Retriever(tf.Module):
     @tf.autograph.experimental.do_not_convert
     def _recommend(self, queries: tf.Tensor, inputs: Tensors) -> dict[str, tf.Tensor]:
         num_queries = tf.shape(queries)[0]
-        k = self._rules.read_k(inputs, num_queries)
         # Of the input: an answer to no query has a width as well.
         width = _largest(inputs["k"])
 
         def best() -> dict[str, tf.Tensor]:
+            k = tf.broadcast_to(inputs["k"], [num_queries])
             num_found = tf.minimum(width, self._index.num_candidates)
             return {**self._best(queries, k, width), POOL_SIZE: tf.fill([num_queries], num_found)}
 
@@ -273,10 +277,8 @@ class Retriever(tf.Module):
         request = self._rules.read(inputs, tf.shape(queries)[0])
         num_needed = self._rules.num_needed(request)
         list_width = tf.maximum(_largest(num_needed), width)
-        pool, best_outside = self._pool(queries, request)
-        pool = pool._replace(
-            is_eligible=pool.is_eligible & self._rules.is_eligible(request, pool.candidate_rows)
-        )
+        plan = self._rules.plan(request, self._index.num_candidates)
+        pool, best_outside = self._pool(queries, request, plan)
         ranked = self._rules.rank(request, pool, list_width, best_outside)
         enough = tf.minimum(
             num_needed, self._rules.num_eligible_at_most(request, self._index.num_candidates)
@@ -314,42 +316,75 @@ class Retriever(tf.Module):
         scores = self._index.score(queries, tf.maximum(rows, 0))
         return {"scores": tf.where(rows != NO_ROW, scores, NO_SCORE)}
 
-    def _pool(self, queries: tf.Tensor, request: Request) -> tuple[Pool, tf.Tensor]:
-        """The candidates to rank: of the allow-list where there is one, else what is found.
+    def _pool(self, queries: tf.Tensor, request: Request, plan: Plan) -> tuple[Pool, tf.Tensor]:
+        """The candidates to rank: those of a list where there is a short one, else what is found.
 
         Returns:
-            The pool, rules not yet applied, and `[batch]` float32 what no candidate outside it
-            scores above.
+            The pool, and `[batch]` float32 what no candidate outside it scores above.
         """
-        size = tf.where(request.has_allow_list, 0, self._rules.pool_size(request))
-        is_searched = size > 0
-        num_found = tf.minimum(_largest(size), self._index.num_candidates)
+        is_searched = plan.pool_size > 0
+        num_found = tf.minimum(_largest(plan.pool_size), self._index.num_candidates)
+
+        def eligible_of(rows: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            is_there = rows != NO_MORE
+            rows = tf.where(is_there, rows, 0)
+            is_eligible = tf.cond(
+                tf.reduce_all(plan.is_settled),
+                lambda: is_there,
+                rarely(lambda: is_there & self._rules.is_eligible(request, rows)),
+            )
+            return rows, is_eligible
 
         def found() -> tuple[Pool, tf.Tensor]:
             rows, scores = self._index.search(queries, num_found)
             is_whole = num_found == self._index.num_candidates
             outside = tf.where(is_whole, NO_SCORE, scores[:, -1])
-            is_eligible = tf.ones_like(rows, tf.bool) & is_searched[:, tf.newaxis]
+            is_eligible = is_searched[:, tf.newaxis] & self._rules.is_eligible(request, rows)
             return Pool(rows, scores, is_eligible), outside
 
         def listed() -> Pool:
-            rows = tf.sort(request.allowed, axis=1)
-            is_new = tf.pad(rows[:, 1:] != rows[:, :-1], [[0, 0], [1, 0]], constant_values=True)
-            is_eligible = is_new & (rows != NO_ROW) & request.has_allow_list[:, tf.newaxis]
-            rows = tf.maximum(rows, 0)
+            place = tf.where(plan.is_listed, plan.place, NO_LIST)
+            rows = self._rules.listed_rows(request, place)
+            rows, is_eligible = eligible_of(rows)
             return Pool(rows, self._index.score(queries, rows), is_eligible)
+
+        def near() -> tuple[Pool, tf.Tensor]:
+            num_wanted = SPARE * tf.cast(plan.num_near, tf.float32) / plan.share
+            first, last = self._index.near(queries, num_wanted)
+            rows = self._rules.near_rows(request, plan, first, last)
+            rows, is_eligible = eligible_of(rows)
+            num_best = tf.minimum(_largest(plan.num_near), tf.shape(rows)[1])
+            rows, is_eligible = self._index.best_of(queries, rows, is_eligible, num_best)
+            # Of equal scores the lower row comes first.
+            rows = tf.sort(tf.where(is_eligible, rows, NO_MORE), axis=1)
+            is_eligible = rows != NO_MORE
+            rows = tf.where(is_eligible, rows, 0)
+            scores = self._index.score(queries, rows)
+            # Where there are too few of them, those elsewhere may have any score.
+            is_full = tf.math.count_nonzero(is_eligible, axis=1, dtype=tf.int32) >= plan.num_near
+            worst = tf.reduce_min(tf.where(is_eligible, scores, tf.float32.max), axis=1)
+            return Pool(rows, scores, is_eligible), tf.where(is_full, worst, tf.float32.max)
 
         of_search, outside = tf.cond(
             tf.reduce_any(is_searched),
             found,
-            lambda: (_no_candidates(queries), tf.fill(tf.shape(size), tf.float32.max)),
+            lambda: (_no_candidates(queries), tf.fill(tf.shape(is_searched), tf.float32.max)),
         )
         of_list = tf.cond(
-            tf.reduce_any(request.has_allow_list), rarely(listed), lambda: _no_candidates(queries)
+            tf.reduce_any(plan.is_listed), rarely(listed), lambda: _no_candidates(queries)
         )
         outside = tf.where(is_searched, outside, tf.float32.max)
-        outside = tf.where(request.has_allow_list, NO_SCORE, outside)
-        return _concat(of_search, of_list), outside
+        pools = [of_search, of_list]
+        if self._rules.has_near:
+            of_leaves, outside_leaves = tf.cond(
+                tf.reduce_any(plan.num_near > 0),
+                rarely(near),
+                lambda: (_no_candidates(queries), outside),
+            )
+            outside = tf.where(plan.num_near > 0, outside_leaves, outside)
+            pools.append(of_leaves)
+        outside = tf.where(plan.is_listed, NO_SCORE, outside)
+        return _concat(*pools), outside
 
     def _completed(
         self, ranked: Ranked, queries: tf.Tensor, request: Request, is_short: tf.Tensor
@@ -428,5 +463,5 @@ def _no_candidates(queries: tf.Tensor) -> Pool:
     return Pool(tf.zeros(shape, tf.int64), tf.zeros(shape), tf.zeros(shape, tf.bool))
 
 
-def _concat(first: Pool, second: Pool) -> Pool:
-    return Pool(*(tf.concat(both, axis=1) for both in zip(first, second, strict=True)))
+def _concat(*pools: Pool) -> Pool:
+    return Pool(*(tf.concat(parts, axis=1) for parts in zip(*pools, strict=True)))

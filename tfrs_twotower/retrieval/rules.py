@@ -19,14 +19,16 @@ pools.
 """
 
 import functools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import tensorflow as tf
 
 from tfrs_twotower.index.base import CandidateIndex
+from tfrs_twotower.index.candidate_leaves import CandidateLeaves
 from tfrs_twotower.index.control_flow import in_chunks, rarely
 from tfrs_twotower.retrieval.attributes import CandidateAttributes, FilterAttribute, is_among
+from tfrs_twotower.retrieval.lists import NO_MORE, Listed, distinct
 from tfrs_twotower.retrieval.ranges import HIGHEST, LOWEST, Range, RangeAttribute
 from tfrs_twotower.retrieval.string_table import NO_ROW, StringTable
 
@@ -42,6 +44,14 @@ OVERFETCH = 4
 
 # A pool beyond this many candidates costs more than scoring the eligible ones.
 LARGEST_POOL = 4096
+# A pool beyond this many candidates costs more than scoring the eligible ones in near leaves.
+LARGEST_POOL_BESIDE_LEAVES = 500
+# How many times more candidates are sought than the share of those that pass a filter asks for.
+SPARE = 1.5
+# A sum of shares may claim that nothing is left.
+SMALLEST_SHARE = 1e-9
+# In place of a filter's number.
+NO_LIST = -1
 
 # A list of one row stands for every query: without a bound on what that makes, a request of two
 # hundred bytes takes all memory.
@@ -72,6 +82,27 @@ class Request(NamedTuple):
     min_score: tf.Tensor  # [batch] float32
 
 
+class ShortestList(NamedTuple):
+    """What the filters and bounds of each query of a batch leave, and which leaves fewest."""
+
+    share: tf.Tensor  # [batch] float32: about which share of the corpus passes them all.
+    place: tf.Tensor  # [batch] int32: the number of that filter, then of bounds; or `NO_LIST`.
+    size: tf.Tensor  # [batch] int32: how many candidates it leaves, at least.
+    is_only: tf.Tensor  # [batch] bool: there is no other filter and no other bound.
+
+
+class Plan(NamedTuple):
+    """Where the candidates of each answer of a batch are sought."""
+
+    pool_size: tf.Tensor  # [batch] int32: so many of the best probably hold it; 0: not there.
+    # [batch] int32: so many of the best in the list of `place` and in near leaves; 0: not there.
+    num_near: tf.Tensor
+    share: tf.Tensor  # [batch] float32, above 0: see `ShortestList`.
+    is_listed: tf.Tensor  # [batch] bool: in the list of `place`, or in the allow-list.
+    place: tf.Tensor  # [batch] int32: see `ShortestList`.
+    is_settled: tf.Tensor  # [batch] bool: all of the list are eligible.
+
+
 class Pool(NamedTuple):
     """Candidates among which an answer is chosen; the eligible ones of a query are distinct."""
 
@@ -95,19 +126,30 @@ class Rules(tf.Module):
     """The rules that a corpus allows."""
 
     def __init__(
-        self, candidate_ids: StringTable, attributes: CandidateAttributes | None, *, max_k: int
+        self,
+        candidate_ids: StringTable,
+        attributes: CandidateAttributes | None,
+        leaves: CandidateLeaves | None,
+        *,
+        max_k: int,
     ) -> None:
         """Joins the parts.
 
         Args:
             candidate_ids: The corpus.
             attributes: Of the corpus; None: there are none to filter or order by.
+            leaves: Of the index of the corpus; None: there are none.
             max_k: The largest `k` a request may ask.
         """
         super().__init__()
         self._ids = candidate_ids
         self._attributes = attributes
         self._filters = attributes.filters if attributes else {}
+        self._near = (
+            []
+            if leaves is None
+            else [attribute.near(leaves) for attribute in self._filters.values()]
+        )
         self._numbers = attributes.ranges if attributes else {}
         self._available_from = attributes.available_from if attributes else None
         self._available_until = attributes.available_until if attributes else None
@@ -148,14 +190,6 @@ class Rules(tf.Module):
             for name, spec in self.inputs().items()
         }
 
-    def read_k(self, inputs: Mapping[str, tf.Tensor], num_queries: tf.Tensor) -> tf.Tensor:
-        """How many candidates each query asks for, `[num_queries]` int32; checked as by `read`."""
-        return _Reader(inputs, num_queries).checked(
-            "k",
-            lambda k: (k >= 1) & (k <= self._max_k),
-            f"between 1 and {self._max_k} (`export.max_k` of the config)",
-        )
-
     def are_neutral(self, inputs: Mapping[str, tf.Tensor], num_queries: tf.Tensor) -> tf.Tensor:
         """Whether a request asks for its best `k` candidates and nothing else.
 
@@ -164,16 +198,21 @@ class Rules(tf.Module):
             num_queries: See `read`.
 
         Returns:
-            bool scalar; false also where `read` would fail for another reason than `k`.
+            bool scalar; false also where `read` would fail.
         """
         neutral = self.defaults(default_k=1)
         # A moment alone rules nothing out where candidates are always available.
         no_rules = ("k",) if self._has_availability else ("k", "now_s")
-        of_rules = [name for name in neutral if name not in no_rules]
-        num_rows = tf.stack([tf.shape(inputs[name])[0] for name in neutral if name != "k"])
-        fits = (num_rows == 1) | (num_rows == num_queries)
-        is_off = [tf.reduce_all(inputs[name] == neutral[name]) for name in of_rules]
-        return tf.reduce_all(tf.concat([fits, tf.stack(is_off)], axis=0))
+        scalars = [name for name in neutral if inputs[name].shape.rank == 1]
+        is_off = [inputs[name] == neutral[name] for name in scalars if name not in no_rules]
+        flat = tf.constant([-1])
+        lists = [tf.reshape(inputs[name], flat) for name in neutral if name not in scalars]
+        fits = _fits(_num_rows({name: inputs[name] for name in neutral}), num_queries)
+        is_neutral = [fits, *is_off, tf.concat(lists, axis=0) == NO_ID, self._is_k(inputs["k"])]
+        return tf.reduce_all(tf.concat(is_neutral, axis=0))
+
+    def _is_k(self, k: tf.Tensor) -> tf.Tensor:
+        return (k >= 1) & (k <= self._max_k)
 
     def read(self, inputs: Mapping[str, tf.Tensor], num_queries: tf.Tensor) -> Request:
         """Checks the rules of a request and repeats those that came once for all queries.
@@ -186,11 +225,12 @@ class Rules(tf.Module):
             tf.errors.InvalidArgumentError: When run, if a value is out of range or has neither one
                 row nor one a query.
         """
-        read = _Reader(inputs, num_queries)
+        of_rules = {name: inputs[name] for name in self.inputs()}
+        read = _Reader(of_rules, checked(of_rules, num_queries, self._legal(of_rules)))
         allowed, has_allow_list = read.rows("allow_ids", self._ids)
         half_life_s, now_s = self._read_times(read)
         return Request(
-            k=self.read_k(inputs, num_queries),
+            k=read.scalar("k", tf.int32),
             excluded=read.rows("exclude_ids", self._ids)[0],
             allowed=allowed,
             has_allow_list=has_allow_list,
@@ -201,39 +241,48 @@ class Rules(tf.Module):
             ranges=self._read_ranges(read, now_s),
             half_life_s=half_life_s,
             now_s=now_s,
-            max_per_category=read.constant(0, tf.int32)
-            if self._categories is None
-            else read.checked("max_per_category", lambda most: most >= 0, "0 (off) or more"),
-            mmr_lambda=read.checked(
-                "mmr_lambda", lambda weight: (weight >= 0) & (weight <= 1), "between 0 and 1"
-            ),
-            min_score=read.checked("min_score", lambda least: ~tf.math.is_nan(least), "a number"),
+            max_per_category=read.scalar("max_per_category", tf.int32),
+            mmr_lambda=read.scalar("mmr_lambda", tf.float32),
+            min_score=read.scalar("min_score", tf.float32),
         )
 
     def _read_times(self, read: "_Reader") -> tuple[tf.Tensor, tf.Tensor]:
         """`half_life_s` and `now_s` of a request; zeros where the corpus has no times."""
-        if "now_s" not in self.inputs():
-            return read.constant(0, tf.float32), read.constant(0, tf.int64)
+        half_life_s, now_s = read.scalar("half_life_s", tf.float32), read.scalar("now_s", tf.int64)
         if self._timestamps_s is None:
-            return read.constant(0, tf.float32), read.each("now_s")
-        half_life_s = read.checked(
-            "half_life_s", lambda s: (s >= 0) & tf.math.is_finite(s), "0 (off) or seconds"
-        )
-        now_s = read.each("now_s")
+            return half_life_s, now_s
         is_timed = (half_life_s == 0) | (now_s > 0)
         message = "`now_s` (Unix seconds) must be given with `half_life_s`"
         with tf.control_dependencies([assert_all(is_timed, [message])]):
             return half_life_s, tf.identity(now_s)
 
+    def _legal(self, inputs: Mapping[str, tf.Tensor]) -> Iterator["Legal"]:
+        """What must hold of the values of a request."""
+        most = f"between 1 and {self._max_k} (`export.max_k` of the config)"
+        yield Legal("k", self._is_k(inputs["k"]), most)
+        weight, least = inputs["mmr_lambda"], inputs["min_score"]
+        yield Legal("mmr_lambda", (weight >= 0) & (weight <= 1), "between 0 and 1")
+        yield Legal("min_score", ~tf.math.is_nan(least), "a number")
+        if self._categories is not None:
+            places = inputs["max_per_category"]
+            yield Legal("max_per_category", places >= 0, "0 (off) or more")
+        if self._timestamps_s is not None:
+            half_life_s = inputs["half_life_s"]
+            is_time = (half_life_s >= 0) & tf.math.is_finite(half_life_s)
+            yield Legal("half_life_s", is_time, "0 (off) or seconds")
+        for name in self._numbers:
+            for kind in ("min", "max"):
+                bound = f"filter_{name}_{kind}"
+                yield Legal(bound, ~tf.math.is_nan(inputs[bound]), "a number")
+
     def _read_ranges(self, read: "_Reader", now_s: tf.Tensor) -> tuple[Range, ...]:
         """The bounds of numbers, and those that the moment of the request sets."""
         ranges = []
         for name, attribute in self._numbers.items():
-            bounds = (
-                read.checked(f"filter_{name}_{kind}", lambda x: ~tf.math.is_nan(x), "a number")
-                for kind in ("min", "max")
-            )
+            bounds = (read.scalar(f"filter_{name}_{kind}", tf.float64) for kind in ("min", "max"))
             ranges.append(attribute.range(*bounds))
+        if not self._has_availability:
+            return tuple(ranges)
         now = tf.cast(now_s, tf.float64)
         lowest, highest = tf.fill(tf.shape(now), LOWEST), tf.fill(tf.shape(now), HIGHEST)
         if self._available_from is not None:
@@ -255,31 +304,147 @@ class Rules(tf.Module):
         for_variety = tf.maximum(tf.minimum(MMR_POOL * request.k, LARGEST_MMR_POOL), request.k)
         return tf.where(request.mmr_lambda < 1.0, for_variety, request.k)
 
-    def pool_size(self, request: Request) -> tf.Tensor:
-        """How many of the best candidates probably hold the answer to each query.
+    @property
+    def has_near(self) -> bool:
+        """Whether filters may be searched in near leaves."""
+        return bool(self._near)
+
+    def plan(self, request: Request, corpus_size: int) -> Plan:
+        """Where the candidates of each answer are sought.
 
         Args:
             request: See `read`.
-
-        Returns:
-            `[batch]` int32; 0 where so few are eligible that scoring them all is cheaper.
+            corpus_size: How many candidates there are.
         """
         num_excluded = tf.math.count_nonzero(request.excluded != NO_ROW, axis=1, dtype=tf.int32)
         least = self.num_needed(request) + num_excluded
-        share = tf.ones_like(request.min_score)
-        for name, wanted in request.filters.items():
-            attribute = self._filters[name]
-            with_any = attribute.share(wanted.any_of)
-            share *= tf.where(wanted.is_restricted, with_any, 1.0)
-            share *= 1.0 - attribute.share(wanted.none_of)
-        for numbers, bounds in self._bounded(request):
-            share *= numbers.share(bounds)
+        lists = self._shortest_list(request, corpus_size)
         reorders = (request.half_life_s > 0) | (request.max_per_category > 0)
         factor = tf.where(reorders, float(OVERFETCH), 1.0)
-        factor *= tf.where(share < 1.0, 1.5 / tf.maximum(share, 1e-9), 1.0)
+        factor *= tf.where(lists.share < 1.0, SPARE / tf.maximum(lists.share, SMALLEST_SHARE), 1.0)
         size = factor * tf.cast(least, tf.float32)
-        is_too_large = (factor > 1.0) & (size > float(LARGEST_POOL))
-        return tf.where(is_too_large, 0, tf.cast(tf.math.ceil(tf.minimum(size, 2.0**30)), tf.int32))
+        size = tf.cast(tf.math.ceil(tf.minimum(size, 2.0**30)), tf.int32)
+        is_too_large = (factor > 1.0) & (size > LARGEST_POOL)
+        # An allow-list holds them all.
+        has_list = (lists.place != NO_LIST) & ~request.has_allow_list
+        is_near = has_list & (lists.place < len(self._near)) & (lists.size > LARGEST_POOL)
+        is_near &= size > LARGEST_POOL_BESIDE_LEAVES
+        most = MAX_CELLS // tf.maximum(tf.shape(size)[0], 1)
+        is_few = has_list & ~is_near & (lists.size <= most)
+        is_few &= is_too_large | (lists.size <= size)
+        is_listed = is_few | request.has_allow_list
+        return Plan(
+            pool_size=tf.where(is_too_large | is_listed | is_near, 0, size),
+            num_near=tf.where(is_near, least * tf.where(reorders, OVERFETCH, 1), 0),
+            share=tf.maximum(lists.share, SMALLEST_SHARE),
+            is_listed=is_listed,
+            place=tf.where(has_list, lists.place, NO_LIST),
+            is_settled=(is_few | is_near) & lists.is_only & (num_excluded == 0),
+        )
+
+    def _shortest_list(self, request: Request, corpus_size: int) -> ShortestList:
+        num_queries = tf.shape(request.k)
+
+        def whole() -> ShortestList:
+            return ShortestList(
+                share=tf.ones(num_queries),
+                place=tf.fill(num_queries, NO_LIST),
+                size=tf.fill(num_queries, corpus_size),
+                is_only=tf.zeros(num_queries, tf.bool),
+            )
+
+        def shortest() -> ShortestList:
+            share, sizes = tf.ones(num_queries), []
+            num_rules = tf.zeros(num_queries, tf.int32)
+            for listed, is_restricted in self._lists(request):
+                share *= tf.where(is_restricted, listed.share, 1.0)
+                sizes.append(tf.where(is_restricted, listed.size, tf.int32.max))
+                num_rules += tf.cast(is_restricted, tf.int32)
+            for name, wanted in request.filters.items():
+                share *= 1.0 - self._filters[name].listed(wanted.none_of).share
+                is_without = tf.reduce_any(wanted.none_of != NO_ROW, axis=1)
+                num_rules += tf.cast(is_without, tf.int32)
+            place = tf.argmin(tf.stack(sizes), axis=0, output_type=tf.int32)
+            size = tf.reduce_min(tf.stack(sizes), axis=0)
+            is_any = size < tf.int32.max
+            return ShortestList(
+                share=share,
+                place=tf.where(is_any, place, NO_LIST),
+                size=size,
+                is_only=num_rules == 1,
+            )
+
+        if not self._filters and not request.ranges:
+            return whole()
+        return tf.cond(_is_filtered(request), rarely(shortest), whole)
+
+    def _lists(self, request: Request) -> Iterator[tuple[Listed, tf.Tensor]]:
+        """What each filter and each pair of bounds leaves, and to which queries they apply."""
+        for name, wanted in request.filters.items():
+            yield self._filters[name].listed(wanted.any_of), wanted.is_restricted
+        for numbers, bounds in self._bounded(request):
+            yield numbers.listed(bounds), bounds.is_restricted
+
+    def listed_rows(self, request: Request, place: tf.Tensor) -> tf.Tensor:
+        """Lists that hold every eligible candidate.
+
+        Args:
+            request: Of `batch` queries.
+            place: See `Plan`.
+
+        Returns:
+            `[batch, n]` int64 candidate rows, ascending and distinct but for `NO_MORE`, which may
+            stand anywhere: of the allow-list, and of the filter at `place`.
+        """
+        lists = []
+        for number, (listed, _) in enumerate(self._lists(request)):
+            is_wanted = place == number
+            lists.append(
+                tf.cond(
+                    tf.reduce_any(is_wanted),
+                    rarely(functools.partial(listed.rows, is_wanted)),
+                    lambda: tf.zeros([tf.size(place), 0], tf.int64),
+                )
+            )
+        # Where there is no allow-list, it holds nothing.
+        nothing = tf.constant(NO_MORE, tf.int64)
+        lists.append(tf.where(request.allowed == NO_ROW, nothing, request.allowed))
+        return distinct(tf.concat(lists, axis=1))
+
+    def near_rows(
+        self, request: Request, plan: Plan, first: tf.Tensor, last: tf.Tensor
+    ) -> tf.Tensor:
+        """The candidates of a filter that lie in some leaves.
+
+        Args:
+            request: Of `batch` queries.
+            plan: Where `num_near` is above 0, `place` is that of a filter.
+            first: `[batch, m]` int32, where in the order of the leaves pieces begin.
+            last: Where they end.
+
+        Returns:
+            `[batch, n]` int64 candidate rows, distinct but for `NO_MORE`, in any order.
+        """
+        filters = list(request.filters.values())
+
+        def of_filter(number: int, is_wanted: tf.Tensor) -> tf.Tensor:
+            any_of = filters[number].any_of
+            rows = self._near[number].listed(any_of, first, last).rows(is_wanted)
+            # Those of one value are distinct.
+            has_several = tf.math.count_nonzero(any_of != NO_ROW, axis=1) > 1
+            return tf.cond(tf.reduce_any(has_several), rarely(lambda: distinct(rows)), lambda: rows)
+
+        lists = []
+        for number in range(len(filters)):
+            is_wanted = (plan.place == number) & (plan.num_near > 0)
+            lists.append(
+                tf.cond(
+                    tf.reduce_any(is_wanted),
+                    rarely(functools.partial(of_filter, number, is_wanted)),
+                    lambda: tf.zeros([tf.size(plan.place), 0], tf.int64),
+                )
+            )
+        return tf.concat(lists, axis=1)
 
     def eligible_rows(self, request: Request, corpus_size: int) -> tf.Tensor:
         """Every candidate that passes exclusions and filters.
@@ -294,17 +459,13 @@ class Rules(tf.Module):
         Returns:
             `[n]` int64, ascending.
         """
-        searched: list[Callable[[], tf.Tensor]] = [lambda: tf.range(corpus_size, dtype=tf.int64)]
-        sizes = [tf.constant(corpus_size)]
-        for name, wanted in request.filters.items():
-            attribute = self._filters[name]
-            searched.append(functools.partial(attribute.owners, wanted.any_of[0]))
-            num_owners = attribute.num_owners(wanted.any_of)[0]
-            sizes.append(tf.where(wanted.is_restricted[0], num_owners, tf.int32.max))
-        for numbers, bounds in self._bounded(request):
-            searched.append(functools.partial(numbers.rows_within, bounds))
-            sizes.append(numbers.num_within(bounds)[0])
-        rows = tf.switch_case(tf.argmin(tf.stack(sizes), output_type=tf.int32), searched)
+        place = self._shortest_list(request, corpus_size).place
+        rows = tf.cond(
+            place[0] == NO_LIST,
+            lambda: tf.range(corpus_size, dtype=tf.int64),
+            rarely(lambda: self.listed_rows(request, place)[0]),
+        )
+        rows = tf.boolean_mask(rows, rows != NO_MORE)
         return tf.boolean_mask(rows, self.is_eligible(request, rows[tf.newaxis])[0])
 
     def is_eligible(self, request: Request, candidate_rows: tf.Tensor) -> tf.Tensor:
@@ -317,18 +478,24 @@ class Rules(tf.Module):
         Returns:
             `[batch, n]` bool.
         """
-        is_filtered = tf.constant(False)
-        for wanted in request.filters.values():
-            is_filtered |= tf.reduce_any(wanted.is_restricted)
-            is_filtered |= tf.reduce_any(wanted.none_of != NO_ROW)
-        for bounds in request.ranges:
-            is_filtered |= tf.reduce_any(bounds.is_restricted)
-        passes = tf.cond(
-            is_filtered,
-            rarely(lambda: self._passes_filters(request, candidate_rows)),
-            lambda: tf.ones_like(candidate_rows, tf.bool),
+
+        def narrowed(passes: tf.Tensor, is_asked: tf.Tensor, also: Callable[[], tf.Tensor]) -> Any:
+            return tf.cond(is_asked, rarely(lambda: passes & also()), lambda: passes)
+
+        passes = tf.ones_like(candidate_rows, tf.bool)
+        excluded = request.excluded
+        passes = narrowed(
+            passes,
+            tf.reduce_any(excluded != NO_ROW),
+            lambda: ~is_among(candidate_rows, excluded),
         )
-        return passes & ~is_among(candidate_rows, request.excluded)
+        if self._filters or request.ranges:
+            passes = narrowed(
+                passes,
+                _is_filtered(request),
+                lambda: self._passes_filters(request, candidate_rows),
+            )
+        return passes
 
     def _passes_filters(self, request: Request, candidate_rows: tf.Tensor) -> tf.Tensor:
         passes = tf.ones_like(candidate_rows, tf.bool)
@@ -508,24 +675,80 @@ def by_score(pool: Pool, width: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     return tf.gather(rows, order, batch_dims=1), scores
 
 
-def for_each_query(name: str, values: tf.Tensor, num_queries: tf.Tensor) -> tf.Tensor:
-    """Repeats an input that came as one row for all queries of the batch.
+class Legal(NamedTuple):
+    """What must hold of the values of an input."""
+
+    name: str
+    holds: tf.Tensor  # [rows] bool
+    expected: str  # As a message says it.
+
+
+def checked(
+    inputs: Mapping[str, tf.Tensor], num_queries: tf.Tensor, legal: Iterable[Legal] = ()
+) -> tf.Tensor:
+    """The number of queries, once their inputs have been checked.
+
+    Args:
+        inputs: Lists `[rows, n]`, at least one, then numbers `[rows]`.
+        num_queries: int32 scalar.
+        legal: What must hold of their values.
 
     Raises:
-        tf.errors.InvalidArgumentError: When run, if it has neither one row nor one a query, or a
-            list makes more than `MAX_CELLS` cells.
+        tf.errors.InvalidArgumentError: When run, if an input has neither one row nor one a query, a
+            list makes more than `MAX_CELLS` cells, or a value is not legal.
     """
-    num_rows = tf.shape(values)[0]
-    fits = (num_rows == 1) | (num_rows == num_queries)
-    message = [f"`{name}` must have one row or one a query, got", num_rows, "for", num_queries]
-    checks = [assert_all(fits, message)]
-    shape = tf.concat([[num_queries], tf.shape(values)[1:]], axis=0)
-    if values.shape.rank == 2:
-        num_cells = tf.reduce_prod(tf.cast(shape, tf.int64))
-        too_large = [f"`{name}` makes more than {MAX_CELLS} cells: ask fewer queries at once, got"]
-        checks.append(assert_all(num_cells <= MAX_CELLS, [*too_large, shape]))
-    with tf.control_dependencies(checks):
-        return tf.broadcast_to(values, tf.identity(shape))
+    legal = list(legal)
+    num_rows = _num_rows(inputs)
+    lists = [values for values in inputs.values() if values.shape.rank == 2]
+    widths = tf.stack([tf.shape(values) for values in lists])[:, 1]
+    is_small = tf.cast(widths, tf.int64) * tf.cast(num_queries, tf.int64) <= MAX_CELLS
+    is_legal = [one.holds for one in legal]
+    holds = tf.concat([_fits(num_rows, num_queries), is_small, *is_legal], axis=0)
+
+    def refused() -> tf.Tensor:
+        checks = [
+            assert_all(one.holds, [f"`{one.name}` must be {one.expected}, got", inputs[one.name]])
+            for one in legal
+        ]
+        for (name, values), rows in zip(inputs.items(), tf.unstack(num_rows), strict=True):
+            message = [f"`{name}` must have one row or one a query, got", rows, "for", num_queries]
+            checks.append(assert_all(_fits(rows, num_queries), message))
+            if values.shape.rank == 2:
+                shape = tf.stack([num_queries, tf.shape(values)[1]])
+                num_cells = tf.reduce_prod(tf.cast(shape, tf.int64))
+                message = [f"`{name}` makes more than {MAX_CELLS} cells: ask fewer queries at once"]
+                checks.append(assert_all(num_cells <= MAX_CELLS, [message[0] + ", got", shape]))
+        with tf.control_dependencies(checks):
+            return tf.identity(num_queries)
+
+    # Their messages would take as long as the search.
+    return tf.cond(tf.reduce_all(holds), lambda: num_queries, rarely(refused))
+
+
+def _num_rows(inputs: Mapping[str, tf.Tensor]) -> tf.Tensor:
+    """How many rows each input has, `[num_inputs]` int32; lists come before numbers."""
+    shapes = [tf.shape(values) for values in inputs.values()]
+    lists = [shape for shape in shapes if shape.shape[0] == 2]
+    return tf.concat([tf.stack(lists)[:, 0], *shapes[len(lists) :]], axis=0)
+
+
+def _fits(num_rows: tf.Tensor, num_queries: tf.Tensor) -> tf.Tensor:
+    return (num_rows == 1) | (num_rows == num_queries)
+
+
+def for_each_query(name: str, values: tf.Tensor, num_queries: tf.Tensor) -> tf.Tensor:
+    """Repeats a list that came as one row for all queries of the batch.
+
+    Args:
+        name: For messages.
+        values: `[1, n]` or `[num_queries, n]`.
+        num_queries: int32 scalar.
+
+    Raises:
+        tf.errors.InvalidArgumentError: See `checked`.
+    """
+    num_queries = checked({name: values}, num_queries)
+    return tf.broadcast_to(values, tf.stack([num_queries, tf.shape(values)[1]]))
 
 
 def assert_all(conditions: tf.Tensor, message: list[Any]) -> tf.Operation:
@@ -534,37 +757,44 @@ def assert_all(conditions: tf.Tensor, message: list[Any]) -> tf.Operation:
     return tf.raw_ops.Assert(condition=tf.reduce_all(conditions), data=data)
 
 
-class _Reader(NamedTuple):
+class _Reader:
     """Reads the inputs of a request, one row a query."""
 
-    inputs: Mapping[str, tf.Tensor]
-    num_queries: tf.Tensor  # int32 scalar
+    def __init__(self, inputs: Mapping[str, tf.Tensor], num_queries: tf.Tensor) -> None:
+        """Joins the two.
 
-    def each(self, name: str) -> tf.Tensor:
-        """An input."""
-        return for_each_query(name, self.inputs[name], self.num_queries)
+        Args:
+            inputs: Checked.
+            num_queries: int32 scalar.
+        """
+        self._inputs = inputs
+        self._one_each = tf.reshape(num_queries, [1])
+        self._column = tf.zeros(tf.stack([num_queries, 1]), tf.int64)
 
-    def checked(
-        self, name: str, is_legal: Callable[[tf.Tensor], tf.Tensor], expected: str
-    ) -> tf.Tensor:
-        """An input whose values must be legal, or the request fails when it is run."""
-        values = self.inputs[name]
-        message = [f"`{name}` must be {expected}, got", values]
-        with tf.control_dependencies([assert_all(is_legal(values), message)]):
-            return for_each_query(name, tf.identity(values), self.num_queries)
+    def scalar(self, name: str, dtype: tf.DType) -> tf.Tensor:
+        """A number of each query, `[num_queries]`; 0 where the corpus has no such input."""
+        values = self._inputs.get(name, tf.constant([0], dtype))
+        return tf.broadcast_to(values, self._one_each)
 
     def rows(self, name: str, table: StringTable | FilterAttribute) -> tuple[tf.Tensor, tf.Tensor]:
         """The rows of a list of texts, `[batch, n]`, and whether it names any, `[batch]` bool."""
-        texts = self.inputs[name]
+        texts = self._inputs[name]
         names_any = tf.reduce_any(texts != NO_ID, axis=1)
-        return (
-            for_each_query(name, table.rows(texts), self.num_queries),
-            for_each_query(name, names_any, self.num_queries),
+        rows = tf.cond(
+            tf.reduce_any(names_any),
+            rarely(lambda: table.rows(texts)),
+            lambda: tf.fill(tf.shape(texts), tf.constant(NO_ROW, tf.int64)),
         )
+        return rows + self._column, tf.broadcast_to(names_any, self._one_each)
 
-    def constant(self, value: int, dtype: tf.DType) -> tf.Tensor:
-        """The same value for every query."""
-        return tf.fill([self.num_queries], tf.constant(value, dtype))
+
+def _is_filtered(request: Request) -> tf.Tensor:
+    """Whether a filter or bounds apply to any query, bool scalar."""
+    asked = []
+    for wanted in request.filters.values():
+        asked += [tf.reduce_any(wanted.is_restricted), tf.reduce_any(wanted.none_of != NO_ROW)]
+    asked += [tf.reduce_any(bounds.is_restricted) for bounds in request.ranges]
+    return tf.reduce_any(tf.stack(asked))
 
 
 def _read_filter(read: _Reader, name: str, attribute: FilterAttribute) -> Filter:

@@ -6,6 +6,7 @@ import pytest
 
 from tfrs_twotower.keras import tf
 from tfrs_twotower.retrieval.attributes import CandidateAttributes, FilterAttribute
+from tfrs_twotower.retrieval.lists import NO_MORE, Listed, distinct
 from tfrs_twotower.retrieval.ranges import RangeAttribute
 from tfrs_twotower.schema import UsageError, UserError, parse_config
 from tfrs_twotower.schema.rules import Rules
@@ -17,6 +18,12 @@ def having(column: pa.Array, *texts: str) -> list[bool]:
     rows = tf.range(len(column), dtype=tf.int64)[tf.newaxis]
     wanted = attribute.rows(tf.constant([list(texts)]))
     return attribute.has_one_of(rows, wanted).numpy()[0].tolist()
+
+
+def in_order(listed: Listed) -> list[int]:
+    """The candidates of a single query."""
+    rows = distinct(listed.rows(tf.constant([True]))).numpy()[0]
+    return rows[rows != NO_MORE].tolist()
 
 
 @pytest.mark.parametrize(
@@ -49,7 +56,7 @@ def test_the_share_of_several_values_is_their_sum():
 
     wanted = attribute.rows(tf.constant([["a", "?"], ["b", "c"], ["", "?"]]))
 
-    assert attribute.share(wanted).numpy().tolist() == [0.5, 0.5, 0.0]
+    assert attribute.listed(wanted).share.numpy().tolist() == [0.5, 0.5, 0.0]
 
 
 @pytest.mark.parametrize(
@@ -65,16 +72,33 @@ def test_the_share_of_several_values_is_their_sum():
 def test_the_candidates_of_values_are_found_without_a_scan(texts, expected):
     column = pa.array([["a"], ["a", "b"], ["c"], [], ["a"]])
     attribute = FilterAttribute("tag", column)
-    wanted = attribute.rows(tf.constant([texts]))
+    listed = attribute.listed(attribute.rows(tf.constant([texts])))
 
-    assert attribute.owners(wanted[0]).numpy().tolist() == expected
-    assert attribute.num_owners(wanted).numpy()[0] >= len(expected)
+    assert in_order(listed) == expected
+    assert listed.size.numpy()[0] >= len(expected)
 
 
 def test_no_candidate_has_a_value_of_an_attribute_that_is_always_missing():
     attribute = FilterAttribute("tag", pa.array([None, ""], pa.string()))
 
-    assert attribute.owners(attribute.rows(tf.constant(["-"]))).numpy().tolist() == []
+    assert in_order(attribute.listed(attribute.rows(tf.constant([["-"]])))) == []
+
+
+def test_the_lists_of_a_batch_are_filled_up_where_they_are_wanted():
+    column = pa.array([["a"], ["a", "b"], ["c"], [], ["a"]])
+    attribute = FilterAttribute("tag", column)
+    listed = attribute.listed(attribute.rows(tf.constant([["c", ""], ["b", "a"], ["a", "b"]])))
+
+    rows = listed.rows(tf.constant([True, False, True])).numpy()
+
+    assert rows.tolist() == [[2] + [NO_MORE] * 3, [NO_MORE] * 4, [0, 1, 4, 1]]
+
+
+def test_a_list_holds_each_candidate_once_in_ascending_order():
+    rows = distinct(tf.constant([[5, NO_MORE, 3, 5], [1, 2, 3, NO_MORE]], tf.int64)).numpy()
+
+    assert rows.tolist() == [[3, 5, NO_MORE, NO_MORE], [1, 2, 3, NO_MORE]]
+    assert distinct(tf.zeros([2, 0], tf.int64)).shape == (2, 0)
 
 
 @pytest.mark.parametrize(
@@ -92,8 +116,9 @@ def test_numbers_are_found_by_their_bounds(column, least, most, expected):
     wanted = attribute.range(tf.constant([least], tf.float64), tf.constant([most], tf.float64))
     rows = tf.range(len(column), dtype=tf.int64)[tf.newaxis]
 
-    assert attribute.rows_within(wanted).numpy().tolist() == expected
-    assert attribute.num_within(wanted).numpy().tolist() == [len(expected)]
+    listed = attribute.listed(wanted)
+    assert in_order(listed) == expected
+    assert listed.size.numpy().tolist() == [len(expected)]
     assert np.flatnonzero(attribute.is_within(rows, wanted).numpy()[0]).tolist() == expected
 
 

@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tfrs_twotower.features.encoding import Encoder
-from tfrs_twotower.index import ExactIndex, IndexParameters, ScannIndex
+from tfrs_twotower.index import ExactIndex, IndexParameters, IvfIndex, IvfParameters, ScannIndex
 from tfrs_twotower.keras import tf
+from tfrs_twotower.retrieval import rules as rules_module
 from tfrs_twotower.retrieval.attributes import CandidateAttributes
 from tfrs_twotower.retrieval.retriever import Retriever, ServedTower
 from tfrs_twotower.schema.features import Vector
@@ -42,6 +43,7 @@ BACKENDS = [
     pytest.param("scann", 1, id="scann-1", marks=pytest.mark.slow),
     pytest.param("scann", 30, id="scann-30", marks=pytest.mark.slow),
     pytest.param("tree", 300, id="tree-300", marks=pytest.mark.slow),
+    pytest.param("leaves", 300, id="leaves-300"),
 ]
 
 Answer = dict[str, np.ndarray]
@@ -101,7 +103,10 @@ def corpus_of(size: int) -> Corpus:
 
 def retriever(corpus: Corpus, backend: str, rules: Rules = RULES) -> Retriever:
     index = ExactIndex(corpus.embeddings)
-    if backend != "exact":
+    if backend == "leaves":
+        parameters = IvfParameters(num_leaves=20, leaf_size=20, leaves_to_search=2, at=10)
+        index = IvfIndex(corpus.embeddings, parameters)
+    elif backend != "exact":
         limit = 0 if backend == "tree" else 20_000
         config = Index(brute_force_below=limit, leaves_to_search=1)
         index = ScannIndex(
@@ -117,6 +122,12 @@ def recommend(backend: str, size: int) -> Callable[..., Answer]:
     """The signature as a graph; optional inputs may be left out."""
     signature = retriever(corpus_of(size), backend).signatures()["recommend"]
     function = tf.function(signature.function, [dict(signature.inputs)])
+    with pytest.MonkeyPatch.context() as patch:
+        if backend == "leaves":
+            # As in a corpus in which every list is long.
+            patch.setattr(rules_module, "LARGEST_POOL", 0)
+            patch.setattr(rules_module, "LARGEST_POOL_BESIDE_LEAVES", 0)
+        function.get_concrete_function()
 
     def call(**inputs: Any) -> Answer:
         given = {name: tf.constant(v, signature.inputs[name].dtype) for name, v in inputs.items()}
