@@ -11,9 +11,6 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -126,48 +123,23 @@ def fill_a_table(folder: Path) -> tuple[float, float]:
     return found["bytes"] / NUM_TOKENS, found["seconds"] / NUM_TOKENS
 
 
-def in_a_process(script: str, *arguments: str) -> dict[str, Any]:
-    """What a script in a fresh process leaves as `found`; it has `peak` and `peak_of_children`."""
+def in_a_process(script: str, *arguments: str) -> Any:
+    """What a script in a fresh process leaves as `found`; it has `peak`."""
     script = (
         "import json, sys, time\n"
         "from pathlib import Path\n"
-        "from _projection import peak, peak_of_children\n"
+        "from _projection import peak\n"
         f"{script}"
         "print(json.dumps(found))\n"
     )
     command = [sys.executable, "-c", script, *arguments]
-    # Beam's worker processes find the project by it, too.
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment)
     return json.loads(done.stdout)
 
 
-def peak(process: int | str = "self") -> int:
-    """The peak memory of a process in bytes."""
+def peak() -> int:
+    """The peak memory of this process in bytes."""
     # Not that of `getrusage`: a process begins with the peak of the one that started it.
-    status = Path(f"/proc/{process}/status").read_text()
+    status = Path("/proc/self/status").read_text()
     return int(re.search(r"VmHWM:\s+(\d+)", status)[1]) * 1024
-
-
-def peak_of_children(run: Callable[[], None]) -> int:
-    """Runs something; returns the peak memory in bytes of the largest process that it started."""
-    largest = 0
-    with ThreadPoolExecutor(1) as pool:
-        running = pool.submit(run)
-        while not running.done():
-            time.sleep(0.1)
-            for child in _children("self"):
-                # It may have ended since.
-                with suppress(OSError, TypeError):
-                    largest = max(largest, peak(child))
-        running.result()
-    return largest
-
-
-def _children(process: int | str) -> Iterator[int]:
-    """The processes that a process started, and those that they started."""
-    for path in Path(f"/proc/{process}/task").glob("*/children"):
-        with suppress(OSError):
-            for child in map(int, path.read_text().split()):
-                yield child
-                yield from _children(child)

@@ -8,14 +8,19 @@ log (10 million rows) in a process of its own, for its time and memory a row. Wh
 shuffles is measured in one more run: on a distributed runner these bytes are a part of the bill.
 
 `--project` measures the parts of a projection instead: 10 billion events on Dataflow. `--scale`
-measures what a worker process holds of 2 million rows and of so many instead.
+measures what a worker of Flink holds of 2 million rows, 10 million and so on, up to so many.
 """
 
 import itertools
+import shutil
+import socket
 import statistics
+import subprocess
 import tempfile
+import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -25,7 +30,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.csv
-from _harness import Measurement, alternate, benchmark
+from _harness import ROOT, Measurement, alternate, benchmark
 from _projection import EVENTS, ITEMS, USERS, cut_a_chunk, fill_a_table, in_a_process, on_dataflow
 from apache_beam.coders.coder_impl import create_InputStream
 from apache_beam.options.pipeline_options import PipelineOptions
@@ -71,19 +76,27 @@ def make_log(
     popularity = 1 / np.arange(1, num_items + 1) ** 0.8
     users = np.array([f"u{n}" for n in range(num_users or num_rows // EVENTS_A_USER)])
     items = np.array([f"i{n}" for n in range(num_items)])
+    devices = np.array(["tv", "phone", "web", "tablet"])
     pages = np.array([f"p{n}" for n in range(300)])
-    log = pa.table(
-        {
-            "user_id": chance.choice(users, num_rows),
-            "item_id": chance.choice(items, num_rows, p=popularity / popularity.sum()),
-            "timestamp": 1_600_000_000 + chance.integers(0, 90 * 86400, num_rows),
-            "device": chance.choice(np.array(["tv", "phone", "web", "tablet"]), num_rows),
-            "page": chance.choice(pages, num_rows),
-            "dwell": np.round(chance.random(num_rows) * 100, 2),
-        }
-    )
+
+    def events(size: int) -> pa.Table:
+        return pa.table(
+            {
+                "user_id": chance.choice(users, size),
+                "item_id": chance.choice(items, size, p=popularity / popularity.sum()),
+                "timestamp": 1_600_000_000 + chance.integers(0, 90 * 86400, size),
+                "device": chance.choice(devices, size),
+                "page": chance.choice(pages, size),
+                "dwell": np.round(chance.random(size) * 100, 2),
+            }
+        )
+
     plain = pyarrow.csv.WriteOptions(quoting_style="none")
-    pyarrow.csv.write_csv(log, folder / "interactions.csv", plain)
+    path, first = folder / "interactions.csv", events(min(ROWS, num_rows))
+    with pyarrow.csv.CSVWriter(path, first.schema, write_options=plain) as log:
+        log.write(first)
+        for start in range(ROWS, num_rows, ROWS):
+            log.write(events(min(ROWS, num_rows - start)))
     genres = pa.table({"item_id": items, "genre": [f"g{n % 17}" for n in range(num_items)]})
     pyarrow.csv.write_csv(genres, folder / "candidates.csv", plain)
     return folder
@@ -246,16 +259,41 @@ def run_alone(
 
 
 def peak_of_a_worker(dataset: Path, output: Path) -> int:
-    """Peak memory in bytes of the larger of two worker processes, which run the job."""
-    return in_a_process(
-        "from pipelines.prepare import pipeline\n"
-        "from prepare import run_job\n"
-        "pipeline.MIN_PARTITIONS = 1\n"
-        "workers = ['--direct_running_mode=multi_processing', '--direct_num_workers=2']\n"
-        "found = peak_of_children(lambda: run_job(*map(Path, sys.argv[1:]), *workers))\n",
-        str(dataset),
-        str(output),
-    )
+    """Peak memory in bytes of the process whose one thread is the only worker of a Flink."""
+    with flink() as port:
+        return in_a_process(
+            "from pipelines.prepare import pipeline\n"
+            "from prepare import run_job\n"
+            "pipeline.MIN_PARTITIONS = 1\n"
+            "runner = ['--runner=PortableRunner', '--environment_type=LOOPBACK']\n"
+            f"flink = ['--job_endpoint=127.0.0.1:{port}', '--parallelism=1']\n"
+            "run_job(*map(Path, sys.argv[1:]), *runner, *flink)\n"
+            "found = peak()\n",
+            str(dataset),
+            str(output),
+        )
+
+
+@contextmanager
+def flink() -> Iterator[int]:
+    """Runs Flink with Beam's job server until the block ends; gives the port of that server."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    script = ROOT / "pipelines" / "flink.sh"
+    subprocess.run([script, "fetch"], check=True)
+    with subprocess.Popen(
+        [script, str(port)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as server:
+        try:
+            while server.poll() is None:
+                with suppress(OSError):
+                    socket.create_connection(("127.0.0.1", port)).close()
+                    break
+                time.sleep(0.1)
+            yield port
+        finally:
+            server.terminate()
 
 
 def run_measured(dataset: Path, output: Path) -> tuple[int, int]:
@@ -316,7 +354,8 @@ def projection(folder: Path) -> list[Measurement]:
     code=["pipelines/prepare", "pipelines/io", "tfrs_twotower/features"],
     flags={"project": "project 10 billion events on Dataflow from what is measured here"},
     numbers={
-        "scale": "measure what a worker process holds of 2 million rows and of so many instead"
+        "scale": "measure what a worker of Flink holds of 2 million rows, 10 million and so on, "
+        "up to so many"
     },
 )
 def main(quick: bool, project: bool, scale: float) -> list[Measurement]:
@@ -356,16 +395,19 @@ def main(quick: bool, project: bool, scale: float) -> list[Measurement]:
 
 
 def memory(folder: Path, num_rows: int) -> list[Measurement]:
-    """What one of two worker processes holds of a small log and of a large one."""
-    small, large = (
-        peak_of_a_worker(make_log(folder, size), folder / f"workers-{size}") / 1e9
-        for size in (ROWS, num_rows)
-    )
-    names = [f"a worker process, {size:,} rows" for size in (ROWS, num_rows)]
-    return [
-        Measurement(names[0], small, "GB at the peak"),
-        Measurement(names[1], large, "GB at the peak", names[0], ratio=small / large),
-    ]
+    """What a worker holds of a small log, and of ones five times as large each up to a size."""
+    found: list[Measurement] = []
+    size = ROWS
+    while size <= num_rows:
+        dataset, output = make_log(folder, size), folder / f"worker-{size}"
+        held = peak_of_a_worker(dataset, output) / 1e9
+        name, first = f"a worker, {size:,} rows", found[0] if found else None
+        beside = () if first is None else (first.name, first.value, first.value / held)
+        found.append(Measurement(name, held, "GB at the peak", *beside))
+        shutil.rmtree(dataset)
+        shutil.rmtree(output)
+        size *= 5
+    return found
 
 
 def growth(folder: Path, num_rows: int) -> list[Measurement]:
