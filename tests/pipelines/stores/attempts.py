@@ -23,7 +23,8 @@ def bundles(*, twice: bool, retried: bool, seed: int = 0) -> Iterator[list[str]]
         seed: Of the chance.
 
     Yields:
-        What happened: "spare", "spare failed", "retried".
+        What happened: "begun" and "ended" of each bundle, between them "spare", "spare failed",
+        "retried".
     """
     one_attempt = BundleManager.process_bundle
     chance = random.Random(seed)
@@ -43,6 +44,7 @@ def bundles(*, twice: bool, retried: bool, seed: int = 0) -> Iterator[list[str]]
             happened.append("spare failed")
 
     def process_bundle(self, inputs, outputs, timers, output_timers, dry_run=False):
+        happened.append("begun")
         held = {name: list(buffer) for name, buffer in inputs.items()}
         arguments = (outputs, timers, output_timers)
         if twice:
@@ -56,12 +58,13 @@ def bundles(*, twice: bool, retried: bool, seed: int = 0) -> Iterator[list[str]]
             try:
                 result = one_attempt(self, held, *arguments, dry_run)
                 break
-            except RuntimeError:
+            except Exception:
                 if not retried or attempt == ATTEMPTS - 1:
                     raise
                 happened.append("retried")
         if twice and chance.random() < 0.5:
             thread.join()
+        happened.append("ended")
         return result
 
     BundleManager.process_bundle = process_bundle

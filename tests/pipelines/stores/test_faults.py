@@ -19,7 +19,8 @@ from tests.pipelines.stores.published import MANIFEST, fetch, is_published
 from tfrs_twotower.schema import parse_config
 
 OUTPUT = "mem://bucket/prepared"
-NUM_FAILURES = 50
+NUM_FAILURES = 25
+NUM_RUNS_WITH_RETRIES = 12
 CONFIG = """
 columns: {timestamp: t}
 filters: {min_per_query: 2}
@@ -230,6 +231,31 @@ def test_single_failures(datasets, replaced, expected, tmp_path):
     print(f"{NUM_FAILURES} runs, seeds 0 to {NUM_FAILURES - 1}")
 
     assert wrong == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(NUM_RUNS_WITH_RETRIES))
+def test_bundles_fail_once_each_and_are_attempted_again(
+    seed, store, datasets, replaced, expected, tmp_path
+):
+    """Faults come in most bundles of a job, at any of their operations, and none of it shows."""
+    blobs, _ = replaced
+    chance = random.Random(seed)
+    share = chance.choice([0.3, 0.1, 0.03])
+
+    def hook(operation, when):
+        if happened and happened[-1] == "begun" and chance.random() < share / 2:
+            raise Unavailable(f"503 {operation.path}")
+
+    store.blobs = dict(blobs)
+    with attempts.bundles(twice=False, retried=True) as happened:
+        store.hook = hook
+        prepare(parse_config(CONFIG, "c"), str(datasets[1]), OUTPUT, overwrite=True)
+    store.hook = None
+    print(f"seed {seed}: {happened.count('retried')} failures")
+
+    assert "retried" in happened
+    assert fetch(OUTPUT, tmp_path) == expected[1]
 
 
 @pytest.mark.slow
