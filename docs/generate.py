@@ -93,7 +93,7 @@ def config_keys() -> str:
 
 def commands() -> str:
     """Every command with its options, by the panels of the help."""
-    from tfrs_twotower.cli import PANELS, app
+    from tfrs_twotower.cli.commands import PANELS, app
 
     named = typer.main.get_command(app).commands  # type: ignore[attr-defined]
     lines = [
@@ -129,7 +129,7 @@ def _command(name: str, command: typer.core.TyperCommand) -> Iterator[str]:
 
 
 def _help_of(name: str) -> str:
-    from tfrs_twotower.cli import app
+    from tfrs_twotower.cli.commands import app
 
     said = io.StringIO()
     with contextlib.redirect_stdout(said), contextlib.suppress(SystemExit):

@@ -22,7 +22,7 @@ from playwright.sync_api import sync_playwright
 import tfrs_twotower
 from docs import generate, results
 from tfrs_twotower import __version__
-from tfrs_twotower.cli import app
+from tfrs_twotower.cli.commands import app
 from tfrs_twotower.schema import parse_config
 
 ROOT = Path(__file__).parent.parent

@@ -1,6 +1,9 @@
 """The command line: exit codes, one or two lines for a mistake, JSON for machines."""
 
 import json
+import os
+import subprocess
+import sys
 import types
 
 import pytest
@@ -10,7 +13,8 @@ import pipelines
 import serving
 from tests import tiny_world
 from tfrs_twotower import __version__
-from tfrs_twotower.cli import PANELS, app, main
+from tfrs_twotower.cli import main
+from tfrs_twotower.cli.commands import PANELS, app
 
 PASSED_ON = {
     "prepare": (pipelines, "prepare"),
@@ -270,3 +274,19 @@ def test_an_interrupted_command_ends_with_a_line_and_exit_130(
 
     assert main(["dataset", "sample", "--output", str(tmp_path / "out")]) == 130
     assert capsys.readouterr().err == f"{line}\n"
+
+
+def test_an_interrupt_while_the_commands_are_imported_ends_so_as_well(tmp_path):
+    (tmp_path / "typer.py").write_text("raise KeyboardInterrupt")
+    command = [
+        sys.executable,
+        "-c",
+        "import sys; from tfrs_twotower.cli import main; sys.exit(main())",
+    ]
+    path = os.pathsep.join([str(tmp_path), os.getcwd()])
+
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, env={**os.environ, "PYTHONPATH": path}
+    )
+
+    assert (done.returncode, done.stderr) == (130, "interrupted\n")
