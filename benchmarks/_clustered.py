@@ -19,6 +19,7 @@ Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
 
 EMBEDDING_DIM, K, NUM_QUERIES = 64, 100, 1000
+SCORES_AT_ONCE = 50_000_000
 SPREAD, ZIPF_EXPONENT = 0.8, 0.7
 FEATURE = "embedding"
 
@@ -54,9 +55,10 @@ def unit(rows: Floats) -> Floats:
 
 def exact_rows(candidates: Floats, queries: Floats) -> Ints:
     """The rows of the exact 100 best, in any order."""
+    at_once = max(SCORES_AT_ONCE // len(candidates), 1)
     best = [
-        np.argpartition(-(queries[first : first + 50] @ candidates.T), K, axis=1)[:, :K]
-        for first in range(0, len(queries), 50)
+        np.argpartition(-(queries[first : first + at_once] @ candidates.T), K, axis=1)[:, :K]
+        for first in range(0, len(queries), at_once)
     ]
     return np.concatenate(best).astype(np.int64)
 

@@ -7,7 +7,6 @@ and smaller pieces, and every worker fills look-up tables of all tokens.
 
 import json
 import os
-import re
 import subprocess
 import sys
 import time
@@ -128,7 +127,7 @@ def in_a_process(script: str, *arguments: str) -> Any:
     script = (
         "import json, sys, time\n"
         "from pathlib import Path\n"
-        "from _projection import peak\n"
+        "from _memory import peak\n"
         f"{script}"
         "print(json.dumps(found))\n"
     )
@@ -136,10 +135,3 @@ def in_a_process(script: str, *arguments: str) -> Any:
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment)
     return json.loads(done.stdout)
-
-
-def peak() -> int:
-    """The peak memory of this process in bytes."""
-    # Not that of `getrusage`: a process begins with the peak of the one that started it.
-    status = Path("/proc/self/status").read_text()
-    return int(re.search(r"VmHWM:\s+(\d+)", status)[1]) * 1024

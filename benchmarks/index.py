@@ -9,18 +9,24 @@ one, so that the caches hold what they would if the index served alone; then bat
 queries, on all cores. Of the largest corpus at 0.95 follow the parts of a single query, and queries
 under filters that leave from half of the corpus to a ten-thousandth, beside unfiltered ones.
 
+`--candidates 10000000` measures another size: above a million without faiss, with a single tree for
+ScaNN and with bfloat16 in the leaves of the inverted lists. The peak memory of a build is shown
+beside what `twotower export` forecasts for the largest.
+
 Needs `pip install faiss-cpu hnswlib milvus-lite pymilvus`; what is not installed is left out.
 """
 
 import atexit
+import gc
 import importlib.util
+import math
 import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from _clustered import (
@@ -37,19 +43,24 @@ from _clustered import (
 )
 from _filtered import filtered
 from _harness import Measurement, alternate, benchmark
+from _memory import forget_peak, held, peak
 from _query_parts import query_parts
 
 from serving.loading import load
 from tfrs_twotower.index import CandidateIndex, ExactIndex, ScannIndex, tune, tune_ivf
+from tfrs_twotower.index.memory import build_bytes
+from tfrs_twotower.schema.index import Index
 
 SIZES, TARGETS = (100_000, 1_000_000), (0.90, 0.95, 0.99)
 QUICK_SIZES, QUICK_TARGETS = (100_000,), (0.95,)
 TAKEN_APART = 0.95  # The target at which the largest corpus is looked at closely.
 LARGEST_HNSW = LARGEST_MILVUS = 100_000
+LARGEST = 1_000_000  # That faiss is given, that four trees are tried for, and that is taken apart.
 MILVUS_ROWS = 10_000  # That it is given at a time.
 TURN = 100  # Single queries of an index before the next one has its turn.
 TURNS, BATCHES, QUICK_TURNS, QUICK_BATCHES = 9, 9, 3, 3
 EXACT, OURS, STOCK = "exact SavedModel", "ScaNN SavedModel", "stock SavedModel"
+HALF = "stock SavedModel, bfloat16"
 FAISS, HNSW, MILVUS = "faiss IVF", "hnswlib", "Milvus Lite"
 
 
@@ -61,36 +72,48 @@ class Contestant:
     find: Callable[[Floats], Any]
     build_s: float
     num_bytes: int
+    build_peak_bytes: int | None = None  # Of ours, beyond what was held before.
     index: CandidateIndex | None = None  # Of ours.
 
 
 @benchmark(
     code=["tfrs_twotower/index", "tfrs_twotower/retrieval", "serving"],
-    numbers={"target": "measure at this recall alone, such as 0.95"},
+    numbers={
+        "target": "measure at this recall alone, such as 0.95",
+        "candidates": "measure a corpus of this size alone",
+    },
 )
-def main(quick: bool, target: float) -> list[Measurement]:
+def main(quick: bool, target: float, candidates: float) -> list[Measurement]:
     found = []
-    sizes = QUICK_SIZES if quick else SIZES
+    sizes = (int(candidates),) if candidates else QUICK_SIZES if quick else SIZES
     targets = (target,) if target else QUICK_TARGETS if quick else TARGETS
     for size in sizes:
-        candidates, tuning, queries = world(size)
-        truth = exact_rows(candidates, queries)
-        tuning_truth = exact_rows(candidates, tuning)
-        exact = exact_saved_model(candidates)
-        for target in targets:
-            contestants = [exact, scann_saved_model(candidates, tuning, target)]
-            contestants.append(stock_saved_model(candidates, tuning, target))
-            if importlib.util.find_spec("faiss"):
-                contestants.append(faiss_ivf(candidates, tuning, tuning_truth, target))
-            if importlib.util.find_spec("hnswlib") and size <= LARGEST_HNSW:
-                contestants.append(hnsw(candidates, tuning, tuning_truth, target))
-            if is_engine_there() and size <= LARGEST_MILVUS and target == TAKEN_APART:
-                contestants.append(milvus_lite(candidates))
-            label = f"{size:,} at {target:.2f}: "
-            found += list(measured(label, contestants, queries, truth, quick))
-            if (size, target) == (sizes[-1], TAKEN_APART):
-                found += list(taken_apart(label, contestants, candidates, queries, quick))
+        found += of_size(size, targets, is_taken_apart=size == min(sizes[-1], LARGEST), quick=quick)
     return found
+
+
+def of_size(
+    size: int, targets: tuple[float, ...], *, is_taken_apart: bool, quick: bool
+) -> Iterator[Measurement]:
+    candidates, tuning, queries = world(size)
+    truth = exact_rows(candidates, queries)
+    for target in targets:
+        contestants = saved_models(candidates, tuning, target)
+        if importlib.util.find_spec("faiss") and size <= LARGEST:
+            contestants.append(faiss_ivf(candidates, tuning, target))
+        if importlib.util.find_spec("hnswlib") and size <= LARGEST_HNSW:
+            contestants.append(hnsw(candidates, tuning, target))
+        if is_engine_there() and size <= LARGEST_MILVUS and target == TAKEN_APART:
+            contestants.append(milvus_lite(candidates))
+        label = f"{size:,} at {target:.2f}: "
+        yield from measured(label, contestants, queries, truth, quick)
+        forecast = build_bytes(size, EMBEDDING_DIM, Index(target_recall=target)) / 1e9
+        for one in contestants:
+            if one.build_peak_bytes is not None:
+                name, peak_gb = f"{label}{one.name}, peak of the build", one.build_peak_bytes / 1e9
+                yield Measurement(name, peak_gb, "GB", "forecast", ratio=forecast / peak_gb)
+        if is_taken_apart and target == TAKEN_APART:
+            yield from taken_apart(label, contestants, candidates, queries, quick)
 
 
 def taken_apart(
@@ -101,39 +124,68 @@ def taken_apart(
         of_one = f"{label}{one.name}, "
         if isinstance(one.index, ScannIndex):
             yield from query_parts(of_one, one.index, queries, turn=TURN, rounds=rounds)
-        if one.index is not None and one.name != EXACT:
+        if one.index is not None and one.name in (OURS, STOCK):
             yield from filtered(of_one, one.index, candidates, queries, rounds=rounds)
 
 
-def exact_saved_model(candidates: Floats) -> Contestant:
-    started = time.perf_counter()
-    return saved_model(EXACT, ExactIndex(candidates), started)
+class Build(NamedTuple):
+    """An index that was built and exported as `twotower export` does."""
+
+    seconds: float
+    peak_bytes: int  # Beyond what was held before.
+    num_bytes: int  # Of memory, as its manifest has it.
+    index: CandidateIndex | None
 
 
-def scann_saved_model(candidates: Floats, tuning: Floats, target: float) -> Contestant:
-    started = time.perf_counter()
-    index, _ = tune(candidates, tuning, target_recall=target, at=K)
-    return saved_model(OURS, index, started)
+def saved_models(candidates: Floats, tuning: Floats, target: float) -> list[Contestant]:
+    """Ours, loaded as the server loads them."""
+    folder = Path(tempfile.mkdtemp())
+    # All are built before the first is loaded: a build has the memory of the machine.
+    builds = {
+        name: built(folder / name, build, is_kept=len(candidates) <= LARGEST)
+        for name, build in builders(candidates, tuning, target).items()
+    }
+    found = [loaded(folder / name, name, build) for name, build in builds.items()]
+    shutil.rmtree(folder)
+    return found
 
 
-def stock_saved_model(candidates: Floats, tuning: Floats, target: float) -> Contestant:
-    started = time.perf_counter()
-    index, _ = tune_ivf(candidates, tuning, target_recall=target, at=K)
-    return saved_model(STOCK, index, started)
+def builders(
+    candidates: Floats, tuning: Floats, target: float
+) -> dict[str, Callable[[], CandidateIndex]]:
+    wanted: Any = {"target_recall": target, "at": K}
+    is_large = len(candidates) > LARGEST
+    tree: Any = {"num_leaves": 2 * math.isqrt(len(candidates)), "dimensions_per_block": 2}
+    found: dict[str, Callable[[], CandidateIndex]] = {
+        EXACT: lambda: ExactIndex(candidates),
+        OURS: lambda: tune(candidates, tuning, **wanted, **(tree if is_large else {}))[0],
+    }
+    if not is_large:
+        found[STOCK] = lambda: tune_ivf(candidates, tuning, **wanted)[0]
+    if is_large or target == TAKEN_APART:
+        found[HALF] = lambda: tune_ivf(candidates, tuning, **wanted, leaf_dtype="bfloat16")[0]
+    return found
 
 
-def saved_model(name: str, index: CandidateIndex, started: float) -> Contestant:
-    """Exports an index as `twotower export` does, and loads it as the server does."""
-    folder = Path(tempfile.mkdtemp()) / "1"
+def built(folder: Path, build: Callable[[], CandidateIndex], *, is_kept: bool) -> Build:
+    gc.collect()
+    forget_peak()
+    before, started = held(), time.perf_counter()
+    index = build()
     manifest = export(index, folder)
-    build_s = time.perf_counter() - started
+    seconds = time.perf_counter() - started
+    return Build(
+        seconds, peak() - before, int(manifest["memory_bytes"]), index if is_kept else None
+    )
+
+
+def loaded(folder: Path, name: str, build: Build) -> Contestant:
     servable = load(folder, "retrieval", 1)
-    shutil.rmtree(folder.parent)
 
     def find(queries: Floats) -> Any:
         return servable.run("serving_default", {FEATURE: queries})["candidate_ids"]
 
-    return Contestant(name, find, build_s, int(manifest["memory_bytes"]), index)
+    return Contestant(name, find, build.seconds, build.num_bytes, build.peak_bytes, build.index)
 
 
 def rows(found: Any) -> Ints:
@@ -141,7 +193,7 @@ def rows(found: Any) -> Ints:
     return np.asarray(found).astype(np.int64)
 
 
-def faiss_ivf(candidates: Floats, tuning: Floats, truth: Ints, target: float) -> Contestant:
+def faiss_ivf(candidates: Floats, tuning: Floats, target: float) -> Contestant:
     import faiss
 
     started = time.perf_counter()
@@ -159,11 +211,11 @@ def faiss_ivf(candidates: Floats, tuning: Floats, truth: Ints, target: float) ->
     def set_probes(probes: int) -> None:
         index.nprobe = probes
 
-    cheapest(set_probes, find, tuning, truth, target, num_lists)
+    cheapest(set_probes, find, tuning, exact_rows(candidates, tuning), target, num_lists)
     return Contestant(FAISS, find, build_s, faiss.serialize_index(index).nbytes)
 
 
-def hnsw(candidates: Floats, tuning: Floats, truth: Ints, target: float) -> Contestant:
+def hnsw(candidates: Floats, tuning: Floats, target: float) -> Contestant:
     import hnswlib
 
     started = time.perf_counter()
@@ -175,7 +227,7 @@ def hnsw(candidates: Floats, tuning: Floats, truth: Ints, target: float) -> Cont
     def find(queries: Floats) -> Ints:
         return rows(index.knn_query(queries, K)[0])
 
-    cheapest(index.set_ef, find, tuning, truth, target, 4000, least=K)
+    cheapest(index.set_ef, find, tuning, exact_rows(candidates, tuning), target, 4000, least=K)
     return Contestant(HNSW, find, build_s, index.index_file_size())
 
 

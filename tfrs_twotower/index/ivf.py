@@ -20,12 +20,12 @@ class Leaves(NamedTuple):
 
     Attributes:
         rows: `[num_leaves, leaf_size]` int32 candidate rows; -1: an empty slot.
-        vectors: `[num_leaves, leaf_size, embedding_dim]` float32, their embeddings.
+        vectors: `[num_leaves, leaf_size, embedding_dim]` `leaf_dtype`, their embeddings.
         centres: `[num_leaves, embedding_dim]` float32, of length 1.
     """
 
     rows: npt.NDArray[np.int32]
-    vectors: npt.NDArray[np.float32]
+    vectors: npt.NDArray[Any]
     centres: npt.NDArray[np.float32]
 
 
@@ -40,7 +40,7 @@ def build_leaves(embeddings: npt.NDArray[np.float32], parameters: IvfParameters)
     dim = embeddings.shape[1]
     members_of = partition(embeddings, parameters.num_leaves, parameters.leaf_size)
     rows = np.full([len(members_of), parameters.leaf_size], NO_ROW, np.int32)
-    vectors = np.zeros([*rows.shape, dim], np.float32)
+    vectors = np.zeros([*rows.shape, dim], tf.as_dtype(parameters.leaf_dtype).as_numpy_dtype)
     centres = np.empty([len(members_of), dim], np.float32)
     for leaf, members in enumerate(members_of):
         rows[leaf, : len(members)] = members
@@ -154,6 +154,8 @@ class IvfIndex(CandidateIndex):
             nearest = tf.math.top_k(scores, leaves, sorted=False).indices
             vectors = _of_leaves(self._vectors, nearest, [num_slots, self.embedding_dim])
             rows = _of_leaves(self._rows, nearest, [num_slots])
+            # Not in bfloat16: its result would be rounded too, and be slow on most processors.
+            vectors = tf.cast(vectors, tf.float32)
             scores = tf.matmul(some[:, tf.newaxis], vectors, transpose_b=True)[:, 0]
             found, is_short = self._outside.best_of_both(some, rows, scores, k)
             return self._completed(some, k, found, is_short)

@@ -18,6 +18,8 @@ CANDIDATES_PER_LEAF = 16
 
 DEFAULT_DIMENSIONS_PER_BLOCK, DEFAULT_REORDER = 2, 500
 DEFAULT_ANISOTROPIC_THRESHOLD, DEFAULT_AT = 0.2, 100
+DEFAULT_LEAF_DTYPE = "float32"
+LEAF_DTYPE_BYTES = {"float32": 4, "bfloat16": 2}
 
 # What a byte costs beside one of the codes, which are read in order: measured on 1 M candidates of
 # 64 dimensions. Leaf centres are read in order as well, once for all queries of a batch; rescored
@@ -157,12 +159,14 @@ class IvfParameters:
         leaves_to_search: In how many leaves, after halving, a query is searched; 1 or more; in
             more of them for a k above `at`.
         at: The k that `leaves_to_search` suits.
+        leaf_dtype: Of the embeddings in the leaves, "float32" or "bfloat16".
     """
 
     num_leaves: int
     leaf_size: int
     leaves_to_search: int
     at: int = DEFAULT_AT
+    leaf_dtype: str = DEFAULT_LEAF_DTYPE
 
     def __post_init__(self) -> None:
         """Checks the ranges.
@@ -170,9 +174,9 @@ class IvfParameters:
         Raises:
             ValueError: If a value is out of range.
         """
-        for name, value in asdict(self).items():
-            if value < 1:
-                raise ValueError(f"`{name}` must be 1 or more, got {value}.")
+        for name in ("num_leaves", "leaf_size", "leaves_to_search", "at"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"`{name}` must be 1 or more, got {getattr(self, name)}.")
 
     @classmethod
     def for_corpus(
@@ -182,6 +186,7 @@ class IvfParameters:
         num_leaves: int | None = None,
         leaves_to_search: int | None = None,
         at: int = DEFAULT_AT,
+        leaf_dtype: str = DEFAULT_LEAF_DTYPE,
     ) -> Self:
         """Parameters of a corpus; those that are not given have their defaults.
 
@@ -191,6 +196,7 @@ class IvfParameters:
                 least 16 candidates on average, so a small corpus has fewer.
             leaves_to_search: Default: a hundredth of the leaves, and at least eight.
             at: See `IvfParameters`.
+            leaf_dtype: See `IvfParameters`.
         """
         leaves = num_leaves or IVF_LEAF_FACTOR * math.isqrt(num_candidates)
         leaves = min(leaves, most_leaves(num_candidates))
@@ -199,12 +205,14 @@ class IvfParameters:
             leaf_size=math.ceil(num_candidates / leaves),
             leaves_to_search=leaves_to_search or max(math.ceil(leaves / 100), 8),
             at=at,
+            leaf_dtype=leaf_dtype,
         )
 
     @classmethod
     def from_description(cls, description: Mapping[str, Any]) -> Self:
         """Parameters that a manifest holds as `index`."""
-        return cls(**{field.name: description[field.name] for field in fields(cls)})
+        names = {field.name for field in fields(cls)} & description.keys()
+        return cls(**{name: description[name] for name in names})
 
     @property
     def counts(self) -> tuple[int, ...]:
@@ -222,8 +230,8 @@ class IvfParameters:
             num_candidates: Of the corpus; of no account.
             embedding_dim: Width of an embedding.
         """
-        row = 4 * embedding_dim
-        centres = CENTRE_WEIGHT * self.num_leaves * row
+        centres = CENTRE_WEIGHT * self.num_leaves * 4 * embedding_dim
+        row = LEAF_DTYPE_BYTES[self.leaf_dtype] * embedding_dim
         return int(centres + self.leaves_to_search * self.leaf_size * row)
 
 

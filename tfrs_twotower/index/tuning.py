@@ -26,6 +26,7 @@ from tfrs_twotower.index.ivf import IvfIndex
 from tfrs_twotower.index.parameters import (
     DEFAULT_ANISOTROPIC_THRESHOLD,
     DEFAULT_AT,
+    DEFAULT_LEAF_DTYPE,
     IndexParameters,
     IvfParameters,
     Parameters,
@@ -185,6 +186,7 @@ def tune_ivf(
     *,
     target_recall: float,
     at: int = DEFAULT_AT,
+    leaf_dtype: str = DEFAULT_LEAF_DTYPE,
 ) -> tuple[IvfIndex, Tuning]:
     """Builds the inverted lists, and searches as few leaves as reach a recall on some queries.
 
@@ -193,6 +195,7 @@ def tune_ivf(
         queries: `[num_queries, embedding_dim]` held-out query embeddings.
         target_recall: See `tune`.
         at: See `tune`.
+        leaf_dtype: See `IvfParameters`.
 
     Returns:
         The index, and how it was found.
@@ -203,7 +206,8 @@ def tune_ivf(
     """
     _check_target(target_recall)
     at = min(at, len(embeddings))
-    index = IvfIndex(embeddings, IvfParameters.for_corpus(len(embeddings), at=at))
+    parameters = IvfParameters.for_corpus(len(embeddings), at=at, leaf_dtype=leaf_dtype)
+    index = IvfIndex(embeddings, parameters)
 
     def searching(leaves: int) -> IvfParameters:
         return dataclasses.replace(index.parameters, leaves_to_search=leaves)

@@ -190,13 +190,16 @@ def _corrected_ivf(
     new_rows: Rows,
     config: IndexConfig,
 ) -> IvfIndex | None:
+    parameters = IvfParameters.from_description(description)
+    if parameters.leaf_dtype != config.leaf_dtype:
+        return None
     rows = _mapped(saved[f"{_INDEX}_rows"], new_rows)
     leaves = Leaves(rows, saved[f"{_INDEX}_vectors"], saved[f"{_INDEX}_centres"])
     # A slot that was never filled holds zeros, one that a candidate has left keeps its vector.
     is_filled = (rows != NO_ROW) | leaves.vectors.any(axis=2)
     if _share_of_changes(rows[is_filled], len(embeddings)) > config.refresh_rebuild_share:
         return None
-    return IvfIndex(embeddings, IvfParameters.from_description(description), leaves)
+    return IvfIndex(embeddings, parameters, leaves)
 
 
 _CORRECTED: Mapping[str, Callable[..., CandidateIndex | None]] = {

@@ -228,19 +228,26 @@ def ivf_index(
     Args:
         embeddings: See `scann_index`.
         held_out: See `scann_index`.
-        config: The target recall, and the k that it is for.
+        config: The target recall, the k that it is for, and the type of the leaves.
 
     Raises:
         UserError: If the target recall cannot be met, or not be confirmed.
     """
     if config.target_recall is None:
-        index = IvfIndex(embeddings, IvfParameters.for_corpus(len(embeddings), at=config.at))
+        parameters = IvfParameters.for_corpus(
+            len(embeddings), at=config.at, leaf_dtype=config.leaf_dtype
+        )
+        index = IvfIndex(embeddings, parameters)
         if not len(held_out):
             return index, {}
         return index, {"recall": measure_recall(index, held_out, config.at).as_dict()}
     tuning_queries, other_queries = split_queries(held_out, config.target_recall)
     index, tuning = tune_ivf(
-        embeddings, tuning_queries, target_recall=config.target_recall, at=config.at
+        embeddings,
+        tuning_queries,
+        target_recall=config.target_recall,
+        at=config.at,
+        leaf_dtype=config.leaf_dtype,
     )
     recall = promise_recall(index, tuning, other_queries)
     return index, {"recall": recall.as_dict(), "tuning": tuning.as_dict()}

@@ -327,11 +327,13 @@ class Rules(tf.Module):
         is_too_large = (factor > 1.0) & (size > LARGEST_POOL)
         # An allow-list holds them all.
         has_list = (lists.place != NO_LIST) & ~request.has_allow_list
-        is_near = has_list & (lists.place < len(self._near)) & (lists.size > LARGEST_POOL)
-        is_near &= size > LARGEST_POOL_BESIDE_LEAVES
+        is_wide = (size > LARGEST_POOL_BESIDE_LEAVES) if self._near else is_too_large
+        is_near = has_list & (lists.place < len(self._near)) & is_wide
+        is_near &= lists.size > LARGEST_POOL
         most = MAX_CELLS // tf.maximum(tf.shape(size)[0], 1)
         is_few = has_list & ~is_near & (lists.size <= most)
-        is_few &= is_too_large | (lists.size <= size)
+        longest = tf.where(is_wide, tf.maximum(size, LARGEST_POOL), size)
+        is_few &= is_too_large | (lists.size <= longest)
         is_listed = is_few | request.has_allow_list
         return Plan(
             pool_size=tf.where(is_too_large | is_listed | is_near, 0, size),

@@ -1,4 +1,6 @@
-"""The section `index`: the ScaNN index inside `retrieval`."""
+"""The section `index`: the approximate indexes inside `retrieval` and `retrieval_stock`."""
+
+from typing import Literal
 
 from pydantic import Field, NonNegativeFloat, PositiveInt
 
@@ -6,7 +8,7 @@ from tfrs_twotower.schema.strict import Strict
 
 
 class Index(Strict):
-    """The ScaNN index of `retrieval`, which is exact below `brute_force_below` candidates."""
+    """The approximate indexes; `retrieval` is exact below `brute_force_below` candidates."""
 
     brute_force_below: int = Field(20_000, ge=0)
     num_leaves: PositiveInt | None = Field(
@@ -31,6 +33,11 @@ class Index(Strict):
     )
     at: PositiveInt = Field(
         100, description="The k for which the index is tuned; a larger k widens the search."
+    )
+    leaf_dtype: Literal["float32", "bfloat16"] = Field(
+        "float32",
+        description="How `retrieval_stock` holds the embeddings in its leaves. bfloat16: in half "
+        "the memory, searched slower; the scores of the answer stay exact.",
     )
     refresh_rebuild_share: float = Field(
         0.05,

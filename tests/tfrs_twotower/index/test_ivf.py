@@ -177,3 +177,26 @@ def test_a_pair_scores_as_in_the_exact_index():
 
     exact = ExactIndex(CANDIDATES).score(tf.constant(QUERIES[:9]), tf.constant(rows))
     np.testing.assert_array_equal(scores, exact)
+
+
+def test_bfloat16_leaves_rank_by_rounded_embeddings_and_score_by_whole_ones():
+    embeddings, queries = random_embeddings(400), random_embeddings(9)
+    parameters = IvfParameters(
+        num_leaves=4, leaf_size=400, leaves_to_search=4, at=10, leaf_dtype="bfloat16"
+    )
+    index = IvfIndex(embeddings, parameters)
+
+    rows, scores = search(index, queries, k=10)
+
+    # The upper half of a float32, rounded to nearest, ties to even.
+    bits = embeddings.view(np.uint32)
+    bits = (bits + 0x7FFF + (bits >> 16 & 1)) & np.uint32(0xFFFF0000)
+    expected = true_order(bits.view(np.float32), queries)[:, :10]
+    assert (np.sort(expected) != np.sort(true_order(embeddings, queries)[:, :10])).any()
+    np.testing.assert_array_equal(np.sort(rows), np.sort(expected))
+    np.testing.assert_array_equal(
+        scores, ExactIndex(embeddings).score(tf.constant(queries), tf.constant(rows))
+    )
+    assert index.parameters.cost_bytes(400, 8) < IvfIndex(
+        embeddings, dataclasses.replace(parameters, leaf_dtype="float32")
+    ).parameters.cost_bytes(400, 8)

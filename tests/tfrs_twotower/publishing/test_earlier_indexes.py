@@ -17,7 +17,14 @@ from tfrs_twotower.schema.index import Index
 pytestmark = pytest.mark.slow
 
 SIZE, DIMENSION, AT = 600, 4, 10
-CONFIG = Index(brute_force_below=0, target_recall=0.9, at=AT, num_leaves=20, dimensions_per_block=2)
+CONFIG = Index(
+    brute_force_below=0,
+    target_recall=0.9,
+    at=AT,
+    num_leaves=20,
+    dimensions_per_block=2,
+    leaf_dtype="bfloat16",
+)
 BUILD = {"retrieval": scann_index, "retrieval_stock": ivf_index}
 
 
@@ -117,6 +124,16 @@ def test_an_index_is_built_anew_where_too_much_has_changed(twice):
 
     assert made(7 / len(embeddings)) is not None
     assert made(6 / len(embeddings)) is None
+
+
+def test_leaves_of_another_type_are_built_anew(twice):
+    models, name, *_ = twice
+    config = CONFIG.model_copy(update={"leaf_dtype": "float32"})
+    earlier = EarlierVersion(models, 1, np.arange(SIZE, dtype=np.int32))
+
+    found = earlier.corrected(name, EMBEDDINGS, QUERIES, config)
+
+    assert (found is None) == (name == "retrieval_stock")
 
 
 def test_there_is_nothing_to_correct_where_the_earlier_version_had_no_such_model(twice):

@@ -1,6 +1,7 @@
 """The rules of a request, against their definition in NumPy, on both backends."""
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -381,6 +382,23 @@ def test_the_pool_counts_the_eligible_candidates_that_were_ranked(backend):
     assert pool_size(backend, allow_ids=[best, worst], exclude_ids=[best]) == 1
     # Of a value that no candidate has, none is ranked.
     assert pool_size(backend, filter_genres_any=["music"]) == 0
+
+
+@pytest.mark.parametrize("backend", ["exact", "tree"])
+def test_beside_leaves_a_short_list_is_ranked_whole_in_place_of_a_wide_pool(backend, monkeypatch):
+    monkeypatch.setattr(rules_module, "LARGEST_POOL_BESIDE_LEAVES", 20)
+    taste, language = [[0.5, 0.5, -0.5, 0.5]], LANGUAGES[0]
+    num_eligible = corpus_of(300).language.count(language)
+
+    answer = recommend.__wrapped__(backend, 300)(
+        taste=taste, k=[10], filter_language_any=padded([[language]])
+    )
+
+    # One and a half times as many as hold ten eligible ones on average.
+    wide = math.ceil(1.5 * 10 * 300 / num_eligible)
+    assert 20 < wide < num_eligible
+    found = answer["pool_size"][0]
+    assert found == num_eligible if backend == "tree" else found < wide
 
 
 def test_the_pool_counts_what_the_later_rules_leave_out():
