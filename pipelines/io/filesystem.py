@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import pyarrow as pa
-from apache_beam.io.filesystem import CompressionTypes, MatchResult
+from apache_beam.io.filesystem import BeamIOError, CompressionTypes, MatchResult
 from apache_beam.io.filesystems import FileSystems
 
 from tfrs_twotower.schema import UserError
@@ -34,10 +34,12 @@ def check_reachable(path: str) -> None:
     Raises:
         UserError: If the scheme is not known, or what it needs is not installed.
     """
+    scheme = FileSystems.get_scheme(path)
     try:
         FileSystems.get_filesystem(path)
-    except (ValueError, ImportError) as error:
-        scheme = path.partition("://")[0]
+        if scheme is not None and scheme not in EXTRAS:
+            FileSystems.exists(path)  # Beam has some that fail at their first use.
+    except (ValueError, BeamIOError) as error:
         cure = (
             f"pip install -e '.[{EXTRAS[scheme]}]' in the clone"
             if scheme in EXTRAS

@@ -7,6 +7,7 @@ import pyarrow as pa
 import pytest
 
 from pipelines.io import filesystem
+from tfrs_twotower.schema import UserError
 
 
 def test_a_new_file_knows_what_was_written_to_it(tmp_path):
@@ -62,3 +63,29 @@ def test_what_is_below_a_folder_is_found_and_deleted(tmp_path):
 
     assert found == [(str(tmp_path / "out/deep/er/y"), 2), (str(tmp_path / "out/x"), 2)]
     assert [path.name for path in tmp_path.iterdir()] == ["kept"]
+
+
+@pytest.mark.parametrize("path", ["/data", "data/log", "gs://bucket/data", "s3://bucket/data"])
+def test_local_folders_and_stores_are_reachable(path):
+    filesystem.check_reachable(path)
+
+
+@pytest.mark.parametrize("scheme", ["ftp", "hdfs", "azfs", "S4"])
+def test_a_scheme_that_cannot_work_is_refused_with_what_can(scheme):
+    with pytest.raises(UserError) as refused:
+        filesystem.check_reachable(f"{scheme}://host/data")
+
+    message = str(refused.value)
+    assert f"cannot read or write {scheme}:// here" in message
+    assert "gs:// or s3://" in message
+
+
+@pytest.mark.parametrize(("scheme", "extra"), [("gs", "gcp"), ("s3", "aws")])
+def test_a_store_whose_packages_are_missing_names_the_extra(scheme, extra, monkeypatch):
+    def missing(path: str) -> None:
+        raise ValueError(f"Unable to get filesystem from specified path: {path}")
+
+    monkeypatch.setattr(filesystem.FileSystems, "get_filesystem", missing)
+
+    with pytest.raises(UserError, match=rf"pip install -e '\.\[{extra}\]'"):
+        filesystem.check_reachable(f"{scheme}://bucket/data")
