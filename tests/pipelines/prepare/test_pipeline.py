@@ -610,6 +610,18 @@ def test_bad_data_end_in_a_sentence_and_leave_no_manifest(world, files, config, 
     assert not (world.output / "manifest.json").exists()
 
 
+def test_a_header_that_stands_twice_is_a_record_that_is_rejected_and_counted(world):
+    header, rows = "user_id,item_id,t\n", "".join(f"u,i,{1_700_000_000 + s}\n" for s in range(20))
+    world.write("interactions.csv", header + header + rows)
+
+    manifest = world.prepare("columns: {timestamp: t}\n", max_rejected_share=0.1)
+
+    assert manifest["counts"]["read"] == 21
+    assert manifest["counts"]["rejected"] == {"bad_timestamp": 1}
+    examples = sum(sum(counts.values()) for counts in manifest["counts"]["examples"].values())
+    assert examples == 20
+
+
 def test_nothing_but_rejects_ends_in_a_sentence_whatever_share_may_be_rejected(world):
     world.write("interactions.csv", "user_id,item_id,t\n" + "u,i,\n" * 5)
 

@@ -149,6 +149,7 @@ SAME = [
     shape("all-quoted-semicolon", text(separator=";", quoting=csv.QUOTE_ALL)),
     shape("crlf", text(end="\r\n")),
     shape("blank-lines", text().replace("\n", "\n\n") + "  \n"),
+    shape("header-twice", text([COLUMNS, *ROWS]), rejected=["bad_timestamp"]),
     shape("no-last-line-break", text().rstrip("\n")),
     shape("byte-order-mark", b"\xef\xbb\xbf" + text().encode()),
     shape("byte-order-mark-quoted", b"\xef\xbb\xbf" + text(quoting=csv.QUOTE_ALL).encode()),
