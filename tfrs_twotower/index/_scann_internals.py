@@ -112,3 +112,10 @@ def search(
         parallel=True,
     )
     return tf.ensure_shape(rows, [None, None]), tf.ensure_shape(distances, [None, None])
+
+
+def release(embeddings: tf.Variable, state: Mapping[str, tf.Variable], shared_name: str) -> None:
+    """Frees the searcher that searches with these arguments have made."""
+    ops = register_scann_ops()
+    searcher = ops.scann_tensors_to_scann(x=embeddings, **state, shared_name=shared_name)
+    tf.raw_ops.DestroyResourceOp(resource=searcher)

@@ -84,6 +84,9 @@ class CandidateIndex(tf.Module):
     def searcher_bytes(self) -> int:
         """Forecast of the memory that a search needs beside the variables."""
 
+    def release(self) -> None:
+        """Frees what searches have made beside the variables; an index that is not used again."""
+
     def score(self, query_embeddings: tf.Tensor, candidate_rows: tf.Tensor) -> tf.Tensor:
         """Scores given candidates.
 

@@ -25,6 +25,8 @@ LEAF_DTYPE_BYTES = {"float32": 4, "bfloat16": 2}
 # 64 dimensions. Leaf centres are read in order as well, once for all queries of a batch; rescored
 # candidates lie anywhere in memory.
 CENTRE_WEIGHT, RESCORED_WEIGHT = 0.5, 6
+# That are tried when a tree is tuned: leaves relative to the square root of the corpus.
+LEAF_FACTORS = (2, 4)
 # Inverted lists: leaves relative to the square root of the corpus.
 IVF_LEAF_FACTOR = 4
 

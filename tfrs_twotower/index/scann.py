@@ -90,6 +90,10 @@ class ScannIndex(CandidateIndex):
         state = self._state.values()
         return embeddings + sum(int(tf.size(v)) * v.dtype.size for v in state)
 
+    def release(self) -> None:
+        """Frees the searcher, which would live as long as the process."""
+        _scann_internals.release(self.embeddings, self._state, self._shared_name)
+
     def search_with(self, parameters: Parameters) -> None:
         """Changes how the tree is searched from now on; functions traced before keep theirs.
 

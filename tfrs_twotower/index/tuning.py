@@ -14,6 +14,7 @@ others, `promised_recall` finds out.
 
 import dataclasses
 import functools
+import gc
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -27,6 +28,7 @@ from tfrs_twotower.index.parameters import (
     DEFAULT_ANISOTROPIC_THRESHOLD,
     DEFAULT_AT,
     DEFAULT_LEAF_DTYPE,
+    LEAF_FACTORS,
     IndexParameters,
     IvfParameters,
     Parameters,
@@ -42,8 +44,6 @@ from tfrs_twotower.index.recall import (
 from tfrs_twotower.index.scann import ScannIndex
 from tfrs_twotower.schema import UserError
 
-# Relative to the square root of the corpus.
-LEAF_FACTORS = (2, 4)
 CODE_WIDTHS = (1, 2)
 # Relative to the k that is wanted.
 REORDER_FACTORS = (1.0, 1.5, 2.0, 3.0, 5.0, 10.0)
@@ -244,25 +244,35 @@ def _cheapest(
         UserError: If no setting reaches the target.
     """
     trials: list[Trial] = []
-    chosen: tuple[TunedIndex, Trial] | None = None
+    best: TunedIndex | None = None
+    chosen: Trial | None = None
     worst_scores: Floats | None = None
     for index, settings in built:
         if worst_scores is None:
             worst_scores = exact_scores(index, queries, at)
+        worse: TunedIndex | None = index
         for trial in cheapest_by_halving(
             settings,
             _Trier(index, queries, worst_scores, at),
             functools.partial(_cost_bytes, index),
             target_recall,
-            math.inf if chosen is None else chosen[1].cost_bytes,
+            math.inf if chosen is None else chosen.cost_bytes,
         ):
             trials.append(trial)
             if trial.lower_bound >= target_recall:
-                chosen = index, trial
+                chosen = trial
+                if worse is index:
+                    best, worse = index, best
+        # The next one is built in the memory of the worse one.
+        del index
+        if worse is not None:
+            worse.release()
+            del worse
+            gc.collect()  # Graphs refer to themselves.
     trials.sort(key=lambda trial: (trial.cost_bytes, trial.parameters))
-    if chosen is None:
+    if best is None or chosen is None:
         raise UserError(_unmet(target_recall, at, len(queries), trials))
-    return chosen[0], chosen[1], trials
+    return best, chosen, trials
 
 
 def _cost_bytes(index: ScannIndex | IvfIndex, parameters: Parameters) -> int:

@@ -15,8 +15,18 @@ def test_an_index_by_brute_force_takes_three_copies():
 def test_a_tree_takes_its_codes_as_well():
     tree = Index(brute_force_below=0)
 
-    # Four copies, and twice a byte for each of four blocks.
-    assert memory.build_bytes(1000, 8, tree) == 224_000 + 8_000
+    # Seven copies, twice a byte for each of four blocks, and 1,000 scores of each of 31 leaves.
+    assert memory.build_bytes(1000, 8, tree) == 224_000 + 8_000 + 124_000
+
+
+def test_tuning_takes_the_scores_of_a_sample_with_the_most_leaves_that_it_tries():
+    tuned = Index(brute_force_below=0, target_recall=0.9)
+    fixed = Index(brute_force_below=0, target_recall=0.9, num_leaves=100)
+
+    # A byte for each of eight blocks. Four times the root of 160,000, of 100,000 candidates.
+    of_all = 7 * 5_120_000 + 2 * 160_000 * 8
+    assert memory.build_bytes(160_000, 8, tuned) == of_all + 4 * 100_000 * 1600
+    assert memory.build_bytes(160_000, 8, fixed) == of_all + 4 * 100_000 * 100
 
 
 def test_what_does_not_fit_is_refused_before_it_is_built(monkeypatch):

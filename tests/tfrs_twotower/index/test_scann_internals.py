@@ -108,3 +108,31 @@ def test_a_short_answer_is_padded_with_nan():
     assert np.isnan(distances[0]).sum() == 10
     np.testing.assert_array_equal(rows[0][20:], 0)
     assert not np.isnan(distances[1]).any()
+
+
+def test_a_searcher_that_was_released_is_gone_and_made_anew_by_the_next_search():
+    embeddings = tf.Variable(EMBEDDINGS)
+    parameters = IndexParameters(num_leaves=9, leaves_to_search=9)
+    config = _scann_internals.searcher_config(embeddings, parameters)
+    state = _scann_internals.build(embeddings, config, "released-build")
+
+    def search() -> np.ndarray:
+        rows, _ = _scann_internals.search(
+            embeddings,
+            state,
+            tf.constant(EMBEDDINGS[:4]),
+            k=tf.constant(5),
+            reorder=tf.constant(300),
+            leaves_to_search=tf.constant(9),
+            shared_name="released",
+        )
+        return rows.numpy()
+
+    before = search()
+    ops = register_scann_ops()
+    handle = ops.scann_tensors_to_scann(x=embeddings, **state, shared_name="released")
+    _scann_internals.release(embeddings, state, "released")
+
+    with pytest.raises(tf.errors.NotFoundError):
+        tf.raw_ops.DestroyResourceOp(resource=handle, ignore_lookup_error=False)
+    np.testing.assert_array_equal(search(), before)

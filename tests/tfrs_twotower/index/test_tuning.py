@@ -1,11 +1,13 @@
 """The cheapest setting that reaches a recall on the queries that it is tuned on."""
 
 import functools
+import weakref
 
 import pytest
 
 from tests.tfrs_twotower.index.clustered import AT, CANDIDATES, QUERIES
 from tfrs_twotower.index import IndexParameters, ScannIndex, Trial, Tuning, tune
+from tfrs_twotower.index import tuning as tuning_module
 from tfrs_twotower.index.tuning import cheapest_by_halving
 from tfrs_twotower.schema import UserError
 
@@ -68,6 +70,30 @@ def test_tuning_twice_chooses_the_same():
 
     assert again.chosen.parameters == first.chosen.parameters
     assert [t.parameters for t in again.trials] == [t.parameters for t in first.trials]
+
+
+def test_while_a_tree_is_built_only_the_best_one_so_far_is_in_memory(monkeypatch):
+    alive, num_alive, num_released = weakref.WeakSet(), [], []
+
+    class Counted(ScannIndex):
+        def __init__(self, *arguments):
+            num_alive.append(len(alive))
+            super().__init__(*arguments)
+            alive.add(self)
+
+        def release(self):
+            num_released.append(len(num_alive))
+            super().release()
+
+    monkeypatch.setattr(tuning_module, "ScannIndex", Counted)
+
+    found, _ = tune(CANDIDATES, QUERIES, target_recall=0.9, at=AT)
+
+    # Of four trees three are worse than another one.
+    assert len(num_alive) == 4
+    assert max(num_alive) == 1
+    assert len(num_released) == 3
+    assert list(alive) == [found]
 
 
 def test_what_the_config_fixes_is_not_searched():
