@@ -57,7 +57,7 @@ def exact_rows(candidates: Floats, queries: Floats) -> Ints:
     """The rows of the exact 100 best, in any order."""
     at_once = max(SCORES_AT_ONCE // len(candidates), 1)
     best = [
-        np.argpartition(-(queries[first : first + at_once] @ candidates.T), K, axis=1)[:, :K]
+        np.argpartition(-(queries[first : first + at_once] @ candidates.T), K, axis=1)[:, :K].copy()
         for first in range(0, len(queries), at_once)
     ]
     return np.concatenate(best).astype(np.int64)
