@@ -31,7 +31,6 @@ import numpy as np
 from _clustered import (
     EMBEDDING_DIM,
     FEATURE,
-    NUM_QUERIES,
     Floats,
     Ints,
     K,
@@ -54,6 +53,7 @@ SIZES, TARGETS = (100_000, 1_000_000), (0.90, 0.95, 0.99)
 QUICK_SIZES, QUICK_TARGETS = (100_000,), (0.95,)
 TAKEN_APART = 0.95  # The target at which the largest corpus is looked at closely.
 LARGEST_HNSW = LARGEST_MILVUS = 100_000
+FEW_QUERIES = 100  # Of a larger corpus, of which the exact search scores one query at a time.
 LARGEST = 1_000_000  # That ScaNN and faiss are given, and that is taken apart.
 MILVUS_ROWS = 10_000  # That it is given at a time.
 TURN = 100  # Single queries of an index before the next one has its turn.
@@ -95,6 +95,8 @@ def of_size(
     size: int, targets: tuple[float, ...], *, is_taken_apart: bool, quick: bool
 ) -> Iterator[Measurement]:
     candidates, tuning, queries = world(size)
+    if size > LARGEST:
+        queries = queries[:FEW_QUERIES]
     truth = exact_rows(candidates, queries)
     for target in targets:
         contestants = saved_models(candidates, tuning, target)
@@ -292,7 +294,7 @@ def measured(
     def single(one: Contestant) -> Callable[[], object]:
         def run() -> None:
             for _ in range(TURN):
-                first = next(place) % NUM_QUERIES
+                first = next(place) % len(queries)
                 one.find(queries[first : first + 1])
 
         return run
@@ -305,7 +307,7 @@ def measured(
         {c.name: batch(c) for c in contestants}, QUICK_BATCHES if quick else BATCHES, warm_up=1
     )
     latency = {name: 1e3 / TURN * float(np.median(turns)) for name, turns in alone.items()}
-    qps = {name: NUM_QUERIES / float(np.median(seconds)) for name, seconds in together.items()}
+    qps = {name: len(queries) / float(np.median(seconds)) for name, seconds in together.items()}
     pairs = [(one.name, EXACT) for one in contestants[1:]]
     if contestants[1].name == OURS:
         pairs += [(OURS, one.name) for one in contestants[2:]]
