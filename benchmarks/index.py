@@ -10,8 +10,8 @@ queries, on all cores. Of the largest corpus at 0.95 follow the parts of a singl
 under filters that leave from half of the corpus to a ten-thousandth, beside unfiltered ones.
 
 `--candidates 10000000` measures another size: above a million inverted lists beside the exact
-search, with bfloat16 in the leaves. The peak memory of a build is shown beside what `twotower
-export` forecasts for the largest.
+search, with bfloat16 in the leaves. The peak memory of a build is shown beside the forecast of
+`twotower export`.
 
 Needs `pip install faiss-cpu hnswlib milvus-lite pymilvus`; what is not installed is left out.
 """
@@ -46,7 +46,7 @@ from _query_parts import query_parts
 
 from serving.loading import load
 from tfrs_twotower.index import CandidateIndex, ExactIndex, ScannIndex, tune, tune_ivf
-from tfrs_twotower.index.memory import build_bytes
+from tfrs_twotower.index.memory import exact_bytes, ivf_bytes, scann_bytes
 from tfrs_twotower.schema.index import Index
 
 SIZES, TARGETS = (100_000, 1_000_000), (0.90, 0.95, 0.99)
@@ -108,10 +108,17 @@ def of_size(
             contestants.append(milvus_lite(candidates))
         label = f"{size:,} at {target:.2f}: "
         yield from measured(label, contestants, queries, truth, quick or size > LARGEST)
-        forecast = build_bytes(size, EMBEDDING_DIM, Index(target_recall=target)) / 1e9
+        shape, tuned = (size, EMBEDDING_DIM), {"target_recall": target}
+        forecasts = {
+            EXACT: exact_bytes(*shape),
+            OURS: scann_bytes(*shape, Index(**tuned)),
+            STOCK: ivf_bytes(*shape, Index(**tuned)),
+            HALF: ivf_bytes(*shape, Index(**tuned, leaf_dtype="bfloat16")),
+        }
         for one in contestants:
             if one.build_peak_bytes is not None:
                 name, peak_gb = f"{label}{one.name}, peak of the build", one.build_peak_bytes / 1e9
+                forecast = forecasts[one.name] / 1e9
                 yield Measurement(name, peak_gb, "GB", "forecast", ratio=forecast / peak_gb)
         if is_taken_apart and target == TAKEN_APART:
             yield from taken_apart(label, contestants, candidates, queries, quick)

@@ -15,7 +15,13 @@ import pyarrow.parquet as pq
 
 from tfrs_twotower.index.base import CandidateIndex
 from tfrs_twotower.index.ivf import IvfIndex
-from tfrs_twotower.index.memory import check_build
+from tfrs_twotower.index.memory import (
+    check_free,
+    exact_bytes,
+    ivf_bytes,
+    readable,
+    scann_bytes,
+)
 from tfrs_twotower.index.parameters import IndexParameters, IvfParameters, has_tree
 from tfrs_twotower.index.promised_recall import promise_recall, split_queries
 from tfrs_twotower.index.recall import measure_recall
@@ -108,11 +114,16 @@ def write_indexes(
         UserError: If there is too little memory, or the target recall cannot be met.
     """
     candidates, embeddings = corpus.candidates, corpus.embeddings
+    num_candidates, embedding_dim = embeddings.shape
 
-    def check() -> int:
-        return check_build(len(embeddings), embeddings.shape[1], config.index)
-
-    forecast = check() if earlier is None else earlier.check_memory()
+    is_searchable = query_side.scorer is DOT_PRODUCT and has_tree(config.index, num_candidates)
+    forecasts = build_forecasts(num_candidates, embedding_dim, config, is_searchable)
+    if earlier is None:
+        largest = max(forecasts, key=forecasts.__getitem__)
+        check_memory(largest, forecasts, num_candidates, embedding_dim, config)
+        forecast = forecasts[RETRIEVAL_EXACT]
+    else:
+        forecast = earlier.check_memory()
     facts = {**facts, "corpus_size": len(candidates), MEMORY_FORECAST: forecast}
 
     # Of all models; the text of a million ids takes seconds to hash.
@@ -138,8 +149,6 @@ def write_indexes(
             searcher_bytes=index.searcher_bytes,
         )
 
-    is_searchable = query_side.scorer is DOT_PRODUCT and has_tree(config.index, len(embeddings))
-
     def found(
         name: str, build: Callable[..., tuple[CandidateIndex, dict[str, Any]]]
     ) -> tuple[CandidateIndex, dict[str, Any]]:
@@ -148,18 +157,18 @@ def write_indexes(
         known = earlier and earlier.corrected(name, embeddings, held_out, config.index)
         if known:
             return known
-        forecast = check()
+        check_memory(name, forecasts, num_candidates, embedding_dim, config)
         index, facts = build(embeddings, held_out, config.index)
-        return index, {**facts, MEMORY_FORECAST: forecast}
+        return index, {**facts, MEMORY_FORECAST: forecasts[name]}
 
     begin(RETRIEVAL_EXACT)
     # One index after the other, so that only one is in memory beside the embeddings.
     manifests = {
         RETRIEVAL_EXACT: write(RETRIEVAL_EXACT, exact_index(embeddings, query_side.scorer), {})
     }
-    if config.export.retrieval_stock and is_searchable:
+    if RETRIEVAL_STOCK in forecasts:
         manifests[RETRIEVAL_STOCK] = write(RETRIEVAL_STOCK, *found(RETRIEVAL_STOCK, ivf_index))
-    if config.export.retrieval:
+    if RETRIEVAL in forecasts:
         manifests[RETRIEVAL] = write(RETRIEVAL, *found(RETRIEVAL, scann_index))
     if config.export.similarity:
         begin(SIMILARITY)
@@ -179,6 +188,59 @@ def write_indexes(
     stored = candidates.add_column(1, EMBEDDING, vectors(embeddings))
     pq.write_table(stored, staging / CANDIDATES / PART)
     return manifests
+
+
+def build_forecasts(
+    num_candidates: int, embedding_dim: int, config: Config, is_searchable: bool
+) -> dict[str, int]:
+    """The retrieval models that are built, with the peak memory that each index takes, in bytes.
+
+    Args:
+        num_candidates: Of the corpus.
+        embedding_dim: Width of an embedding.
+        config: Which models are exported, and their indexes.
+        is_searchable: Whether an approximate index of the corpus is built.
+    """
+    exact = exact_bytes(num_candidates, embedding_dim)
+    shape = num_candidates, embedding_dim, config.index
+    forecasts = {RETRIEVAL_EXACT: exact}
+    if config.export.retrieval_stock and is_searchable:
+        forecasts[RETRIEVAL_STOCK] = ivf_bytes(*shape)
+    if config.export.retrieval:
+        forecasts[RETRIEVAL] = scann_bytes(*shape) if is_searchable else exact
+    return forecasts
+
+
+def check_memory(
+    name: str,
+    forecasts: Mapping[str, int],
+    num_candidates: int,
+    embedding_dim: int,
+    config: Config,
+) -> None:
+    """Checks that this process may take the memory of an index.
+
+    Args:
+        name: The model whose index it is.
+        forecasts: Of `build_forecasts`.
+        num_candidates: For the message.
+        embedding_dim: For the message.
+        config: For the cure.
+
+    Raises:
+        UserError: If there is less.
+    """
+    what = (
+        f"building the index of `{name}`, {num_candidates:,} candidates of {embedding_dim} "
+        f"dimensions, takes about {readable(forecasts[name])}"
+    )
+    cures = ["lower `towers.embedding_dim`", "export on a larger machine"]
+    others = max((forecasts[other] for other in forecasts if other != name), default=0)
+    if name == RETRIEVAL and others < forecasts[name]:
+        cures.insert(0, f"`export.retrieval: false` takes {readable(others)}")
+    if name == RETRIEVAL_STOCK and config.index.leaf_dtype == "float32":
+        cures.insert(0, "set `index.leaf_dtype: bfloat16`")
+    check_free(forecasts[name], what, ", or ".join(cures))
 
 
 def scann_index(

@@ -11,6 +11,8 @@ from tfrs_twotower.publishing.earlier_indexes import EarlierVersion
 from tfrs_twotower.publishing.indexes import (
     Corpus,
     QuerySide,
+    build_forecasts,
+    check_memory,
     matrix,
     scann_index,
     vectors,
@@ -204,6 +206,53 @@ def test_too_little_memory_is_told_before_anything_is_written(tmp_path, monkeypa
         )
 
     assert list(tmp_path.iterdir()) == []
+
+
+def large(export="", index="target_recall: 0.95"):
+    """The config of ten million candidates of 64 dimensions, and the forecasts of its indexes."""
+    features = CONFIG.partition("index:")[0]
+    config = parse_config(f"{features}export: {{{export}}}\nindex: {{{index}}}\n", "here")
+    return config, build_forecasts(10_000_000, 64, config, is_searchable=True)
+
+
+def test_memory_is_forecast_of_the_models_that_are_built():
+    _, forecasts = large()
+    _, without_scann = large(export="retrieval: false")
+    _, scann_alone = large(export="retrieval_stock: false")
+
+    assert list(forecasts) == ["retrieval_exact", "retrieval_stock", "retrieval"]
+    assert forecasts["retrieval_exact"] < forecasts["retrieval_stock"] < forecasts["retrieval"]
+    assert without_scann == {name: forecasts[name] for name in list(forecasts)[:2]}
+    assert set(scann_alone) == {"retrieval_exact", "retrieval"}
+
+
+@pytest.mark.parametrize(
+    ("name", "index", "cure"),
+    [
+        (
+            "retrieval",
+            "leaf_dtype: bfloat16",
+            "24.3 GB, 6.0 GB .* `export.retrieval: false` takes 10.6",
+        ),
+        ("retrieval_stock", "leaf_dtype: float32", "set `index.leaf_dtype: bfloat16`"),
+        (
+            "retrieval_stock",
+            "leaf_dtype: bfloat16",
+            "free: lower `towers.embedding_dim`",
+        ),
+        (
+            "retrieval_exact",
+            "leaf_dtype: bfloat16",
+            "7.7 GB, .* free: lower `towers.emb",
+        ),
+    ],
+)
+def test_what_does_not_fit_is_refused_with_what_helps(name, index, cure, monkeypatch):
+    config, forecasts = large(index=f"target_recall: 0.95, {index}")
+    monkeypatch.setattr(memory, "available_bytes", lambda: 6_000_000_000)
+
+    with pytest.raises(UserError, match=cure):
+        check_memory(name, forecasts, 10_000_000, 64, config)
 
 
 def test_vectors_survive_the_way_through_arrow():
