@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 import typer
 import yaml
+from packaging.requirements import Requirement
 from playwright.sync_api import sync_playwright
 
 import tfrs_twotower
@@ -386,8 +387,16 @@ def test_the_site_is_searched_without_a_network_and_fits_a_phone(site):
 def test_the_lock_holds_every_package_that_the_distribution_asks_for():
     config = configparser.ConfigParser(interpolation=None)
     config.read(ROOT / "setup.cfg")
-    wanted = config["options"]["install_requires"] + config["options.extras_require"]["dev"]
-    names = {_canonical(re.split(r"[\[=<>]", line)[0]) for line in wanted.split()}
+    extras = config["options.extras_require"]
+
+    def names_of(extra):
+        for one in map(Requirement, extras[extra].split()):
+            if one.name == config["metadata"]["name"]:
+                yield from (name for part in one.extras for name in names_of(part))
+            else:
+                yield _canonical(one.name)
+
+    names = set(names_of("dev"))
     locked = {
         _canonical(line.split("==")[0])
         for line in (ROOT / "constraints.txt").read_text().splitlines()

@@ -1,6 +1,5 @@
 """The wheel: what is in it, and its client and its commands in environments of their own."""
 
-import configparser
 import json
 import os
 import shutil
@@ -70,11 +69,7 @@ def test_the_wheel_holds_the_packages_and_their_data(wheel):
 def test_the_client_of_the_wheel_asks_a_server_without_tensorflow(wheel, tmp_path):
     site = tmp_path / "site"
     install = (sys.executable, "-m", "pip", "install", "-q", "--no-compile", "--target", site)
-    setup = configparser.ConfigParser()
-    setup.read(ROOT / "setup.cfg")
-    of_client = setup["options.extras_require"]["client"].split()
-    run(*install, "-c", ROOT / "constraints.txt", *of_client, cwd=tmp_path)
-    run(*install, "--no-deps", wheel, cwd=tmp_path)
+    run(*install, "-c", ROOT / "constraints.txt", f"{wheel}[client]", cwd=tmp_path)
     toy_models.write_retrieval(tmp_path / "retrieval", 1)
     with ModelServer([ModelConfig("retrieval", tmp_path / "retrieval")], rest_port=None) as server:
         script = (
@@ -100,7 +95,7 @@ def test_the_wheel_goes_from_a_log_to_answers_with_another_python(wheel, tmp_pat
         pytest.skip("no Python 3.12 on the path")
     python = tmp_path / "venv" / "bin" / "python"
     install = (python, "-m", "pip", "install", "-q", "--no-compile", "-c", ROOT / "constraints.txt")
-    run(*install, wheel, cwd=tmp_path, timeout_s=900)
+    run(*install, f"{wheel}[pipelines,serving,train]", cwd=tmp_path, timeout_s=900)
     twotower = tmp_path / "venv" / "bin" / "twotower"
     small_shop.write_dataset(tmp_path / "shop")
     models, query = "shop/work/models", json.dumps({"user": "u07"})

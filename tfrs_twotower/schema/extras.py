@@ -1,7 +1,6 @@
 """Packages that a part of the project needs, and the extra that brings them.
 
-`pip install tfrs-twotower` brings all of these. An installation with `--no-deps`, such as that of a
-web backend that needs the clients alone, may lack some.
+`pip install tfrs-twotower` brings what the clients need, and the extra `all` everything.
 """
 
 from importlib.util import find_spec

@@ -34,7 +34,7 @@ def check_environment() -> Iterator[Finding]:
         if not f"{found}.".startswith(f"{wanted}."):
             wrong.append(f"{package} {found}, expected {wanted}")
     if wrong:
-        cure = "pip install -c constraints.txt tfrs-twotower"
+        cure = "pip install -c constraints.txt -e '.[all]' in the clone"
         yield Finding("error", "packages", "; ".join(wrong), cure)
     else:
         yield Finding("ok", "packages", ", ".join(f"{p} {v}" for p, v in MATCHED.items()))
