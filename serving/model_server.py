@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Self
 
 import grpc
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from tensorflow_serving.apis import model_service_pb2_grpc, prediction_service_pb2_grpc
 
@@ -20,6 +20,7 @@ from serving.core import Core
 from serving.draining import Gate
 from serving.errors import LoadError
 from serving.grpc_services import ModelService, PredictionService, ReadMessages
+from serving.health import Health
 from serving.loading import Servable, load
 from serving.metrics import Metrics
 from serving.model_config import ModelConfig, read_models_config
@@ -52,7 +53,7 @@ KEEPALIVE_S, KEEPALIVE_TIMEOUT_S = 60.0, 20.0
 _SERVICES = (
     "tensorflow.serving.PredictionService",
     "tensorflow.serving.ModelService",
-    health.SERVICE_NAME,
+    health_pb2.DESCRIPTOR.services_by_name["Health"].full_name,
     reflection.SERVICE_NAME,
 )
 
@@ -175,6 +176,7 @@ class ModelServer:
                     core,
                     options.max_message_bytes,
                     options.rest_timeout_s,
+                    is_ready=lambda: self._health.is_ready,
                     has_api=has_api,
                     has_metrics=has_metrics,
                     tokens=options.tokens,
@@ -206,7 +208,6 @@ class ModelServer:
         Raises:
             LoadError: If a model cannot be served.
         """
-        self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
         event_loop.submit(self._grpc.start()).result()
         for http in self._http.values():
             thread = threading.Thread(
@@ -221,7 +222,7 @@ class ModelServer:
             raise
         if self._stopping.is_set():
             return
-        self._set_health(health_pb2.HealthCheckResponse.SERVING)
+        self._set_ready(True)
         self._is_serving = True
         if self._watcher:
             self._watcher.start()
@@ -229,7 +230,9 @@ class ModelServer:
     def stop(self) -> None:
         """Tells health checks first, then takes no more requests, unloads the models."""
         self._stopping.set()
-        self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
+        self._set_ready(False)
+        for http in self._http.values():
+            http.ends_connections = True
         if self._watcher:
             self._watcher.stop()
         if self._is_serving:
@@ -238,10 +241,7 @@ class ModelServer:
         end_s = time.monotonic() + grace_s
         stopped = event_loop.submit(self._gate.stop(self._grpc, grace_s))
         for http in self._http.values():
-            if self._http_threads:
-                http.shutdown()
-            http.server_close()
-            http.drain(grace_s)
+            http.stop(grace_s, has_begun=bool(self._http_threads))
         stopped.result()
         self._is_serving = False
         self._runner.close()
@@ -281,14 +281,13 @@ class ModelServer:
                 raise
         return servable
 
-    def _set_health(self, status: int) -> None:
-        for service in HEALTH_SERVICES:
-            event_loop.submit(self._health.set(service, status)).result()
+    def _set_ready(self, is_ready: bool) -> None:
+        event_loop.submit(self._health.set_ready(is_ready)).result()
 
 
 async def _grpc_server(
     core: Core, address: str, options: ServerOptions, max_requests: int
-) -> tuple[grpc.aio.Server, Gate, health.aio.HealthServicer, int]:
+) -> tuple[grpc.aio.Server, Gate, Health, int]:
     """A server that listens but does not answer yet, the gate of its calls, its health, its port.
 
     Raises:
@@ -299,10 +298,12 @@ async def _grpc_server(
             *([] if options.tokens is None else [NeedToken(options.tokens)]),
             ReadMessages(),
         ],
-        maximum_concurrent_rpcs=max_requests + SPARE_RPCS,
+        # Who watches the health takes a place of its own.
+        maximum_concurrent_rpcs=max_requests + SPARE_RPCS + options.max_connections,
         options=[
             ("grpc.so_reuseport", 0),
             ("grpc.max_allowed_incoming_connections", options.max_connections),
+            ("grpc.max_concurrent_streams", max_requests + SPARE_RPCS),
             ("grpc.max_receive_message_length", options.max_message_bytes),
             ("grpc.max_send_message_length", -1),
             ("grpc.server_handshake_timeout_ms", int(1000 * HANDSHAKE_TIMEOUT_S)),
@@ -311,16 +312,16 @@ async def _grpc_server(
             ("grpc.keepalive_timeout_ms", int(1000 * KEEPALIVE_TIMEOUT_S)),
         ],
     )
-    gate, servicer = Gate(), health.aio.HealthServicer()
+    gate, health = Gate(), Health(HEALTH_SERVICES, options.max_connections)
     prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(
         PredictionService(core, gate), server
     )
     model_service_pb2_grpc.add_ModelServiceServicer_to_server(ModelService(core, gate), server)
-    health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
+    health_pb2_grpc.add_HealthServicer_to_server(health, server)
     reflection.enable_server_reflection(_SERVICES, server)
     if options.credentials is None:
-        return server, gate, servicer, server.add_insecure_port(address)
-    return server, gate, servicer, server.add_secure_port(address, options.credentials)
+        return server, gate, health, server.add_insecure_port(address)
+    return server, gate, health, server.add_secure_port(address, options.credentials)
 
 
 def address_of(host: str, port: int) -> str:

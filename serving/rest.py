@@ -1,4 +1,4 @@
-"""TF Serving's REST API over HTTP/1.1, and its page of metrics.
+"""TF Serving's REST API over HTTP/1.1, its page of metrics, and whether the server is ready.
 
 On the standard library's server, which bounds the time to read a request and refuses bodies unread.
 Starlette with uvicorn, a POST of 30 bytes answered with 3 KB, measured beside it: 1,500 answers a
@@ -12,7 +12,7 @@ import re
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -42,6 +42,9 @@ _LOG = logging.getLogger(__name__)
 _SPEC = r"/v1/models/(?P<name>[^/:]+)(?:/versions/(?P<version>\d+)|/labels/(?P<label>[^/:]+))?"
 _PREDICT_PATH = re.compile(_SPEC + r":(?P<method>classify|regress|predict)", re.IGNORECASE)
 _MODEL_PATH = re.compile(_SPEC + r"(?P<metadata>/metadata)?", re.IGNORECASE)
+
+READY_PATH = "/ready"
+STOPPING = "the server is stopping: ask another one, or later"
 
 MAX_DIGITS = 18  # Of a version or a length: what fits an int64.
 MAX_CONNECTIONS = 256
@@ -142,6 +145,7 @@ class RestServer(ThreadingHTTPServer):
         max_body_bytes: int,
         timeout_s: float,
         *,
+        is_ready: Callable[[], bool] = lambda: True,
         has_api: bool = True,
         has_metrics: bool = True,
         tokens: Tokens | None = None,
@@ -153,6 +157,7 @@ class RestServer(ThreadingHTTPServer):
             core: What answers.
             max_body_bytes: Larger bodies are refused unread.
             timeout_s: How long a caller is made to wait at most.
+            is_ready: What `/ready` tells, as health checks do over gRPC.
             has_api: Whether it answers what is under `/v1/`.
             has_metrics: Whether it has the page of metrics.
             tokens: That requests under `/v1/` need; None: they need none.
@@ -163,7 +168,12 @@ class RestServer(ThreadingHTTPServer):
         self.core = core
         self.max_body_bytes = max_body_bytes
         self.timeout_s = timeout_s
+        self.is_ready = is_ready
         self.has_api, self.has_metrics = has_api, has_metrics
+        # Each answer is the last of its connection: its caller turns to another server, or comes
+        # back on a new one.
+        self.ends_connections = False
+        self.is_stopping = False
         self.tokens = tokens
         self.large_bodies = threading.BoundedSemaphore(MAX_LARGE_BODIES)
         self._connections = threading.BoundedSemaphore(MAX_CONNECTIONS)
@@ -196,7 +206,7 @@ class RestServer(ThreadingHTTPServer):
 
     @contextmanager
     def answering(self) -> Iterator[None]:
-        """Marks a request as under way, for `drain`."""
+        """Marks a request as under way, for `stop`."""
         with self._answered:
             self._num_answering += 1
         try:
@@ -223,10 +233,21 @@ class RestServer(ThreadingHTTPServer):
                 with suppress(OSError):
                     connection.shutdown(socket.SHUT_RD)
 
-    def drain(self, timeout_s: float) -> None:
-        """Waits until no request is under way; idle connections do not count."""
+    def stop(self, grace_s: float, *, has_begun: bool) -> None:
+        """Takes no more requests, and waits until none is under way.
+
+        Those that come on connections that are open already are refused.
+
+        Args:
+            grace_s: How long to wait at most.
+            has_begun: Whether `serve_forever` runs.
+        """
+        self.ends_connections = self.is_stopping = True
+        if has_begun:
+            self.shutdown()
+        self.server_close()
         with self._answered:
-            self._answered.wait_for(lambda: not self._num_answering, timeout_s)
+            self._answered.wait_for(lambda: not self._num_answering, grace_s)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Notes a connection that broke, without its contents."""
@@ -306,8 +327,16 @@ class _Handler(BaseHTTPRequestHandler):
         if self.server.has_metrics and self.command == "GET" and path == METRICS_PATH:
             self._send(HTTPStatus.OK, self.server.core.metrics().encode(), CONTENT_TYPE)
             return
+        if self.command == "GET" and path == READY_PATH:
+            is_ready = self.server.is_ready()
+            status = HTTPStatus.OK if is_ready else HTTPStatus.SERVICE_UNAVAILABLE
+            self._send(status, json.dumps({"ready": is_ready}).encode())
+            return
         if not (self.server.has_api and path.lower().startswith("/v1/")):
             self._error(HTTPStatus.NOT_FOUND, "Not Found")
+            return
+        if self.server.is_stopping:
+            self._refuse(HTTPStatus.SERVICE_UNAVAILABLE, STOPPING)
             return
         if not self._is_admitted():
             self._refuse(HTTPStatus.UNAUTHORIZED, REFUSAL)
@@ -338,6 +367,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(content)))
         if status == HTTPStatus.UNAUTHORIZED:
             self.send_header("WWW-Authenticate", "Bearer")
+        if self.server.ends_connections:
+            self.close_connection = True
         if self.close_connection:
             self.send_header("Connection", "close")
         self.end_headers()

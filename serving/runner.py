@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from serving.batching import BatchingOptions, Outputs, Task, kind_of, run_together
-from serving.errors import OverloadedError
+from serving.errors import OverloadedError, UnavailableError
 from serving.loading import Servable
 from serving.tensors import Array
 
@@ -71,6 +71,7 @@ class Runner:
         self._waiting: deque[_Request] = deque()
         self._num_busy = 0
         self._num_requests = 0
+        self._is_closed = False
 
     def submit(
         self,
@@ -93,12 +94,15 @@ class Runner:
 
         Raises:
             OverloadedError: If too many run or wait already.
+            UnavailableError: If it has been closed.
         """
         kind = (
             None if self._batching is None else kind_of(servable, signature, inputs, self._batching)
         )
         request = _Request(Task(servable, signature, inputs, kind), respond)
         with self._lock:
+            if self._is_closed:
+                raise UnavailableError("the server is stopping: ask another one, or later")
             if self._num_requests >= self._max_requests:
                 raise OverloadedError(
                     f"{self._num_requests} requests are running or waiting, the limit: "
@@ -106,11 +110,10 @@ class Runner:
                 )
             self._num_requests += 1
             self._waiting.append(request)
-            wakes_a_thread = self._num_busy < self._num_threads
-            self._num_busy += wakes_a_thread
-        request.answer.add_done_callback(self._has_left)
-        if wakes_a_thread:
-            self._threads.submit(self._work)
+            request.answer.add_done_callback(self._has_left)
+            if self._num_busy < self._num_threads:
+                self._num_busy += 1
+                self._threads.submit(self._work)
         return request.answer
 
     @property
@@ -121,6 +124,8 @@ class Runner:
 
     def close(self) -> None:
         """Waits for what has been submitted and ends the threads."""
+        with self._lock:
+            self._is_closed = True
         self._threads.shutdown()
 
     def _work(self) -> None:

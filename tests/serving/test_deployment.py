@@ -13,6 +13,7 @@ import yaml
 
 from serving import server
 from serving.metrics import METRICS_PATH
+from serving.rest import READY_PATH
 
 ROOT = Path(__file__).parents[2]
 SERVING = ROOT / "serving"
@@ -160,7 +161,7 @@ def test_the_replicas_fit_the_flags_of_the_server(manifests):
     seconds = float(flags["--drain_seconds"]) + float(flags["--shutdown_grace_seconds"])
     assert pod["spec"]["terminationGracePeriodSeconds"] > seconds
     assert float(flags["--drain_seconds"]) > 2 * container["readinessProbe"]["periodSeconds"]
-    assert container["readinessProbe"]["grpc"]["port"] == 8500
+    assert container["readinessProbe"]["httpGet"] == {"path": READY_PATH, "port": "rest"}
     ports = [port["containerPort"] for port in container["ports"]]
     assert [port["port"] for port in manifests["Service"]["spec"]["ports"]] == ports == [8500, 8501]
 

@@ -286,6 +286,40 @@ def test_a_stopping_server_answers_the_rest_request_that_it_has_begun(models_dir
     assert answer["outputs"]["candidate_ids"] == [["a", "b"]]
 
 
+def test_callers_of_rest_are_answered_or_sent_elsewhere_by_a_server_that_stops(models_dir):
+    """Each client asks one question after the other, on its connection as long as it has one."""
+    models = [ModelConfig("retrieval", models_dir / "retrieval")]
+    server = ModelServer(models)
+    server.start()
+    document = json.dumps({"inputs": toy_models.EAST})
+    seen, stopped = [], threading.Event()
+
+    def ask():
+        connection = http.client.HTTPConnection("127.0.0.1", server.rest_port, timeout=30)
+        while not stopped.is_set():
+            try:
+                connection.request("POST", "/v1/models/retrieval:predict", document)
+                reply = connection.getresponse()
+                seen.append((reply.status, reply.headers["Connection"]))
+                reply.read()
+            except (OSError, http.client.HTTPException):
+                connection.close()
+        connection.close()
+
+    clients = [threading.Thread(target=ask) for _ in range(16)]
+    for client in clients:
+        client.start()
+    wait_until(lambda: len(seen) > 200)
+    server.stop()
+    stopped.set()
+    for client in clients:
+        client.join()
+
+    assert set(seen) <= {(200, None), (200, "close"), (503, "close")}
+    # Of each connection that was open, the last answer said so.
+    assert sum(ends == "close" for _, ends in seen) >= len(clients)
+
+
 def health_of(channel):
     check = health_pb2_grpc.HealthStub(channel).Check
     return check(health_pb2.HealthCheckRequest(), timeout=5).status
