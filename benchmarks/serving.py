@@ -43,6 +43,7 @@ SECONDS, QUICK_SECONDS = 15.0, 3.0
 SWAP_SECONDS, QUICK_SWAP_SECONDS, SWAP_AFTER_S = 30.0, 8.0, 2.0
 START_TIMEOUT_S = 120.0
 EMBEDDED = [sys.executable, "-m", "serving.server"]
+REAL = "tensorflow_model_server"
 BATCHING = "--enable_batching"
 
 # By version, then by query: the ids it must answer with.
@@ -101,7 +102,9 @@ def main(quick: bool, minutes: float) -> list[Measurement]:
         del candidates
         commands = {"embedded": EMBEDDED, f"embedded {BATCHING}": [*EMBEDDED, BATCHING]}
         if "TF_MODEL_SERVER" in os.environ:
-            commands["tensorflow_model_server"] = [os.environ["TF_MODEL_SERVER"]]
+            real = [os.environ["TF_MODEL_SERVER"], "--grpc_max_threads=200"]
+            parameters = f"--batching_parameters_file={ROOT / 'serving' / 'batching.config'}"
+            commands |= {REAL: real, f"{REAL} {BATCHING}": [*real, BATCHING, parameters]}
         for name, command in commands.items():
             with running(command, base_path, Path(folder, f"{name}.log")) as server:
                 label = f"{size:,}, {name}: "

@@ -1,5 +1,6 @@
 """Clients for the served models: recommend, score and embed over gRPC, by threads or by asyncio."""
 
+import asyncio
 import json
 import math
 import time
@@ -252,9 +253,7 @@ class RetrievalClient(_Connection):
                 return
             except (UnavailableError, DeadlineError) as error:
                 if time.monotonic() + _LOOK_S > end_s:
-                    raise UnavailableError(
-                        f"no model server was ready within {timeout_s:g} s: {error}"
-                    ) from error
+                    raise _not_ready(timeout_s, error) from error
             time.sleep(_LOOK_S)
 
     def query_features(self) -> dict[str, TensorSpec]:
@@ -347,6 +346,18 @@ class AsyncRetrievalClient(_Connection):
         """See `RetrievalClient.embed`."""
         return await self._ask(self._questions.embed(queries))
 
+    async def wait_until_ready(self, timeout_s: float) -> None:
+        """See `RetrievalClient.wait_until_ready`."""
+        end_s = time.monotonic() + timeout_s
+        while True:
+            try:
+                await self._ask(self._questions.first_served(), end_s)
+                return
+            except (UnavailableError, DeadlineError) as error:
+                if time.monotonic() + _LOOK_S > end_s:
+                    raise _not_ready(timeout_s, error) from error
+            await asyncio.sleep(_LOOK_S)
+
     async def query_features(self) -> dict[str, TensorSpec]:
         """See `RetrievalClient.query_features`."""
         return await self._ask(self._questions.query_features())
@@ -363,8 +374,8 @@ class AsyncRetrievalClient(_Connection):
         """Closes the channel."""
         await self.close()
 
-    async def _ask(self, question: Question[T]) -> T:
-        end_s = time.monotonic() + self._timeout_s
+    async def _ask(self, question: Question[T], until_s: float = math.inf) -> T:
+        end_s = min(time.monotonic() + self._timeout_s, until_s)
         try:
             call = next(question)
             while True:
@@ -377,6 +388,10 @@ class AsyncRetrievalClient(_Connection):
         except StopIteration as stop:
             answer: T = stop.value
             return answer
+
+
+def _not_ready(timeout_s: float, error: ServingError) -> UnavailableError:
+    return UnavailableError(f"no model server was ready within {timeout_s:g} s: {error}")
 
 
 def _shown(spec: Any) -> str:

@@ -117,6 +117,7 @@ def running_model_server(config_path):
             f"--port={port}",
             f"--rest_api_port={rest_port}",
             f"--model_config_file={config_path}",
+            "--grpc_max_threads=200",
         ],
         env={**os.environ, **ops},
         stderr=subprocess.DEVNULL,

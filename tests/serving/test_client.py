@@ -264,7 +264,10 @@ def test_a_server_that_loads_says_so(models_dir):
             )
             with pytest.raises(errors.ModelNotFoundError, match="does not serve model nothing"):
                 RetrievalClient(target, model="nothing").recommend(EAST_QUERY)
+            with pytest.raises(errors.UnavailableError, match="no model server was ready within"):
+                asyncio.run(_ready_by_asyncio(target, 0.1))
             go.set()
+            asyncio.run(_ready_by_asyncio(target, 20))
             starting.join()
             client.wait_until_ready(20)
 
@@ -274,6 +277,11 @@ def test_a_server_that_loads_says_so(models_dir):
     said = "the server is still loading retrieval: ask again"
     assert str(caught.value) == f"{target} is not ready: {said}"
     assert (status, answer) == (503, {"error": said})
+
+
+async def _ready_by_asyncio(target, timeout_s):
+    async with AsyncRetrievalClient(target) as client:
+        await client.wait_until_ready(timeout_s)
 
 
 @pytest.fixture
