@@ -76,7 +76,9 @@ class Core:
             answer = self._submit(ongoing, call.inputs, call.response)
             response = await asyncio.wrap_future(answer)
         if settings := self._servables.logging_of(servable.name):
-            self._request_log.add(settings, request, response)
+            # In the loop's next round: the answer leaves in this one.
+            loop = asyncio.get_running_loop()
+            loop.call_soon(self._request_log.add, settings, request, response)
         return response
 
     def predict_arrays(
@@ -84,6 +86,7 @@ class Core:
         model_spec: Any,
         inputs_of: Callable[[Servable], tuple[str, dict[str, Array]]],
         timeout_s: float | None,
+        once_sent: ExitStack,
     ) -> dict[str, Array]:
         """Answers with arrays what was asked with something else than protos.
 
@@ -91,6 +94,7 @@ class Core:
             model_spec: The `ModelSpec` asked.
             inputs_of: Returns the name of the signature and its inputs, given the version.
             timeout_s: How long the caller waits; None: for ever.
+            once_sent: Gets what is left to do, to be closed when the answer has been sent.
 
         Raises:
             ServingError: As of `predict`; DeadlineError if the answer does not come in time.
@@ -107,9 +111,14 @@ class Core:
                 answer.cancel()
                 raise DeadlineError("the deadline passed before there was an answer") from error
         if settings := self._servables.logging_of(servable.name):
-            request = _request(model_spec, name, given)
-            response = Call(servable, name, given, list(outputs)).response(outputs)
-            self._request_log.add(settings, request, response)
+            call = Call(servable, name, given, list(outputs))
+            once_sent.callback(
+                self._request_log.add_made,
+                settings,
+                lambda: _request(model_spec, name, given),
+                lambda: call.response(outputs),
+                time.time(),
+            )
         return outputs
 
     def _submit(

@@ -13,7 +13,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from socketserver import TCPServer
@@ -56,7 +56,14 @@ LARGE_BODY_BYTES = 64 * 1024
 MAX_LARGE_BODIES = 2
 
 
-def answer(core: Core, method: str, path: str, body: bytes, timeout_s: float | None) -> bytes:
+def answer(
+    core: Core,
+    method: str,
+    path: str,
+    body: bytes,
+    timeout_s: float | None,
+    once_sent: ExitStack,
+) -> bytes:
     """Answers a request under `/v1/`.
 
     Args:
@@ -65,6 +72,7 @@ def answer(core: Core, method: str, path: str, body: bytes, timeout_s: float | N
         path: The path, percent-encoded.
         body: The request's body.
         timeout_s: How long the caller is made to wait at most.
+        once_sent: Gets what is left to do, to be closed when the answer has been sent.
 
     Returns:
         The JSON body of a 200.
@@ -75,7 +83,7 @@ def answer(core: Core, method: str, path: str, body: bytes, timeout_s: float | N
     if method == "POST" and (match := _PREDICT_PATH.fullmatch(path)):
         if match["method"].lower() != "predict":
             raise UnimplementedError(f"{match['method']} is not offered: ask :predict")
-        return _predict(core, _model_spec(match), body, timeout_s)
+        return _predict(core, _model_spec(match), body, timeout_s, once_sent)
     if method == "GET" and (match := _MODEL_PATH.fullmatch(path)):
         return _metadata(core, match) if match["metadata"] else _status(core, match)
     raise InvalidRequestError(f"Malformed request: {method} {path[:200]}")
@@ -92,7 +100,9 @@ def _model_spec(match: re.Match[str]) -> Any:
     return spec
 
 
-def _predict(core: Core, spec: Any, body: bytes, timeout_s: float | None) -> bytes:
+def _predict(
+    core: Core, spec: Any, body: bytes, timeout_s: float | None, once_sent: ExitStack
+) -> bytes:
     question = rest_json.parse(body)
 
     def inputs_of(servable: Servable) -> tuple[str, dict[str, Array]]:
@@ -103,7 +113,8 @@ def _predict(core: Core, spec: Any, body: bytes, timeout_s: float | None) -> byt
         signature = servable.signatures[question.signature]
         return question.signature, rest_json.to_inputs(question, signature)
 
-    return rest_json.render(core.predict_arrays(spec, inputs_of, timeout_s), question.layout)
+    outputs = core.predict_arrays(spec, inputs_of, timeout_s, once_sent)
+    return rest_json.render(outputs, question.layout)
 
 
 def _status(core: Core, match: re.Match[str]) -> bytes:
@@ -341,15 +352,18 @@ class _Handler(BaseHTTPRequestHandler):
         if not self._is_admitted():
             self._refuse(HTTPStatus.UNAUTHORIZED, REFUSAL)
             return
-        try:
-            content = answer(self.server.core, self.command, path, body, self.server.timeout_s)
-        except ServingError as error:
-            self._error(HTTP_STATUS.get(error.status, HTTPStatus.INTERNAL_SERVER_ERROR), str(error))
-        except Exception:
-            _LOG.exception("a REST request failed")
-            self._error(HTTPStatus.INTERNAL_SERVER_ERROR, INTERNAL_FAULT)
-        else:
-            self._send(HTTPStatus.OK, content)
+        core, timeout_s = self.server.core, self.server.timeout_s
+        with ExitStack() as once_sent:
+            try:
+                content = answer(core, self.command, path, body, timeout_s, once_sent)
+            except ServingError as error:
+                status = HTTP_STATUS.get(error.status, HTTPStatus.INTERNAL_SERVER_ERROR)
+                self._error(status, str(error))
+            except Exception:
+                _LOG.exception("a REST request failed")
+                self._error(HTTPStatus.INTERNAL_SERVER_ERROR, INTERNAL_FAULT)
+            else:
+                self._send(HTTPStatus.OK, content)
 
     def _refuse(self, status: HTTPStatus, message: str) -> None:
         """Answers without having read the body, which ends the connection."""

@@ -6,9 +6,11 @@ import pytest
 import tensorflow as tf
 from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
 
+from serving import request_log
 from serving.client import RetrievalClient
 from serving.model_config import ModelConfig, RequestLogging
 from serving.model_server import ModelServer
+from serving.predict import Call
 from serving.request_log import SUFFIX, UNFINISHED, Counts, RequestLog, is_sampled
 from tests.serving.conftest import RunningServer, rest, wait_until
 from tests.serving.toy_models import EAST_QUERY, predict_request
@@ -38,6 +40,32 @@ def asked(number):
     return predict_request(user_id=[f"user {number}"])
 
 
+ROWS = {"instances": [{"user_id": "north", "history": [""], "age": 1.0}]}
+
+
+def ask_by_rest(server):
+    running = RunningServer(server.port, server.rest_port)
+    assert rest(running, "/v1/models/retrieval:predict", ROWS)[0] == 200
+
+
+def logging_server(models_dir, prefix, sampling_rate=1.0):
+    settings = RequestLogging(prefix, sampling_rate)
+    return ModelServer([ModelConfig("retrieval", models_dir / "retrieval", logging=settings)])
+
+
+def hold_up(monkeypatch, owner, name):
+    """Lets a function wait until the event returned is set, longer than any caller waits."""
+    goes_on = threading.Event()
+    function = getattr(owner, name)
+
+    def held_up(*args):
+        goes_on.wait(60)
+        return function(*args)
+
+    monkeypatch.setattr(owner, name, held_up)
+    return goes_on
+
+
 def user_of(log):
     return log.predict_log.request.inputs["user_id"].string_val[0].decode()
 
@@ -55,9 +83,7 @@ def test_a_server_keeps_requests_answers_versions_and_labels(models_dir, tmp_pat
             client.embed(EAST_QUERY)
             with pytest.raises(Exception, match="k"):
                 client.recommend(EAST_QUERY, k=101)
-        rows = {"instances": [{"user_id": "north", "history": [""], "age": 1.0}]}
-        running = RunningServer(server.port, server.rest_port)
-        assert rest(running, "/v1/models/retrieval:predict", rows)[0] == 200
+        ask_by_rest(server)
         assert whole_files(prefix) == []
 
     by_grpc, by_rest = read(prefix)
@@ -103,14 +129,7 @@ def test_a_file_is_finished_once_it_is_old(tmp_path):
 
 def test_what_finds_no_room_is_lost_and_counted(tmp_path, monkeypatch):
     """The writer is held up; whoever answers is not."""
-    goes_on = threading.Event()
-    write = RequestLog._write
-
-    def held_up(self, records):
-        goes_on.wait(10)
-        write(self, records)
-
-    monkeypatch.setattr(RequestLog, "_write", held_up)
+    goes_on = hold_up(monkeypatch, RequestLog, "_write")
     size = asked(1).ByteSize() + answer("a").ByteSize()
     log = RequestLog(max_waiting_bytes=2 * size)
     for number in range(5):
@@ -134,6 +153,107 @@ def test_a_disk_that_fails_costs_records_and_not_the_thread(tmp_path):
     log.close()
 
     assert log.counts() == Counts(written=1, lost=1)
+
+
+def test_an_unexpected_fault_costs_its_record_alone_and_is_told_once(tmp_path, caplog):
+    log = RequestLog()
+    no_answer = asked(0)
+    log.add(RequestLogging(tmp_path / "m"), asked(1), answer("a"))
+    log.add(RequestLogging(tmp_path / "m"), asked(2), no_answer)
+    log.add(RequestLogging(tmp_path / "m"), asked(3), no_answer)
+    log.add(RequestLogging(tmp_path / "m"), asked(4), answer("a"))
+    log.close()
+
+    assert log.counts() == Counts(written=2, lost=2)
+    assert [user_of(record) for record in read(tmp_path / "m")] == ["user 1", "user 4"]
+    assert len(caplog.records) == 1
+
+
+def test_a_file_that_cannot_be_finished_costs_its_records_and_not_the_thread(tmp_path, monkeypatch):
+    def fail(self):
+        raise ValueError("unexpected")
+
+    log = RequestLog(max_file_bytes=1)
+    with monkeypatch.context() as patched:
+        patched.setattr(request_log._File, "finish", fail)
+        log.add(RequestLogging(tmp_path / "m"), asked(1), answer("a"))
+        wait_until(lambda: log.counts().lost == 1)
+    log.add(RequestLogging(tmp_path / "m"), asked(2), answer("a"))
+    log.close()
+
+    assert log.counts() == Counts(written=1, lost=1)
+
+
+def test_no_answer_by_rest_waits_for_its_record(models_dir, tmp_path, monkeypatch):
+    goes_on = hold_up(monkeypatch, Call, "response")
+    with logging_server(models_dir, tmp_path / "m") as server:
+        ask_by_rest(server)
+        goes_on.set()
+
+    assert [user_of(record) for record in read(tmp_path / "m")] == ["north"]
+
+
+def test_outside_of_the_sample_no_answer_is_made_for_the_log(models_dir, tmp_path, monkeypatch):
+    made = []
+    monkeypatch.setattr(Call, "response", lambda *args: made.append(args))
+    with logging_server(models_dir, tmp_path / "m", sampling_rate=1e-12) as server:
+        ask_by_rest(server)
+
+    assert made == []
+    assert read(tmp_path / "m") == []
+
+
+def test_what_cannot_be_made_by_rest_is_lost_and_counted(tmp_path):
+    log = RequestLog()
+    log.add_made(RequestLogging(tmp_path / "m"), lambda: asked(1), lambda: 1 / 0, 5.5)
+    log.add_made(RequestLogging(tmp_path / "m"), lambda: asked(2), lambda: answer("a"), 7.5)
+    log.close()
+
+    assert log.counts() == Counts(written=1, lost=1)
+    (kept,) = read(tmp_path / "m")
+    assert kept.log_metadata.timestamp_secs == 7
+
+
+@pytest.mark.parametrize(("owner", "name"), [(RequestLog, "add"), (request_log, "is_sampled")])
+def test_no_answer_by_grpc_waits_for_its_record(models_dir, tmp_path, monkeypatch, owner, name):
+    goes_on = hold_up(monkeypatch, owner, name)
+    with logging_server(models_dir, tmp_path / "m", sampling_rate=1 - 1e-12) as server:
+        with RetrievalClient(f"127.0.0.1:{server.port}") as client:
+            client.recommend(EAST_QUERY, k=2)
+        goes_on.set()
+
+    assert [user_of(record) for record in read(tmp_path / "m")] == ["east"]
+
+
+def test_what_is_outside_of_the_sample_takes_no_room_from_it(tmp_path, monkeypatch):
+    """Nor is it counted as lost where the writer is held up."""
+    goes_on = hold_up(monkeypatch, RequestLog, "_write")
+    requests = [asked(number) for number in range(1000, 1200)]
+    sampled = [request for request in requests if is_sampled(request, 0.3)]
+    size = requests[0].ByteSize() + answer("a").ByteSize()
+    log = RequestLog(max_waiting_bytes=2 * size)
+    for request in requests:
+        log.add(RequestLogging(tmp_path / "m", 0.3), request, answer("a"))
+    wait_until(lambda: log.counts().lost == len(sampled) - 2)
+    goes_on.set()
+    log.close()
+
+    assert log.counts() == Counts(written=2, lost=len(sampled) - 2)
+    assert [record.predict_log.request for record in read(tmp_path / "m")] == sampled[:2]
+
+
+def test_too_much_that_waits_for_its_hash_is_lost_and_counted(tmp_path, monkeypatch):
+    goes_on = hold_up(monkeypatch, request_log, "is_sampled")
+    log = RequestLog(max_unsampled_bytes=1)
+    for number in range(3):
+        log.add(RequestLogging(tmp_path / "m", 1 - 1e-12), asked(number), answer("a"))
+
+    assert log.counts() == Counts(written=0, lost=2)
+    goes_on.set()
+    log.close()
+    assert log.counts() == Counts(written=1, lost=2)
+    log.add(RequestLogging(tmp_path / "m", 0.5), asked(9), answer("a"))
+    assert log.counts() == Counts(written=1, lost=3)
 
 
 def test_a_sample_is_the_same_everywhere_and_nested():
