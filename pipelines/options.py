@@ -10,12 +10,13 @@ from argparse import ArgumentParser
 from collections.abc import Callable, Sequence
 from typing import Any, ParamSpec
 
-from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
 
 from tfrs_twotower.schema import UsageError, UserError
 
 # Beam's own DirectRunner first tries to download another runner; this one is in the package.
 IN_PROCESS_RUNNER = "FnApiRunner"
+MAY_BE_FLINK = ("portablerunner", "flinkrunner")  # As the ends of names in lower case.
 DEFAULT_MAX_REJECTED_SHARE = 0.01
 INTERRUPTED = 130  # As shells have it: 128 + SIGINT.
 BEAM_HELP = (
@@ -94,6 +95,14 @@ class EmbedOptions(PipelineOptions):
         )
 
 
+class FlinkOptions(PipelineOptions):
+    """What Beam's runner for Flink knows and its Python SDK does not."""
+
+    @classmethod
+    def _add_argparse_args(cls, parser: ArgumentParser) -> None:
+        parser.add_argument("--execution_mode_for_batch", help="How Flink exchanges data.")
+
+
 def read_options(
     arguments: Sequence[str],
     program: str,
@@ -130,6 +139,17 @@ def read_options(
 
 
 def beam_options(beam_args: Sequence[str]) -> PipelineOptions:
-    """Options of a run: the in-process runner unless the arguments name one."""
-    named = any(arg == "--runner" or arg.startswith("--runner=") for arg in beam_args)
-    return PipelineOptions([*beam_args, *([] if named else [f"--runner={IN_PROCESS_RUNNER}"])])
+    """Options of a run: the in-process runner unless the arguments name one.
+
+    On Flink an exchange of data ends before its readers begin, unless the arguments say otherwise.
+    A job may then have more tasks than there are slots, which a large log needs. Flink's default
+    lets both run at once wherever its optimizer sees no deadlock, and it does not see that the
+    outputs of a Python worker wait for one another (FLINK-10672).
+    """
+    options = PipelineOptions(list(beam_args))
+    standard, flink = options.view_as(StandardOptions), options.view_as(FlinkOptions)
+    if standard.runner is None:
+        standard.runner = IN_PROCESS_RUNNER
+    elif standard.runner.lower().endswith(MAY_BE_FLINK) and flink.execution_mode_for_batch is None:
+        flink.execution_mode_for_batch = "BATCH_FORCED"
+    return options

@@ -16,8 +16,11 @@ import pyarrow as pa
 from apache_beam.io.filesystem import BeamIOError, CompressionTypes, MatchResult
 from apache_beam.io.filesystems import FileSystems
 
+from pipelines.io import s3_clients
 from tfrs_twotower.schema import UserError
 from tfrs_twotower.schema.errors import first_line
+
+s3_clients.share()
 
 DELETED_AT_ONCE = 500  # Names in one request.
 EXTRAS = {"gs": "gcp", "s3": "aws"}  # What to install for a scheme.

@@ -5,6 +5,7 @@ import re
 
 import pytest
 
+from pipelines.options import beam_options
 from pipelines.prepare import pipeline as prepare
 from pipelines.score import embed, recommend
 
@@ -72,3 +73,25 @@ def test_an_interrupted_job_ends_with_a_line(job, step, capsys, monkeypatch, tmp
 
     assert job.main([*given, "--output", "o"]) == 130
     assert capsys.readouterr().err.splitlines() == ["interrupted"]
+
+
+@pytest.mark.parametrize(
+    ("given", "runner", "exchange"),
+    [
+        pytest.param([], "FnApiRunner", None, id="in-process"),
+        pytest.param(["--runner=DataflowRunner"], "DataflowRunner", None, id="dataflow"),
+        pytest.param(
+            ["--runner", "PortableRunner"], "PortableRunner", "BATCH_FORCED", id="portable"
+        ),
+        pytest.param(
+            ["--runner=flinkrunner", "--execution_mode_for_batch=PIPELINED"],
+            "flinkrunner",
+            "PIPELINED",
+            id="flink-as-told",
+        ),
+    ],
+)
+def test_a_runner_and_the_exchanges_of_flink_are_set_unless_they_are_given(given, runner, exchange):
+    options = beam_options(given).get_all_options()
+
+    assert (options["runner"], options["execution_mode_for_batch"]) == (runner, exchange)

@@ -20,7 +20,7 @@ from tfrs_twotower.schema import parse_config
 
 OUTPUT = "mem://bucket/prepared"
 NUM_FAILURES = 25
-NUM_RUNS_WITH_RETRIES = 12
+NUM_RUNS_WITH_RETRIES = 6
 CONFIG = """
 columns: {timestamp: t}
 filters: {min_per_query: 2}

@@ -21,13 +21,7 @@ def shop(tmp_path_factory):
     return dataset, config, folder / "prepared"
 
 
-@pytest.fixture(
-    params=[
-        "gs",
-        # Beam's S3 file system makes a client for each operation: minutes.
-        pytest.param("s3", marks=pytest.mark.timeout(1800)),
-    ]
-)
+@pytest.fixture(params=["gs", "s3"])
 def server_root(request, on_server):
     """An empty folder of each server."""
     server = request.getfixturevalue({"gs": "gcs", "s3": "s3"}[request.param])
