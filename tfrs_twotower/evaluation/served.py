@@ -10,8 +10,8 @@ from tfrs_twotower.evaluation.ranking import Pairs
 from tfrs_twotower.index.base import CandidateIndex
 from tfrs_twotower.keras import tf
 from tfrs_twotower.retrieval.attributes import CandidateAttributes
+from tfrs_twotower.retrieval.placeholders import NO_ID
 from tfrs_twotower.retrieval.retriever import Retriever
-from tfrs_twotower.retrieval.rules import NO_ID
 from tfrs_twotower.schema import UserError
 from tfrs_twotower.schema.requests import check_names, one_row, refusal
 

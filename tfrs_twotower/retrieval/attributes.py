@@ -141,6 +141,12 @@ class CandidateAttributes(tf.Module):
             self.timestamps_s = tf.Variable(timestamps, trainable=False, name="timestamps_s")
             self.newest_s = int(timestamps.max())
 
+    @property
+    def bounded(self) -> list[RangeAttribute]:
+        """The numbers that a request may bound: those of filters, then those of availability."""
+        availability = (self.available_from, self.available_until)
+        return [*self.ranges.values(), *(known for known in availability if known is not None)]
+
 
 def is_among(rows: tf.Tensor, others: tf.Tensor) -> tf.Tensor:
     """Whether each of `rows` `[batch, n]` int64 is in its query's row of `others` `[batch, m]`.

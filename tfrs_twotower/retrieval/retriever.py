@@ -16,20 +16,16 @@ from tfrs_twotower.features.encoding import Encoder
 from tfrs_twotower.index.base import CandidateIndex
 from tfrs_twotower.index.control_flow import rarely
 from tfrs_twotower.retrieval.attributes import CandidateAttributes
+from tfrs_twotower.retrieval.input_checks import for_each_query
 from tfrs_twotower.retrieval.lists import NO_MORE
-from tfrs_twotower.retrieval.rules import (
-    NO_ID,
-    NO_LIST,
-    NO_SCORE,
-    SPARE,
-    Plan,
-    Pool,
-    Ranked,
-    Request,
-    Rules,
-    for_each_query,
-    rerank_mmr,
-)
+from tfrs_twotower.retrieval.placeholders import NO_ID, NO_SCORE
+from tfrs_twotower.retrieval.rules.eligibility import Eligibility
+from tfrs_twotower.retrieval.rules.filter_lists import FilterLists
+from tfrs_twotower.retrieval.rules.plan import NO_LIST, SPARE, Plan, plan_search
+from tfrs_twotower.retrieval.rules.ranking import Pool, Ranked, Ranking
+from tfrs_twotower.retrieval.rules.reading import RequestReader
+from tfrs_twotower.retrieval.rules.request import Request
+from tfrs_twotower.retrieval.rules.variety import count_needed, rerank_mmr
 from tfrs_twotower.retrieval.string_table import NO_ROW, StringTable
 from tfrs_twotower.schema import UserError
 
@@ -171,7 +167,10 @@ class Retriever(tf.Module):
         if not isinstance(candidate_ids, CandidateIds):
             candidate_ids = CandidateIds(candidate_ids)
         self._ids = candidate_ids
-        self._rules = Rules(self._ids, attributes, index.leaves, max_k=max_k)
+        self._reader = RequestReader(self._ids, attributes, max_k=max_k)
+        self._filter_lists = FilterLists(attributes, index.leaves)
+        self._eligibility = Eligibility(attributes, self._filter_lists)
+        self._ranking = Ranking(attributes)
         self._default_k = default_k
 
     def signatures(self) -> dict[str, Signature]:
@@ -182,16 +181,16 @@ class Retriever(tf.Module):
         if self._joined_tower is not None:
             joined["recommend_joined"] = Signature(
                 self.recommend_joined,
-                {**self._joined_tower.inputs, **self._rules.inputs()},
-                self._rules.defaults(self._default_k),
+                {**self._joined_tower.inputs, **self._reader.inputs()},
+                self._reader.defaults(self._default_k),
             )
         return {
             **joined,
             "serving_default": Signature(self.serving_default, features),
             "recommend": Signature(
                 self.recommend,
-                {**features, **self._rules.inputs()},
-                self._rules.defaults(self._default_k),
+                {**features, **self._reader.inputs()},
+                self._reader.defaults(self._default_k),
             ),
             "score": Signature(self.score, {**features, "candidate_ids": candidate_ids}),
         }
@@ -257,7 +256,7 @@ class Retriever(tf.Module):
 
         # Without the branch, rules that a request does not use would cost as much as the search.
         return tf.cond(
-            self._rules.are_neutral(inputs, num_queries),
+            self._reader.are_neutral(inputs, num_queries),
             best,
             rarely(lambda: self._best_under_rules(queries, inputs, width)),
         )
@@ -274,14 +273,15 @@ class Retriever(tf.Module):
     def _best_under_rules(
         self, queries: tf.Tensor, inputs: Tensors, width: tf.Tensor
     ) -> dict[str, tf.Tensor]:
-        request = self._rules.read(inputs, tf.shape(queries)[0])
-        num_needed = self._rules.num_needed(request)
+        request = self._reader.read(inputs, tf.shape(queries)[0])
+        num_needed = count_needed(request)
         list_width = tf.maximum(_largest(num_needed), width)
-        plan = self._rules.plan(request, self._index.num_candidates)
+        shortest = self._filter_lists.shortest(request, self._index.num_candidates)
+        plan = plan_search(request, shortest, self._filter_lists.num_near_lists)
         pool, best_outside = self._pool(queries, request, plan)
-        ranked = self._rules.rank(request, pool, list_width, best_outside)
+        ranked = self._ranking.rank(request, pool, list_width, best_outside)
         enough = tf.minimum(
-            num_needed, self._rules.num_eligible_at_most(request, self._index.num_candidates)
+            num_needed, self._ranking.num_eligible_at_most(request, self._index.num_candidates)
         )
         is_short = ranked.num_sure < enough
         ranked = tf.cond(
@@ -331,7 +331,7 @@ class Retriever(tf.Module):
             is_eligible = tf.cond(
                 tf.reduce_all(plan.is_settled),
                 lambda: is_there,
-                rarely(lambda: is_there & self._rules.is_eligible(request, rows)),
+                rarely(lambda: is_there & self._eligibility.is_eligible(request, rows)),
             )
             return rows, is_eligible
 
@@ -339,19 +339,19 @@ class Retriever(tf.Module):
             rows, scores = self._index.search(queries, num_found)
             is_whole = num_found == self._index.num_candidates
             outside = tf.where(is_whole, NO_SCORE, scores[:, -1])
-            is_eligible = is_searched[:, tf.newaxis] & self._rules.is_eligible(request, rows)
+            is_eligible = is_searched[:, tf.newaxis] & self._eligibility.is_eligible(request, rows)
             return Pool(rows, scores, is_eligible), outside
 
         def listed() -> Pool:
             place = tf.where(plan.is_listed, plan.place, NO_LIST)
-            rows = self._rules.listed_rows(request, place)
+            rows = self._filter_lists.listed_rows(request, place)
             rows, is_eligible = eligible_of(rows)
             return Pool(rows, self._index.score(queries, rows), is_eligible)
 
         def near() -> tuple[Pool, tf.Tensor]:
             num_wanted = SPARE * tf.cast(plan.num_near, tf.float32) / plan.share
             first, last = self._index.near(queries, num_wanted)
-            rows = self._rules.near_rows(request, plan, first, last)
+            rows = self._filter_lists.near_rows(request, plan, first, last)
             rows, is_eligible = eligible_of(rows)
             num_best = tf.minimum(_largest(plan.num_near), tf.shape(rows)[1])
             rows, is_eligible = self._index.best_of(queries, rows, is_eligible, num_best)
@@ -375,7 +375,7 @@ class Retriever(tf.Module):
         )
         outside = tf.where(is_searched, outside, tf.float32.max)
         pools = [of_search, of_list]
-        if self._rules.has_near:
+        if self._filter_lists.num_near_lists:
             of_leaves, outside_leaves = tf.cond(
                 tf.reduce_any(plan.num_near > 0),
                 rarely(near),
@@ -394,10 +394,10 @@ class Retriever(tf.Module):
 
         def of_query(place: tf.Tensor) -> tuple[tf.Tensor, ...]:
             one = tf.nest.map_structure(lambda values: tf.gather(values, [place]), request)
-            rows = self._rules.eligible_rows(one, self._index.num_candidates)
+            rows = self._eligibility.eligible_rows(one, self._index.num_candidates)
             scores = self._index.score_many(queries[place], rows)
             pool = Pool(rows[tf.newaxis], scores[tf.newaxis], tf.ones_like([rows], tf.bool))
-            best = self._rules.rank(one, pool, width, tf.constant([NO_SCORE]))
+            best = self._ranking.rank(one, pool, width, tf.constant([NO_SCORE]))
             return best.candidate_rows[0], best.scores[0], best.count[0], best.num_eligible[0]
 
         short = tf.where(is_short)

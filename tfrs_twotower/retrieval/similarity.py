@@ -7,8 +7,9 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from tfrs_twotower.index.exact import ExactIndex
+from tfrs_twotower.retrieval.input_checks import for_each_query
+from tfrs_twotower.retrieval.placeholders import NO_SCORE
 from tfrs_twotower.retrieval.retriever import CandidateIds, Signature, finite_or_zero
-from tfrs_twotower.retrieval.rules import NO_SCORE, for_each_query
 from tfrs_twotower.retrieval.string_table import NO_ROW, StringTable
 
 Tensors = Mapping[str, tf.Tensor]

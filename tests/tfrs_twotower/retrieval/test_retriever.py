@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from tfrs_twotower.features.encoding import Encoder
 from tfrs_twotower.index import ExactIndex, IndexParameters, ScannIndex
 from tfrs_twotower.keras import keras, tf
+from tfrs_twotower.retrieval.input_checks import MAX_CELLS
 from tfrs_twotower.retrieval.retriever import CandidateIds, Retriever, ServedTower, Signature
-from tfrs_twotower.retrieval.rules import MAX_CELLS
 from tfrs_twotower.schema import UserError
 from tfrs_twotower.schema.features import History, Id, Number, Vector
 from tfrs_twotower.schema.index import Index

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from tfrs_twotower.features.encoding import Encoder
 from tfrs_twotower.index import ExactIndex, IndexParameters, IvfIndex, IvfParameters, ScannIndex
 from tfrs_twotower.keras import tf
-from tfrs_twotower.retrieval import rules as rules_module
 from tfrs_twotower.retrieval.attributes import CandidateAttributes
 from tfrs_twotower.retrieval.retriever import Retriever, ServedTower
+from tfrs_twotower.retrieval.rules import plan as plan_module
 from tfrs_twotower.schema.features import Vector
 from tfrs_twotower.schema.index import Index
 from tfrs_twotower.schema.rules import Rules
@@ -126,8 +126,8 @@ def recommend(backend: str, size: int) -> Callable[..., Answer]:
     with pytest.MonkeyPatch.context() as patch:
         if backend == "leaves":
             # As in a corpus in which every list is long.
-            patch.setattr(rules_module, "LARGEST_POOL", 0)
-            patch.setattr(rules_module, "LARGEST_POOL_BESIDE_LEAVES", 0)
+            patch.setattr(plan_module, "LARGEST_POOL", 0)
+            patch.setattr(plan_module, "LARGEST_POOL_BESIDE_LEAVES", 0)
         function.get_concrete_function()
 
     def call(**inputs: Any) -> Answer:
@@ -386,7 +386,7 @@ def test_the_pool_counts_the_eligible_candidates_that_were_ranked(backend):
 
 @pytest.mark.parametrize("backend", ["exact", "tree"])
 def test_beside_leaves_a_short_list_is_ranked_whole_in_place_of_a_wide_pool(backend, monkeypatch):
-    monkeypatch.setattr(rules_module, "LARGEST_POOL_BESIDE_LEAVES", 20)
+    monkeypatch.setattr(plan_module, "LARGEST_POOL_BESIDE_LEAVES", 20)
     taste, language = [[0.5, 0.5, -0.5, 0.5]], LANGUAGES[0]
     num_eligible = corpus_of(300).language.count(language)
 
