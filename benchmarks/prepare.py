@@ -46,6 +46,8 @@ OURS = "pipelines.prepare"
 LENGTH = 20
 ROWS = 2_000_000
 NUM_ITEMS = 20_000
+# Of a Flink with one worker: what a task sends back waits in the heap of its TaskManager.
+TASKS = 8
 EVENTS_A_USER = 50
 CONFIG = f"""
 columns: {{query_id: user_id, candidate_id: item_id, timestamp: timestamp}}
@@ -259,14 +261,14 @@ def run_alone(
 
 
 def peak_of_a_worker(dataset: Path, output: Path) -> int:
-    """Peak memory in bytes of the process whose one thread is the only worker of a Flink."""
+    """Peak memory in bytes of the only worker of a Flink, which has one task after the other."""
     with flink() as port:
         return in_a_process(
             "from pipelines.prepare import pipeline\n"
             "from prepare import run_job\n"
             "pipeline.MIN_PARTITIONS = 1\n"
             "runner = ['--runner=PortableRunner', '--environment_type=LOOPBACK']\n"
-            f"flink = ['--job_endpoint=127.0.0.1:{port}', '--parallelism=1']\n"
+            f"flink = ['--job_endpoint=127.0.0.1:{port}', '--parallelism={TASKS}']\n"
             "run_job(*map(Path, sys.argv[1:]), *runner, *flink)\n"
             "found = peak()\n",
             str(dataset),
@@ -283,7 +285,7 @@ def flink() -> Iterator[int]:
     script = ROOT / "pipelines" / "flink.sh"
     subprocess.run([script, "fetch"], check=True)
     with subprocess.Popen(
-        [script, str(port)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        [script, str(port), "1"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     ) as server:
         try:
             while server.poll() is None:

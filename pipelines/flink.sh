@@ -59,7 +59,7 @@ taskmanager.memory.jvm-overhead.min: 192m
 taskmanager.memory.managed.size: 512m
 taskmanager.memory.network.max: 512m
 taskmanager.memory.network.min: 512m
-taskmanager.memory.task.heap.size: 300m
+taskmanager.memory.task.heap.size: 1300m
 taskmanager.memory.task.off-heap.size: 0
 heartbeat.interval: 2000
 heartbeat.timeout: 10000
@@ -91,12 +91,13 @@ serve() {
       --configDir "$work" &
     echo "JobManager: $!"
     for ((number = 1; number <= task_managers; number++)); do
-      run -Xmx512m -XX:MaxDirectMemorySize=800m \
+      # The heap holds what one task sends back before any of it is read: 100 messages of 10 MB.
+      run -Xmx1536m -XX:MaxDirectMemorySize=800m \
         org.apache.flink.runtime.taskexecutor.TaskManagerRunner --configDir "$work" &
       echo "TaskManager: $!"
     done
   fi
-  run -Xmx1g org.apache.beam.runners.flink.FlinkJobServerDriver "--flink-master=$master" \
+  run -Xmx2g org.apache.beam.runners.flink.FlinkJobServerDriver "--flink-master=$master" \
     --flink-conf-dir="$work" --artifacts-dir="$work/artifacts" \
     --job-host=127.0.0.1 --job-port="$port" --artifact-port=0 --expansion-port=0 &
   wait
