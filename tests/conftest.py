@@ -6,9 +6,14 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from tests import mongodb
+
+# An example takes longer on a busy machine, and is no worse for it.
+hypothesis.settings.register_profile("untimed", hypothesis.settings(deadline=None))
+hypothesis.settings.load_profile("untimed")
 
 ROOT = Path(__file__).parent.parent
 DATA_VARIABLE = "TFRS_TWOTOWER_DATA"

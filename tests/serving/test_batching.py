@@ -206,7 +206,7 @@ queries = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(requests=st.lists(queries, min_size=2, max_size=8), threads=st.sampled_from([1, 2]))
 def test_merged_answers_are_those_of_each_request_alone(toy, requests, threads):
     options = BatchingOptions(5, threads, pad_variable_length_inputs=True)

@@ -46,9 +46,7 @@ CALLERS_FAULTS = {
     grpc.StatusCode.NOT_FOUND,
     grpc.StatusCode.RESOURCE_EXHAUSTED,
 }
-FUZZ = settings(
-    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+FUZZ = settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 sizes = st.one_of(st.integers(0, 3), st.sampled_from([-1, 2**31, 2**62]))
 tensors = st.builds(

@@ -88,7 +88,7 @@ def by_walking(name: str, ranks: list[int], k: int) -> float:
     return gain / sum(1 / math.log2(place + 2) for place, hit in enumerate(best) if hit)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(rankings(), st.integers(1, 30), st.randoms(use_true_random=False))
 def test_metrics_are_those_of_a_walk_down_each_list_in_whatever_order(ranked, k, random):
     pairs = [(query, rank) for query, ranks in enumerate(ranked) for rank in ranks]
@@ -120,7 +120,7 @@ def test_mrr_at_k_is_zero_where_the_first_relevant_candidate_comes_after_k():
     np.testing.assert_allclose(metrics.mrr_at_k(np.array([0]), np.array([49]), 49), [1 / 49])
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(rankings(), st.integers(1, 30))
 def test_metrics_are_those_of_trec_eval(ranked, k):
     pytrec_eval = pytest.importorskip("pytrec_eval")

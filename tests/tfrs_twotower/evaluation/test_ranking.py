@@ -137,7 +137,7 @@ def random_case(seed, *, num_queries=9, corpus_size=17):
     return queries, candidates, positives, excluded
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(0, 10_000), st.integers(1, 20))
 def test_ranks_and_lists_are_those_of_sorting_each_row(seed, k):
     queries, candidates, positives, excluded = random_case(seed)
@@ -238,7 +238,7 @@ def test_the_scores_of_a_query_are_not_copied_for_each_of_its_positives(num_posi
     assert peak < scores.nbytes / 4
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.integers(0, 10_000))
 def test_only_listed_candidates_are_ranked(seed):
     queries, candidates, positives, _ = random_case(seed)

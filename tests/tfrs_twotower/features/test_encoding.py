@@ -221,7 +221,7 @@ def test_lists_may_have_no_entries_and_batches_no_rows(encode, feature, shape):
     assert np.count_nonzero(rows) == (shape[0] if filled else 0)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(
     st.lists(st.lists(st.sampled_from(["", *TOKENS]), min_size=6, max_size=6), max_size=4),
     st.integers(1, 8),
@@ -318,7 +318,7 @@ def test_a_batch_of_no_texts_has_no_rows(encode):
     assert encode(Text(max_length=3), np.zeros(0, object)).shape == (0, 3)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.text(max_size=40))
 @example("\x00")
 @example("İstanbul")
@@ -438,7 +438,7 @@ def clocks(vocabulary_dir):
     return {zone: Encoder({"moment": Timestamp(time_zone=zone)}, vocabulary_dir) for zone in zones}
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.lists(st.integers(1, unix("2099-12-30T00:00:00+00:00")), min_size=1, max_size=50))
 def test_parts_are_those_of_pythons_calendar_at_any_moment(clocks, seconds):
     for zone, encoder in clocks.items():

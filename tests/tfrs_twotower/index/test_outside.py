@@ -51,7 +51,7 @@ def corrected(kind, embeddings, rows, scann, ivf_leaves):
 
 
 @pytest.mark.parametrize("kind", ["scann", "ivf"])
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(
     num_gone=st.sampled_from([0, 1, 40, 399]),
     num_new=st.sampled_from([0, 1, 60]),

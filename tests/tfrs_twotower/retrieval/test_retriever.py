@@ -104,7 +104,7 @@ def requests(draw: st.DrawFn) -> dict[str, Any]:
 @pytest.mark.parametrize(
     "backend", [pytest.param("exact", marks=pytest.mark.slow), pytest.param("scann")]
 )
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(request=requests())
 def test_the_promise_holds(backend, request):
     size, lists = request["size"], {k: padded(request[k]) for k in ("exclude_ids", "allow_ids")}

@@ -266,7 +266,7 @@ def ask(backend: str, size: int, rows: list[dict[str, Any]]) -> Answer:
 
 
 @pytest.mark.parametrize(("backend", "size"), BACKENDS)
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(data=st.data())
 def test_the_promise_holds_under_every_rule(backend, size, data):
     corpus = corpus_of(size)
