@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import grpc
 from tensorflow_serving.apis import (
@@ -12,10 +12,18 @@ from tensorflow_serving.apis import (
     prediction_service_pb2_grpc,
 )
 
+from serving.access import OPEN, Access
 from tfrs_twotower.schema import UserError
 
 LONGEST_S = 600.0
 _LOOK_S, _ANSWER_S = 0.5, 5.0
+# For answers that waiting does not change.
+_TOKEN = "Give the file with its token by --token_file."
+CURES = {
+    grpc.StatusCode.UNAUTHENTICATED: _TOKEN,
+    grpc.StatusCode.PERMISSION_DENIED: _TOKEN,
+    grpc.StatusCode.UNIMPLEMENTED: "Name the gRPC port of a model server.",
+}
 
 
 class Pause:
@@ -43,7 +51,11 @@ class Servers:
     """
 
     def __init__(
-        self, targets: Sequence[str], longest_s: float, tell: Callable[[str], None]
+        self,
+        targets: Sequence[str],
+        longest_s: float,
+        tell: Callable[[str], None],
+        access: Access = OPEN,
     ) -> None:
         """Does not connect yet.
 
@@ -51,8 +63,10 @@ class Servers:
             targets: `HOST:PORT` of the gRPC port of each server.
             longest_s: How long to wait for a step.
             tell: Told what is waited for.
+            access: To each of them.
         """
         self._targets, self._longest_s, self._tell = targets, longest_s, tell
+        self._access = access
 
     def until_loaded(self, versions: Mapping[str, Collection[int]]) -> None:
         """Waits until every server has loaded these versions of its models.
@@ -61,7 +75,7 @@ class Servers:
             UserError: If one cannot load a version, or does not in time.
         """
         what = f"to load {_listed(versions)}"
-        self._wait(what, lambda channel: _missing_versions(channel, versions))
+        self._wait(what, lambda asked: _missing_versions(asked, versions))
 
     def until_moved(self, labels: Mapping[str, Mapping[str, int]]) -> None:
         """Waits until the labels of each server's models stand for these versions.
@@ -69,14 +83,15 @@ class Servers:
         Raises:
             UserError: If they do not in time.
         """
-        self._wait("to follow the labels", lambda channel: _unmoved_labels(channel, labels))
+        self._wait("to follow the labels", lambda asked: _unmoved_labels(asked, labels))
 
-    def _wait(self, what: str, left_of: Callable[[grpc.Channel], str]) -> None:
+    def _wait(self, what: str, left_of: Callable[["_Asked"], str]) -> None:
         end_s = time.monotonic() + self._longest_s
         for target in self._targets:
             self._tell(f"waiting for {target} {what}")
-            with grpc.insecure_channel(target) as channel:
-                while left := _asked(target, left_of, channel):
+            with self._access.channel(target) as channel:
+                asked = _Asked(channel, self._access.metadata)
+                while left := _left(target, left_of, asked):
                     if time.monotonic() > end_s:
                         raise UserError(
                             f"{target} did not follow within {self._longest_s:g} s: {left}\nIs it "
@@ -85,18 +100,32 @@ class Servers:
                     time.sleep(_LOOK_S)
 
 
-def _asked(target: str, left_of: Callable[[grpc.Channel], str], channel: grpc.Channel) -> str:
-    """What is left to wait for; a server that cannot be reached may be starting."""
+class _Asked(NamedTuple):
+    """A server."""
+
+    channel: grpc.Channel
+    metadata: tuple[tuple[str, str], ...]
+
+
+def _left(target: str, left_of: Callable[[_Asked], str], asked: _Asked) -> str:
+    """What is left to wait for; a server that cannot be reached may be starting.
+
+    Raises:
+        UserError: If waiting would not help.
+    """
     try:
-        return left_of(channel)
+        return left_of(asked)
     except grpc.RpcError as error:
-        return f"{error.code().name}: {error.details()}"
+        said = f"{error.code().name}: {error.details()}"
+        if error.code() in CURES:
+            raise UserError(f"{target} answers {said}\n{CURES[error.code()]}") from error
+        return said
     except UserError as error:
         raise UserError(f"{target}: {error}") from error
 
 
-def _missing_versions(channel: grpc.Channel, versions: Mapping[str, Collection[int]]) -> str:
-    statuses = {model: _statuses(channel, model) for model in versions}
+def _missing_versions(asked: _Asked, versions: Mapping[str, Collection[int]]) -> str:
+    statuses = {model: _statuses(asked, model) for model in versions}
     if not any(statuses.values()):
         return f"it serves none of {', '.join(versions)}"
     missing = []
@@ -111,31 +140,32 @@ def _missing_versions(channel: grpc.Channel, versions: Mapping[str, Collection[i
     return f"not loaded yet: {', '.join(missing)}" if missing else ""
 
 
-def _unmoved_labels(channel: grpc.Channel, labels: Mapping[str, Mapping[str, int]]) -> str:
-    stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
+def _unmoved_labels(asked: _Asked, labels: Mapping[str, Mapping[str, int]]) -> str:
+    stub = prediction_service_pb2_grpc.PredictionServiceStub(asked.channel)
     unmoved = []
     for model, versions in labels.items():
-        for label, version in versions.items() if _statuses(channel, model) else ():
+        for label, version in versions.items() if _statuses(asked, model) else ():
             request = get_model_metadata_pb2.GetModelMetadataRequest(
                 model_spec={"name": model, "version_label": label}, metadata_field=["signature_def"]
             )
-            found = stub.GetModelMetadata(request, timeout=_ANSWER_S).model_spec.version.value
+            answer = stub.GetModelMetadata(request, timeout=_ANSWER_S, metadata=asked.metadata)
+            found = answer.model_spec.version.value
             if found != version:
                 unmoved.append(f"{label} of {model} is version {found}, not {version}")
     return ", ".join(unmoved)
 
 
-def _statuses(channel: grpc.Channel, model: str) -> dict[int, Any]:
+def _statuses(asked: _Asked, model: str) -> dict[int, Any]:
     """The `ModelVersionStatus` of each version; none of a model that the server does not have."""
-    stub = model_service_pb2_grpc.ModelServiceStub(channel)
+    stub = model_service_pb2_grpc.ModelServiceStub(asked.channel)
     request = get_model_status_pb2.GetModelStatusRequest(model_spec={"name": model})
     try:
-        found = stub.GetModelStatus(request, timeout=_ANSWER_S).model_version_status
+        answer = stub.GetModelStatus(request, timeout=_ANSWER_S, metadata=asked.metadata)
     except grpc.RpcError as error:
         if error.code() != grpc.StatusCode.NOT_FOUND:
             raise
         return {}
-    return {status.version: status for status in found}
+    return {status.version: status for status in answer.model_version_status}
 
 
 def _listed(versions: Mapping[str, Collection[int]]) -> str:

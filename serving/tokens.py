@@ -44,6 +44,19 @@ def read_tokens(path: str | Path) -> Tokens:
     Raises:
         UsageError: If it cannot be read, has no token, or one that is short or not ASCII.
     """
+    return Tokens(_lines(path))
+
+
+def read_token(path: str | Path) -> str:
+    """The first token of such a file, for a client to send.
+
+    Raises:
+        UsageError: See `read_tokens`.
+    """
+    return _lines(path)[0]
+
+
+def _lines(path: str | Path) -> list[str]:
     try:
         lines = Path(path).read_text(encoding="utf-8").split()
     except (OSError, UnicodeDecodeError) as error:
@@ -52,7 +65,7 @@ def read_tokens(path: str | Path) -> Tokens:
         raise UsageError(f"{path} has no token: write one a line, such as `openssl rand -hex 32`")
     if any(len(token) < _SHORTEST or not token.isascii() for token in lines):
         raise UsageError(f"{path}: a token must have at least {_SHORTEST} characters, all ASCII")
-    return Tokens(lines)
+    return lines
 
 
 class NeedToken(grpc.aio.ServerInterceptor):

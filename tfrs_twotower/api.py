@@ -548,6 +548,8 @@ def recommend(
     query: Mapping[str, Any],
     *,
     target: str | None = None,
+    ca_file: StrPath | None = None,
+    token_file: StrPath | None = None,
     k: int = 10,
     exclude_ids: Sequence[str] = (),
     exclude_known: bool | None = None,
@@ -561,6 +563,8 @@ def recommend(
         query: Values by feature name. A feature that is neither given nor known is missing; a
             warning names it. Another names a query's id that is not known.
         target: `host:port` of a running server.
+        ca_file: For a server with TLS: PEM of the authority that signed its certificate.
+        token_file: For a server that asks for a token: the file with it.
         k: How many candidates.
         exclude_ids: Candidates not to recommend.
         exclude_known: Whether to leave out what the query already had as well; needs `models`.
@@ -581,7 +585,7 @@ def recommend(
         raise UsageError(
             Parameter("exclude_known"), ": what a query already had is in a models folder, name it"
         )
-    with _client(models, target) as client:
+    with _client(models, target, ca_file, token_file) as client:
         return client.recommend(_with_missing(query, client), k=k)[0]
 
 
@@ -662,13 +666,18 @@ def _check_values(config: Config, query: Mapping[str, Any]) -> None:
 
 
 def _client(
-    models: StrPath | None, target: str | None
+    models: StrPath | None,
+    target: str | None,
+    ca_file: StrPath | None,
+    token_file: StrPath | None,
 ) -> "AbstractContextManager[RetrievalClient]":
     """A client of the server that runs, else of one that starts."""
+    from serving.access import read_access
     from serving.client import RetrievalClient
 
     if target is not None:
-        return RetrievalClient(target)
+        access = read_access(ca_file, token_file)
+        return RetrievalClient(target, credentials=access.credentials, metadata=access.metadata)
     if models is not None:
         return _served(models, None, optimize=False)  # For one query.
     raise UsageError("name a models folder or the target of a running server")

@@ -33,6 +33,16 @@ MaxRankOption = Annotated[
         "--max_rank", min=1, help="How many of an answer's candidates were shown; default: all."
     ),
 ]
+CaFileOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--ca_file", help="PEM of the authority that signed the certificate of a server with TLS."
+    ),
+]
+TokenFileOption = Annotated[
+    Path | None,
+    typer.Option("--token_file", help="File with the token that a server asks for."),
+]
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")]
 
 # Of commands that hand their whole command line, `--help` included, to a module of their own.

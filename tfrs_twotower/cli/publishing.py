@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tfrs_twotower.cli.options import (
+    CaFileOption,
     DataOption,
     JsonFlag,
     ModelsOption,
     OutputOption,
     RunOption,
+    TokenFileOption,
     examples,
 )
 from tfrs_twotower.cli.output import console, print_json, print_table
@@ -199,12 +201,14 @@ def promote(
     ] = False,
     wait_for: WaitForOption = None,
     wait_seconds: WaitSecondsOption = None,
+    ca_file: CaFileOption = None,
+    token_file: TokenFileOption = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Label a version that passes the release gate, which compares it with the stable one."""
     from tfrs_twotower import api
 
-    rollout = _rollout(wait_for, wait_seconds)
+    rollout = _rollout(wait_for, wait_seconds, ca_file, token_file)
     gate = api.promote(models, version, label=label, force=force, rollout=rollout)
     if as_json:
         print_json({**dataclasses.asdict(gate), "label": label, "is_go": gate.is_go})
@@ -221,12 +225,15 @@ def rollback(
     models: ModelsOption,
     wait_for: WaitForOption = None,
     wait_seconds: WaitSecondsOption = None,
+    ca_file: CaFileOption = None,
+    token_file: TokenFileOption = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Make the previous stable version the stable one again."""
     from tfrs_twotower.publishing import versions
 
-    version = versions.rollback(models, _rollout(wait_for, wait_seconds))
+    rollout = _rollout(wait_for, wait_seconds, ca_file, token_file)
+    version = versions.rollback(models, rollout)
     if as_json:
         print_json({"version": version, "label": "stable"})
     else:
@@ -267,13 +274,20 @@ def doctor(
         raise typer.Exit(1)
 
 
-def _rollout(targets: Sequence[str] | None, seconds: float | None) -> "Rollout | None":
+def _rollout(
+    targets: Sequence[str] | None,
+    seconds: float | None,
+    ca_file: Path | None,
+    token_file: Path | None,
+) -> "Rollout | None":
     """What waits for the servers; None: the embedded server, or none that runs."""
+    from serving.access import read_access
     from serving.rollout import LONGEST_S, Pause, Servers
 
     if targets:
         longest_s = LONGEST_S if seconds is None else seconds
-        return Servers(targets, longest_s, console(stderr=True).print)
+        access = read_access(ca_file, token_file)
+        return Servers(targets, longest_s, console(stderr=True).print, access)
     return Pause(seconds, console(stderr=True).print) if seconds else None
 
 

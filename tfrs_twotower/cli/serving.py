@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tfrs_twotower.cli.options import PASSED_ON, JsonFlag, ModelsOption, QueryOption, examples
+from tfrs_twotower.cli.options import (
+    PASSED_ON,
+    CaFileOption,
+    JsonFlag,
+    ModelsOption,
+    QueryOption,
+    TokenFileOption,
+    examples,
+)
 from tfrs_twotower.cli.output import print_json, print_table, warn
 from tfrs_twotower.schema import UserError
 from tfrs_twotower.schema.extras import need
@@ -47,6 +55,8 @@ def recommend(
         ),
     ] = None,
     target: Annotated[str | None, typer.Option(help="host:port of a running server.")] = None,
+    ca_file: CaFileOption = None,
+    token_file: TokenFileOption = None,
     k: Annotated[int, typer.Option(help="How many candidates.")] = 10,
     exclude: Annotated[
         list[str] | None, typer.Option(help="A candidate not to recommend; repeat for more.")
@@ -73,6 +83,8 @@ def recommend(
             models,
             values,
             target=target,
+            ca_file=ca_file,
+            token_file=token_file,
             k=k,
             exclude_ids=exclude or (),
             exclude_known=exclude_known,
