@@ -10,6 +10,7 @@ UserError (tfrs_twotower.schema)
     ├── DeadlineError               DEADLINE_EXCEEDED
     ├── UnavailableError            UNAVAILABLE: no server there, or one that is stopping
     ├── UnimplementedError          UNIMPLEMENTED
+    ├── UnauthenticatedError        UNAUTHENTICATED, PERMISSION_DENIED: no token that admits
     └── ServerFaultError            every other status: look into the server's log
 
 The server raises these and sends their status; the client turns a status back into them.
@@ -84,6 +85,12 @@ class UnimplementedError(ServingError):
     status = grpc.StatusCode.UNIMPLEMENTED
 
 
+class UnauthenticatedError(ServingError):
+    """The caller's token is lacking, not known, or does not allow the call."""
+
+    status = grpc.StatusCode.UNAUTHENTICATED
+
+
 class ServerFaultError(ServingError):
     """The server failed in a way that the request did not cause."""
 
@@ -96,6 +103,7 @@ INTERNAL_FAULT = "internal error: see the server's log"
 _BY_STATUS: dict[grpc.StatusCode, type[ServingError]] = {
     **{error.status: error for error in ServingError.__subclasses__()},
     grpc.StatusCode.OUT_OF_RANGE: InvalidRequestError,
+    grpc.StatusCode.PERMISSION_DENIED: UnauthenticatedError,
 }
 _STATUS_OF_NUMBER = {status.value[0]: status for status in grpc.StatusCode}
 

@@ -15,6 +15,8 @@ from tfrs_twotower.schema import UserError
         pytest.param(grpc.StatusCode.INVALID_ARGUMENT, errors.InvalidRequestError, id="invalid"),
         pytest.param(grpc.StatusCode.OUT_OF_RANGE, errors.InvalidRequestError, id="range"),
         pytest.param(grpc.StatusCode.UNAVAILABLE, errors.UnavailableError, id="unavailable"),
+        pytest.param(grpc.StatusCode.UNAUTHENTICATED, errors.UnauthenticatedError, id="no token"),
+        pytest.param(grpc.StatusCode.PERMISSION_DENIED, errors.UnauthenticatedError, id="denied"),
         pytest.param(grpc.StatusCode.DATA_LOSS, errors.ServerFaultError, id="any other"),
     ],
 )
