@@ -5,7 +5,6 @@ from typing import NamedTuple
 
 import grpc
 
-from serving.tokens import AUTHORIZATION, read_token
 from tfrs_twotower.schema import UsageError
 
 
@@ -51,4 +50,6 @@ def read_access(ca_file: str | Path | None = None, token_file: str | Path | None
         credentials = grpc.ssl_channel_credentials(authority)
     if token_file is None:
         return Access(credentials)
+    from serving.tokens import AUTHORIZATION, read_token  # It needs more than a client has.
+
     return Access(credentials, ((AUTHORIZATION, f"Bearer {read_token(token_file)}"),))

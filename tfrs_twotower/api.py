@@ -679,7 +679,8 @@ def _client(
         access = read_access(ca_file, token_file)
         return RetrievalClient(target, credentials=access.credentials, metadata=access.metadata)
     if models is not None:
-        return _served(models, None, optimize=False)  # For one query.
+        # For one query, which on a busy machine takes seconds: it is the first.
+        return _served(models, None, optimize=False, timeout_s=60.0)
     raise UsageError("name a models folder or the target of a running server")
 
 
