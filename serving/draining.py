@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager
 
 import grpc
 
-from serving.errors import UnavailableError
+from serving.errors import STOPPING, UnavailableError
 
 # No call has arrived for so long: every caller has one held, or sends none. But not for ever.
 _QUIET_S, _LONGEST_S = 0.1, 1.0
@@ -41,7 +41,7 @@ class Gate:
         self._last_arrival_s = time.monotonic()
         if not self._is_open:
             await self._is_refusing.wait()
-            raise UnavailableError("the server is stopping: ask another one, or later")
+            raise UnavailableError(STOPPING)
         self._num_inside += 1
         try:
             yield

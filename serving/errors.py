@@ -97,6 +97,7 @@ class ServerFaultError(ServingError):
     status = grpc.StatusCode.INTERNAL
 
 
+STOPPING = "the server is stopping: ask another one, or later"
 INTERNAL_FAULT = "internal error: see the server's log"
 """All that a caller is told of an unexpected failure."""
 

@@ -25,7 +25,7 @@ _LOG = logging.getLogger(__name__)
 _LONGEST_MESSAGE = 1000
 
 # Larger requests are parsed and answered a few at a time: as Python's objects, a message of short
-# strings takes twenty times its bytes. The others wait as bytes.
+# strings takes more than twenty times its bytes. The others wait as bytes.
 LARGE_BYTES = 64 * 1024
 MOST_LARGE = 8
 

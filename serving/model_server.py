@@ -231,8 +231,6 @@ class ModelServer:
         """Tells health checks first, then takes no more requests, unloads the models."""
         self._stopping.set()
         self._set_ready(False)
-        for http in self._http.values():
-            http.ends_connections = True
         if self._watcher:
             self._watcher.stop()
         if self._is_serving:

@@ -28,6 +28,7 @@ from serving.core import SIGNATURE_DEF, Core
 from serving.errors import (
     HTTP_STATUS,
     INTERNAL_FAULT,
+    STOPPING,
     InvalidRequestError,
     ServingError,
     UnimplementedError,
@@ -44,7 +45,6 @@ _PREDICT_PATH = re.compile(_SPEC + r":(?P<method>classify|regress|predict)", re.
 _MODEL_PATH = re.compile(_SPEC + r"(?P<metadata>/metadata)?", re.IGNORECASE)
 
 READY_PATH = "/ready"
-STOPPING = "the server is stopping: ask another one, or later"
 
 MAX_DIGITS = 18  # Of a version or a length: what fits an int64.
 MAX_CONNECTIONS = 256
@@ -181,9 +181,6 @@ class RestServer(ThreadingHTTPServer):
         self.timeout_s = timeout_s
         self.is_ready = is_ready
         self.has_api, self.has_metrics = has_api, has_metrics
-        # Each answer is the last of its connection: its caller turns to another server, or comes
-        # back on a new one.
-        self.ends_connections = False
         self.is_stopping = False
         self.tokens = tokens
         self.large_bodies = threading.BoundedSemaphore(MAX_LARGE_BODIES)
@@ -253,7 +250,7 @@ class RestServer(ThreadingHTTPServer):
             grace_s: How long to wait at most.
             has_begun: Whether `serve_forever` runs.
         """
-        self.ends_connections = self.is_stopping = True
+        self.is_stopping = True
         if has_begun:
             self.shutdown()
         self.server_close()
@@ -381,7 +378,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(content)))
         if status == HTTPStatus.UNAUTHORIZED:
             self.send_header("WWW-Authenticate", "Bearer")
-        if self.server.ends_connections:
+        if not self.server.is_ready():
+            # The caller turns to another server, or comes back on a new connection.
             self.close_connection = True
         if self.close_connection:
             self.send_header("Connection", "close")

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from serving.batching import BatchingOptions, Outputs, Task, kind_of, run_together
-from serving.errors import OverloadedError, UnavailableError
+from serving.errors import STOPPING, OverloadedError, UnavailableError
 from serving.loading import Servable
 from serving.tensors import Array
 
@@ -102,7 +102,7 @@ class Runner:
         request = _Request(Task(servable, signature, inputs, kind), respond)
         with self._lock:
             if self._is_closed:
-                raise UnavailableError("the server is stopping: ask another one, or later")
+                raise UnavailableError(STOPPING)
             if self._num_requests >= self._max_requests:
                 raise OverloadedError(
                     f"{self._num_requests} requests are running or waiting, the limit: "

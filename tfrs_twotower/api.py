@@ -678,6 +678,8 @@ def _client(
     if target is not None:
         access = read_access(ca_file, token_file)
         return RetrievalClient(target, credentials=access.credentials, metadata=access.metadata)
+    if ca_file is not None or token_file is not None:
+        raise UsageError(Parameter("ca_file"), " and ", Parameter("token_file"), ": name a target")
     if models is not None:
         # For one query, which on a busy machine takes seconds: it is the first.
         return _served(models, None, optimize=False, timeout_s=60.0)

@@ -18,14 +18,15 @@ def share() -> None:
         from apache_beam.io.aws.clients.s3 import boto3_client
     except ImportError:
         return
-    # All that Beam takes of boto3 is a session, and of the session a client.
-    shared = SimpleNamespace(client=lambda **options: _client(_environment(), **options))
-    session = SimpleNamespace(Session=lambda: shared)
-    boto3_client.boto3 = SimpleNamespace(session=session)  # type: ignore[attr-defined]
 
     @functools.cache
-    def _client(_: Any, **options: Any) -> Any:
+    def client_of(_: Any, **options: Any) -> Any:
         return boto3.session.Session().client(**options)
+
+    # All that Beam takes of boto3 is a session, and of the session a client.
+    shared = SimpleNamespace(client=lambda **options: client_of(_environment(), **options))
+    session = SimpleNamespace(Session=lambda: shared)
+    boto3_client.boto3 = SimpleNamespace(session=session)  # type: ignore[attr-defined]
 
 
 def _environment() -> frozenset[tuple[str, str]]:

@@ -11,6 +11,7 @@ from serving.tokens import Tokens
 from tests.serving.test_tls import Signed
 from tests.serving.toy_models import EAST_QUERY
 from tfrs_twotower import api
+from tfrs_twotower.cli import main
 from tfrs_twotower.schema import UsageError, UserError
 
 TOKEN = "0123456789abcdef"
@@ -71,6 +72,14 @@ def test_recommend_asks_such_a_server(target, files):
     answer = api.recommend(None, EAST_QUERY, target=target, k=1, **files)
 
     assert answer.candidate_ids == ["a"]
+
+
+def test_files_for_no_server_are_refused(files, tmp_path, capsys):
+    with pytest.raises(UsageError, match="`ca_file` and `token_file`: name a target"):
+        api.recommend(None, EAST_QUERY, token_file=files["token_file"])
+    given = ["--models", str(tmp_path), "--token_file", str(files["token_file"])]
+    assert main(["rollback", *given]) == 2
+    assert "--wait_for: name one" in capsys.readouterr().err
 
 
 def test_without_files_there_is_neither():

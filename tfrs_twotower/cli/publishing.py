@@ -18,7 +18,7 @@ from tfrs_twotower.cli.options import (
     examples,
 )
 from tfrs_twotower.cli.output import console, print_json, print_table
-from tfrs_twotower.schema import load_config
+from tfrs_twotower.schema import UsageError, load_config
 from tfrs_twotower.schema.models_layout import preferred_model
 
 if TYPE_CHECKING:
@@ -288,6 +288,8 @@ def _rollout(
         longest_s = LONGEST_S if seconds is None else seconds
         access = read_access(ca_file, token_file)
         return Servers(targets, longest_s, console(stderr=True).print, access)
+    if ca_file or token_file:
+        raise UsageError("--ca_file and --token_file are for the servers of --wait_for: name one")
     return Pause(seconds, console(stderr=True).print) if seconds else None
 
 
