@@ -41,7 +41,7 @@ class Training(Strict):
         le=1.0,
         description="Before each epoch but the first, move the embedding of each id by this share "
         "towards those of the ids with the same positives in train (Laplacian smoothing); 0.4 for "
-        "sparse data.",
+        "sparse data. The share falls with the learning rate of the `schedule`.",
     )
     distribution: Literal["one_device", "mirrored", "multi_worker"] = Field(
         "one_device",

@@ -4,8 +4,9 @@ The graph joins a query and a candidate by an edge if the candidate is a positiv
 what is trained on. With A its adjacency matrix (rows of one table x entries of the other side), D
 its degrees and B = D^-1/2 A D'^-1/2, LightGCN's normalisation (He et al. 2020, equation 3), a table
 E becomes (1 - share) E + share B B' E. That is a gradient step of size `share` on the Laplacian
-regulariser 1/2 tr(E' (I - B B') E), whose eigenvalues are from 0 to 1. The two hops stay on one
-side, so the tables need no common space, and a tower may read more than its id.
+regulariser 1/2 tr(E' (I - B B') E), whose eigenvalues are from 0 to 1, so its size falls with the
+learning rate as that of the other gradients does. The two hops stay on one side, so the tables need
+no common space, and a tower may read more than its id.
 """
 
 from collections.abc import Iterator
@@ -27,19 +28,20 @@ class GraphSmoothing(keras.callbacks.Callback):
     """Smooths the tables of ids before each epoch but the first.
 
     What is validated, kept and exported has been trained for an epoch since. The step depends on
-    the weights alone, so a resumed training takes the same one.
+    the weights and the schedule alone, so a resumed training takes the same one.
     """
 
     def __init__(self, config: Config, examples: Arrays, corpus: Corpus) -> None:
         """Makes the graph.
 
         Args:
-            config: `training.graph_smoothing`, and which features are ids.
+            config: `training.graph_smoothing`, the share at the full learning rate, and which
+                features are ids.
             examples: What is trained on.
             corpus: The candidates.
         """
         super().__init__()
-        self._share = config.training.graph_smoothing
+        self._training = config.training
         self._graphs = dict(_graphs(config, examples, corpus))
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
@@ -50,6 +52,8 @@ class GraphSmoothing(keras.callbacks.Callback):
         """
         if epoch == 0:
             return
+        rate = float(self.model.optimizer.learning_rate)
+        share = self._training.graph_smoothing * rate / self._training.learning_rate
         tables = {one.name: one for one in self.model.submodules if _is_table(one)}
         for name, (rows, graph) in self._graphs.items():
             if name not in tables:
@@ -58,7 +62,7 @@ class GraphSmoothing(keras.callbacks.Callback):
                     f"{name!r}, like the feature: name its table so, or leave the setting out"
                 )
             [embeddings] = tables[name].get_weights()
-            embeddings[rows] = smoothed(embeddings[rows], graph, self._share)
+            embeddings[rows] = smoothed(embeddings[rows], graph, share)
             tables[name].set_weights([embeddings])
 
 

@@ -8,6 +8,7 @@ import pytest
 from tests import tiny_world
 from tests.prepared_folder import Example, write_prepared_folder
 from tfrs_twotower.data.prepared import PreparedData
+from tfrs_twotower.keras import keras
 from tfrs_twotower.models.run_folder import build_model
 from tfrs_twotower.schema import UsageError, UserError, parse_config
 from tfrs_twotower.training.smoothing import GraphSmoothing, normalized_graph, smoothed
@@ -74,9 +75,10 @@ def data(tmp_path_factory):
     return PreparedData(folder, config)
 
 
-def smooth(data: PreparedData, *, epoch: int):
-    """The tables before and after the beginning of an epoch."""
+def smooth(data: PreparedData, *, epoch: int, rate: float = 1.0):
+    """The tables before and after the beginning of an epoch, at a share of the learning rate."""
     model = build_model(data)
+    model.compile(keras.optimizers.SGD(rate * data.config.training.learning_rate))
     before = tables_of(model)
     callback = GraphSmoothing(data.config, data.examples_to_train(), data.corpus())
     callback.set_model(model)
@@ -100,6 +102,13 @@ def test_a_refit_smooths_over_the_positives_of_validation_too(data):
 
     items = by_definition([2, 3, 3, 2], [0, 0, 1, 1], before["item_id"], SHARE)
     np.testing.assert_allclose(after["item_id"], items, rtol=1e-5, atol=1e-7)
+
+
+def test_the_share_falls_with_the_learning_rate(data):
+    before, after = smooth(data, epoch=1, rate=0.25)
+
+    users = by_definition([2, 2, 3], [0, 1, 1], before["user_id"], 0.25 * SHARE)
+    np.testing.assert_allclose(after["user_id"], users, rtol=1e-5, atol=1e-7)
 
 
 def test_nothing_is_smoothed_before_the_first_epoch(data):
@@ -154,6 +163,7 @@ def test_smoothing_needs_an_id():
 
 def test_a_model_of_the_users_own_names_its_table_like_the_feature(data):
     model = build_model(data)
+    model.compile(keras.optimizers.SGD())
     layers_of(model)["item_id"]._name = "items"
     callback = GraphSmoothing(data.config, data.examples_to_train(), data.corpus())
     callback.set_model(model)
