@@ -46,8 +46,6 @@ OURS = "pipelines.prepare"
 LENGTH = 20
 ROWS = 2_000_000
 NUM_ITEMS = 20_000
-# Of a Flink with one worker: what a task sends back waits in the heap of its TaskManager.
-TASKS = 8
 EVENTS_A_USER = 50
 CONFIG = f"""
 columns: {{query_id: user_id, candidate_id: item_id, timestamp: timestamp}}
@@ -260,7 +258,7 @@ def run_alone(
     )
 
 
-def peak_of_a_worker(dataset: Path, output: Path) -> int:
+def peak_of_a_worker(dataset: Path, output: Path, num_tasks: int) -> int:
     """Peak memory in bytes of the only worker of a Flink, which has one task after the other."""
     with flink() as port:
         return in_a_process(
@@ -268,7 +266,7 @@ def peak_of_a_worker(dataset: Path, output: Path) -> int:
             "from prepare import run_job\n"
             "pipeline.MIN_PARTITIONS = 1\n"
             "runner = ['--runner=PortableRunner', '--environment_type=LOOPBACK']\n"
-            f"flink = ['--job_endpoint=127.0.0.1:{port}', '--parallelism={TASKS}']\n"
+            f"flink = ['--job_endpoint=127.0.0.1:{port}', '--parallelism={num_tasks}']\n"
             "run_job(*map(Path, sys.argv[1:]), *runner, *flink)\n"
             "found = peak()\n",
             str(dataset),
@@ -397,12 +395,15 @@ def main(quick: bool, project: bool, scale: float) -> list[Measurement]:
 
 
 def memory(folder: Path, num_rows: int) -> list[Measurement]:
-    """What a worker holds of a small log, and of ones five times as large each up to a size."""
+    """What a worker holds of a small log, and of ones five times as large each up to a size.
+
+    A task has two million rows of each.
+    """
     found: list[Measurement] = []
     size = ROWS
     while size <= num_rows:
         dataset, output = make_log(folder, size), folder / f"worker-{size}"
-        held = peak_of_a_worker(dataset, output) / 1e9
+        held = peak_of_a_worker(dataset, output, num_tasks=size // ROWS) / 1e9
         name, first = f"a worker, {size:,} rows", found[0] if found else None
         beside = () if first is None else (first.name, first.value, first.value / held)
         found.append(Measurement(name, held, "GB at the peak", *beside))

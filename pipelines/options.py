@@ -10,13 +10,20 @@ from argparse import ArgumentParser
 from collections.abc import Callable, Sequence
 from typing import Any, ParamSpec
 
-from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
+from apache_beam.options.pipeline_options import (
+    FlinkRunnerOptions,
+    PipelineOptions,
+    StandardOptions,
+)
 
 from tfrs_twotower.schema import UsageError, UserError
 
 # Beam's own DirectRunner first tries to download another runner; this one is in the package.
 IN_PROCESS_RUNNER = "FnApiRunner"
 MAY_BE_FLINK = ("portablerunner", "flinkrunner")  # As the ends of names in lower case.
+# Of a log, as text. What a worker sends back, about as much, waits for the end of the task; once
+# 100 messages of 10 MB wait, Beam's runner stands still without a word.
+FLINK_TASK_BYTES = 250_000_000
 DEFAULT_MAX_REJECTED_SHARE = 0.01
 INTERRUPTED = 130  # As shells have it: 128 + SIGINT.
 BEAM_HELP = (
@@ -150,6 +157,29 @@ def beam_options(beam_args: Sequence[str]) -> PipelineOptions:
     standard, flink = options.view_as(StandardOptions), options.view_as(FlinkOptions)
     if standard.runner is None:
         standard.runner = IN_PROCESS_RUNNER
-    elif standard.runner.lower().endswith(MAY_BE_FLINK) and flink.execution_mode_for_batch is None:
+    elif _may_be_flink(options) and flink.execution_mode_for_batch is None:
         flink.execution_mode_for_batch = "BATCH_FORCED"
     return options
+
+
+def check_flink_tasks(options: PipelineOptions, log_bytes: int) -> None:
+    """Refuses a job that may stand still on Flink.
+
+    Args:
+        options: Of a run.
+        log_bytes: Size of the log, as text.
+
+    Raises:
+        UsageError: If the job has fewer tasks than a log of this size needs.
+    """
+    needed, given = -(-log_bytes // FLINK_TASK_BYTES), options.view_as(FlinkRunnerOptions)
+    if _may_be_flink(options) and needed > max(given.parallelism, 1):
+        raise UsageError(
+            f"--parallelism is {given.parallelism}, too little for Flink and a log of "
+            f"{log_bytes / 1e9:.1f} GB, of which a task would hold back too much: "
+            f"--parallelism={needed} or more (there may be more tasks than slots)"
+        )
+
+
+def _may_be_flink(options: PipelineOptions) -> bool:
+    return (options.view_as(StandardOptions).runner or "").lower().endswith(MAY_BE_FLINK)

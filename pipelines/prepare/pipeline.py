@@ -35,6 +35,7 @@ from pipelines.options import (
     OutputOptions,
     PrepareOptions,
     beam_options,
+    check_flink_tasks,
     ends_with_a_line,
     read_options,
 )
@@ -183,13 +184,14 @@ def prepare(
         The manifest, as written.
 
     Raises:
-        UsageError: If the output folder is finished or not ours.
+        UsageError: If the output folder is finished or not ours, or Flink needs more tasks.
         UserError: If the data cannot be used, or the disk is full.
     """
     options = beam_options(beam_args)
     FileSystems.set_options(options)
     kept = None if cache is None else Cache(cache, dataset)
     files = open_dataset(dataset, config, cut_file if kept is None else kept.cut_file)
+    check_flink_tasks(options, files.interaction_bytes)
     check_heads(files, config, max_rejected_share)
     with output_run(output, overwrite=overwrite) as run:
         job = Job(

@@ -5,9 +5,10 @@ import re
 
 import pytest
 
-from pipelines.options import beam_options
+from pipelines.options import beam_options, check_flink_tasks
 from pipelines.prepare import pipeline as prepare
 from pipelines.score import embed, recommend
+from tfrs_twotower.schema import UsageError
 
 OUTPUT = {"--output", "--overwrite"}
 
@@ -95,3 +96,24 @@ def test_a_runner_and_the_exchanges_of_flink_are_set_unless_they_are_given(given
     options = beam_options(given).get_all_options()
 
     assert (options["runner"], options["execution_mode_for_batch"]) == (runner, exchange)
+
+
+@pytest.mark.parametrize(
+    ("given", "log_bytes", "needed"),
+    [
+        pytest.param(["--runner=PortableRunner"], 250_000_000, None, id="one-is-enough"),
+        pytest.param(["--runner=PortableRunner"], 250_000_001, 2, id="none-given"),
+        pytest.param(["--runner=FlinkRunner", "--parallelism=8"], 2_400_000_000, 10, id="too-few"),
+        pytest.param(["--runner=FlinkRunner", "--parallelism=10"], 2_400_000_000, None, id="just"),
+        pytest.param(["--runner=DataflowRunner"], 2_400_000_000, None, id="not-flink"),
+        pytest.param([], 2_400_000_000, None, id="in-process"),
+    ],
+)
+def test_a_log_that_needs_more_tasks_on_flink_is_refused(given, log_bytes, needed):
+    options = beam_options(given)
+
+    if needed is None:
+        check_flink_tasks(options, log_bytes)
+        return
+    with pytest.raises(UsageError, match=f"--parallelism={needed} or more"):
+        check_flink_tasks(options, log_bytes)

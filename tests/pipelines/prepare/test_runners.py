@@ -32,7 +32,6 @@ from tests.pipelines.reference import (
 # Keys of the manifest that differ from run to run.
 OF_A_RUN = ("run", "files")
 ROOT = Path(__file__).parents[3]
-FLINK_CLUSTER_VARIABLE = "TFRS_TWOTOWER_FLINK_CLUSTER"
 JOB_TIMEOUT_S = 600
 CONFIG = """
 columns: {timestamp: t, value: stars}
@@ -272,10 +271,6 @@ def test_flink_writes_what_the_in_process_runner_writes(small_world):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(
-    FLINK_CLUSTER_VARIABLE not in os.environ,
-    reason=f"takes seven minutes of the processor: set {FLINK_CLUSTER_VARIABLE}",
-)
 def test_a_flink_cluster_that_loses_a_task_manager_writes_the_same(small_world, tmp_path):
     small_world.prepare(CONFIG)
     expected = contents(small_world.output)
