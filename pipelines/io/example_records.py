@@ -2,8 +2,8 @@
 
 All records of one layout have the same number of bytes, so a block of them is a matrix: the parts
 that never change are broadcast, the values are written column by column, and the checksums of the
-TFRecord framing, linear in the bits, are sums of one table look-up a byte that changes. On one core
-this writes more than ten times the records that `tf.io.encode_proto` does.
+TFRecord framing, linear in the bits, are sums of one table look-up a byte that changes. It
+writes more than ten times the records that `tf.io.encode_proto` does: `benchmarks/records.py`.
 
 Integers take a fixed number of bytes: a varint may have leading zeros, which every protobuf reader
 accepts. The widths must depend on the whole data set alone, never on a batch.
