@@ -264,6 +264,8 @@ def peak_of_a_worker(dataset: Path, output: Path, num_tasks: int) -> int:
         return in_a_process(
             "from pipelines.prepare import pipeline\n"
             "from prepare import run_job\n"
+            "from pipelines.allocation import share_a_heap\n"
+            "share_a_heap()\n"
             "pipeline.MIN_PARTITIONS = 1\n"
             "runner = ['--runner=PortableRunner', '--environment_type=LOOPBACK']\n"
             f"flink = ['--job_endpoint=127.0.0.1:{port}', '--parallelism={num_tasks}']\n"

@@ -2,12 +2,10 @@
 
 import logging
 
-from pipelines.allocation import share_a_heap
 from tfrs_twotower.schema.extras import need
 from tfrs_twotower.schema.folders import FULL_DISK
 
 need("pipelines", "apache_beam")
-share_a_heap()
 
 # Beam's start-up writes lines that no user of a job can act on: of a client library that no job
 # here uses, and of memory that it cannot measure.

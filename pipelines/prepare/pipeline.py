@@ -27,6 +27,7 @@ from apache_beam.pvalue import AsDict, AsSingleton
 from rich.console import Console
 
 from pipelines import UNREADABLE
+from pipelines.allocation import share_a_heap
 from pipelines.io import filesystem
 from pipelines.io.output import clean, leftovers, output_run
 from pipelines.io.report import WriteReport, read_report
@@ -243,6 +244,7 @@ def main(argv: Sequence[str] | None = None, program: str = "python -m pipelines.
         argv: The command line; None: that of the process.
         program: How it was called, for messages.
     """
+    share_a_heap()
     arguments = list(sys.argv[1:] if argv is None else argv)
     required = ("output",) if "--clean" in arguments else ("config", "dataset", "output")
     options = read_options(arguments, program, __doc__, PrepareOptions, required)
