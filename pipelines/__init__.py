@@ -18,3 +18,8 @@ TOLD = (FULL_DISK, UNREADABLE, KeyboardInterrupt.__name__)
 logging.getLogger("apache_beam.runners.common").addFilter(
     lambda record: not any(text in record.getMessage() for text in TOLD)
 )
+# At the end of a job a runner hangs up on the workers of the launcher's process.
+HUNG_UP = "Multiplexer hanging up"
+logging.getLogger("apache_beam.runners.worker.data_plane").addFilter(
+    lambda record: not (record.exc_info and HUNG_UP in str(record.exc_info[1]))
+)

@@ -6,6 +6,7 @@ stands in one class here.
 
 import functools
 import sys
+import threading
 from argparse import ArgumentParser
 from collections.abc import Callable, Sequence
 from typing import Any, ParamSpec
@@ -16,6 +17,7 @@ from apache_beam.options.pipeline_options import (
     StandardOptions,
 )
 
+from pipelines import HUNG_UP
 from tfrs_twotower.schema import UsageError, UserError
 
 # Beam's own DirectRunner first tries to download another runner; this one is in the package.
@@ -40,6 +42,7 @@ def ends_with_a_line(main: Callable[P, int]) -> Callable[P, int]:
 
     @functools.wraps(main)
     def run(*args: P.args, **kwargs: P.kwargs) -> int:
+        threading.excepthook = _excepthook
         try:
             return main(*args, **kwargs)
         except UserError as error:
@@ -50,6 +53,11 @@ def ends_with_a_line(main: Callable[P, int]) -> Callable[P, int]:
             return INTERRUPTED
 
     return run
+
+
+def _excepthook(args: threading.ExceptHookArgs) -> None:
+    if HUNG_UP not in str(args.exc_value):
+        threading.__excepthook__(args)
 
 
 class OutputOptions(PipelineOptions):

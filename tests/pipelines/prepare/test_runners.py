@@ -246,17 +246,23 @@ def flink(*cluster):
 
 
 def prepare_on_flink(world, port, *workers):
-    """Prepares anew, in a process of its own: nothing but its end tells of a job that hangs."""
+    """Prepares anew; gives what is told on stderr.
+
+    In a process of its own: nothing but its end tells of a job that hangs.
+    """
     (world.dataset / "twotower.yaml").write_text(CONFIG)
     folders = ["--dataset", world.dataset, "--output", world.output, "--overwrite"]
     runner = ["--runner=PortableRunner", f"--job_endpoint=127.0.0.1:{port}", "--parallelism=2"]
     command = [sys.executable, "-m", "pipelines.prepare", "--config"]
-    subprocess.run(
+    done = subprocess.run(
         [*command, world.dataset / "twotower.yaml", *folders, *runner, *workers],
         cwd=ROOT,
-        check=True,
+        stderr=subprocess.PIPE,
+        text=True,
         timeout=JOB_TIMEOUT_S,
     )
+    assert done.returncode == 0, done.stderr
+    return done.stderr
 
 
 @pytest.mark.slow
@@ -265,8 +271,9 @@ def test_flink_writes_what_the_in_process_runner_writes(small_world):
     expected = contents(small_world.output)
 
     with flink() as (port, _):
-        prepare_on_flink(small_world, port, "--environment_type=LOOPBACK")
+        told = prepare_on_flink(small_world, port, "--environment_type=LOOPBACK")
 
+    assert "Traceback" not in told
     assert contents(small_world.output) == expected
 
 
