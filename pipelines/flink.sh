@@ -37,9 +37,11 @@ POM
   mv "$CACHE/lib.new" "$CACHE/lib"
 }
 
-# What Flink's own scripts would work out: addresses, the parts of a TaskManager's memory.
+# What Flink's own scripts would work out: addresses, the parts of a TaskManager's memory. And that
+# Beam's classes are Flink's: those of a job's own jar end their workers after each stage.
 configure() {
   cat > "$work/flink-conf.yaml" << CONF
+classloader.resolve-order: parent-first
 jobmanager.bind-host: 127.0.0.1
 jobmanager.memory.process.size: 1g
 jobmanager.rpc.address: 127.0.0.1
