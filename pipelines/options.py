@@ -180,12 +180,12 @@ def check_flink_tasks(options: PipelineOptions, log_bytes: int) -> None:
     Raises:
         UsageError: If the job has fewer tasks than a log of this size needs.
     """
-    needed, given = -(-log_bytes // FLINK_TASK_BYTES), options.view_as(FlinkRunnerOptions)
-    if _may_be_flink(options) and needed > max(given.parallelism, 1):
+    needed = -(-log_bytes // FLINK_TASK_BYTES)
+    given = options.view_as(FlinkRunnerOptions).parallelism  # -1: left to Flink's default, often 1.
+    if _may_be_flink(options) and needed > max(given, 1):
         raise UsageError(
-            f"--parallelism is {given.parallelism}, too little for Flink and a log of "
-            f"{log_bytes / 1e9:.1f} GB, of which a task would hold back too much: "
-            f"--parallelism={needed} or more (there may be more tasks than slots)"
+            f"a log of {log_bytes / 1e9:.1f} GB may stand still on Flink, where a task holds back "
+            f"what it writes: pass --parallelism={needed} or more, there may be more tasks than slots"
         )
 
 

@@ -2,7 +2,7 @@
 
 All records of one layout have the same number of bytes, so a block of them is a matrix: the parts
 that never change are broadcast, the values are written column by column, and the checksums of the
-TFRecord framing, linear in the bits, are sums of one table look-up a byte that changes. It
+TFRecord framing, linear in the bits, are sums of one table look-up a byte that changes. This
 writes more than ten times the records that `tf.io.encode_proto` does: `benchmarks/records.py`.
 
 Integers take a fixed number of bytes: a varint may have leading zeros, which every protobuf reader

@@ -11,8 +11,8 @@ import pytest
 from pipelines.allocation import VARIABLE
 
 ROOT = Path(__file__).parents[2]
-# Twelve threads take 50 MB each, one after the other, and free it but for a last byte; what the
-# process holds more in the end, in MB.
+# Twelve threads take 50 MB each, one after the other, and free it but for a last
+# kilobyte; what the process holds more in the end, in MB.
 SCRIPT = """
 import threading
 from pathlib import Path
