@@ -185,7 +185,8 @@ def check_flink_tasks(options: PipelineOptions, log_bytes: int) -> None:
     if _may_be_flink(options) and needed > max(given, 1):
         raise UsageError(
             f"a log of {log_bytes / 1e9:.1f} GB may stand still on Flink, where a task holds back "
-            f"what it writes: pass --parallelism={needed} or more, there may be more tasks than slots"
+            f"what it writes: pass --parallelism={needed} or more (there may be more tasks than "
+            "slots)"
         )
 
 

@@ -55,5 +55,6 @@ def held_for(first):
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc alone has heaps for threads")
 def test_what_a_thread_has_freed_serves_the_next_one():
-    assert held_for("") > 60
-    assert held_for("from pipelines.allocation import share_a_heap; share_a_heap()") < 20
+    shared = held_for("from pipelines.allocation import share_a_heap; share_a_heap()")
+
+    assert shared < held_for("") / 2
