@@ -52,7 +52,7 @@ class GraphSmoothing(keras.callbacks.Callback):
         """
         if epoch == 0:
             return
-        rate = float(self.model.optimizer.learning_rate)
+        rate = float(keras.backend.get_value(self.model.optimizer.learning_rate))
         share = self._training.graph_smoothing * rate / self._training.learning_rate
         tables = {one.name: one for one in self.model.submodules if _is_table(one)}
         for name, (rows, graph) in self._graphs.items():
