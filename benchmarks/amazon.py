@@ -1,7 +1,8 @@
 """Amazon reviews in S3-Rec's files, leave-last-out: the ordered recipe on sparse data.
 
 The settings are those of `ml1m_sequences.py`, unchanged. The last item of each user tests, the one
-before validates and chooses the epoch; ranked are all items but those that the user has had.
+before validates, chooses the epoch and is then trained on; ranked are all items but those that the
+user has had.
 
 Published, HR@10 / NDCG@10: Toys and Games SASRec+ with sampled softmax 0.0970 / 0.0580, S3-Rec
 0.0700 / 0.0376; Sports and Outdoors WEARec 0.0631 / 0.0367, S3-Rec 0.0385 / 0.0204.
@@ -56,7 +57,7 @@ def main(
     source = data / f"{name}.txt.gz"
     if attributes:
         compared = {
-            reader: validated_and_tested(source, [*own, *more, *settings])
+            reader: validated_and_tested(source, [*own, "training.refit=false", *more, *settings])
             for reader, more in READERS.items()
         }
         return [
