@@ -46,7 +46,13 @@ loss:
   in_batch_negatives: false
   uniform_negatives: 1024
   logq_correction: false
-training: {epochs: 250, batch_size: 2048, learning_rate: 0.002, schedule: cosine, patience: 250}
+training:
+  epochs: 150
+  batch_size: 2048
+  learning_rate: 0.002
+  schedule: cosine
+  patience: 150
+  graph_smoothing: 0.3
 """
 
 
