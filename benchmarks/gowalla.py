@@ -1,10 +1,11 @@
 """gowalla, full ranking: Recall@20 and NDCG@20 with 64 dimensions, as BARS and LightGCN have it.
 
 The published split; every user with a test item ranks all 40,981 items but those of the user's
-train part. The split has no validation part. The settings below were chosen on a tenth of train
-(`--hold-out` trains on the other nine and shows that figure, `--set` changes a setting); the result
-is that of the last epoch of a training on the whole of train. The best epoch on test is shown
-beside it, because published figures are chosen so.
+train part. The config is the one that `twotower dataset ngcf` writes, the recipe for ids without an
+order. The split has no validation part: the settings were chosen on a tenth of train (`--hold-out`
+trains on the other nine and shows that figure, `--set` changes a setting); the result is that of
+the last epoch of a training on the whole of train. The best epoch on test is shown beside it,
+because published figures are chosen so.
 
 Published: most popular 0.0416 / 0.0317, YoutubeDNN 0.1754 / 0.1473, MF+BSL 0.1882 / 0.1584.
 """
@@ -12,7 +13,7 @@ Published: most popular 0.0416 / 0.0317, YoutubeDNN 0.1754 / 0.1473, MF+BSL 0.18
 import tempfile
 from pathlib import Path
 
-import pandas as pd
+from _datasets import keep_some_users
 from _harness import TRAINED, Measurement, benchmark
 
 from tfrs_twotower import api
@@ -23,37 +24,13 @@ from tfrs_twotower.evaluation.inputs import rank_model
 from tfrs_twotower.evaluation.protocols import EvaluationSet, load_evaluation_set
 from tfrs_twotower.evaluation.ranking import Ranking
 from tfrs_twotower.keras import keras
-from tfrs_twotower.schema import parse_config
+from tfrs_twotower.schema import load_config
 
 PUBLISHED = {"recall_at_20": 0.1754, "ndcg_at_20": 0.1473}
 NUM_CANDIDATES = 40_981  # Of gowalla; --data may name another set cut so.
 VERSUS = "YoutubeDNN, as published"
-HELD_OUT = 0.1
 QUICK_EPOCHS = 3
 QUICK_SHARE = 4  # One user in so many.
-CONFIG = """
-columns: {query_id: user_id, candidate_id: item_id, split: split}
-features:
-  query:
-    user_id: {kind: id}
-  candidate:
-    item_id: {kind: id}
-split: {by: column, hold_out: 0.0}
-towers: {embedding_dim: 64, query: {input_dropout: 0.1}}
-loss:
-  temperature: 0.08
-  bilateral_weight: 1.22
-  in_batch_negatives: false
-  uniform_negatives: 1024
-  logq_correction: false
-training:
-  epochs: 150
-  batch_size: 2048
-  learning_rate: 0.002
-  schedule: cosine
-  patience: 150
-  graph_smoothing: 0.3
-"""
 
 
 class OnTest(keras.callbacks.Callback):
@@ -85,29 +62,22 @@ def figures(evaluation_set: EvaluationSet, ranking: Ranking) -> dict[str, float]
     return {name: float(metrics.by_name(name, queries, ranking.ranks).mean()) for name in PUBLISHED}
 
 
-def keep_some_users(interactions: Path) -> None:
-    """Leaves a share of the users in the log, evenly over their ids."""
-    events = pd.read_parquet(interactions)
-    is_kept = events["user_id"].astype(int) % QUICK_SHARE == 0
-    events[is_kept].to_parquet(interactions, index=False)
-
-
 @benchmark(
-    code=TRAINED,
+    code=[*TRAINED, "tfrs_twotower/datasets/ngcf.yaml"],
     data="gowalla",
     flags={"hold_out": "train on nine tenths of train, rank the rest"},
     settings=True,
 )
 def main(quick: bool, data: Path, hold_out: bool, settings: list[str]) -> list[Measurement]:
     own = [f"training.epochs={QUICK_EPOCHS}"] if quick else []
-    own += [f"split.hold_out={HELD_OUT}"] if hold_out else []
-    config = parse_config(CONFIG, "config", [*own, *settings])
+    own += [] if hold_out else ["split.hold_out=0.0"]
     split = "validation" if hold_out else "test"
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         write_dataset("ngcf", root / "dataset", data)
         if quick:
-            keep_some_users(root / "dataset" / "interactions.parquet")
+            keep_some_users(root / "dataset", QUICK_SHARE)
+        config = load_config(root / "dataset" / "twotower.yaml", [*own, *settings])
         api.prepare(config, root / "dataset", root / "prepared")
         prepared = PreparedData(root / "prepared", config)
         watch = OnTest(prepared, every=1 if quick else 5)
