@@ -1,8 +1,8 @@
 """Amazon reviews in S3-Rec's files, leave-last-out: the ordered recipe on sparse data.
 
-The settings are those of `ml1m_sequences.py`, unchanged. The last item of each user tests, the one
-before validates, chooses the epoch and is then trained on; ranked are all items but those that the
-user has had.
+The config is the one that `twotower dataset sasrec` writes, as in `ml1m_sequences.py`. The last
+item of each user tests, the one before validates, chooses the epoch and is then trained on; ranked
+are all items but those that the user has had.
 
 Published, HR@10 / NDCG@10: Toys and Games SASRec+ with sampled softmax 0.0970 / 0.0580, S3-Rec
 0.0700 / 0.0376; Sports and Outdoors WEARec 0.0631 / 0.0367, S3-Rec 0.0385 / 0.0204.
@@ -12,23 +12,18 @@ import tempfile
 from pathlib import Path
 
 from _harness import TRAINED, Measurement, benchmark
-from ml1m_sequences import CONFIG
 
 from tfrs_twotower import api
 from tfrs_twotower.datasets import write_dataset
-from tfrs_twotower.schema import parse_config
+from tfrs_twotower.schema import load_config
 
-NAMES = [
-    "columns={query_id: user_id, candidate_id: item_id, order: order}",
-    "features.candidate={item_id: {kind: id}}",
-]
 ATTRIBUTES = "features.candidate={item_id: {kind: id}, attributes: {kind: multi_categorical}}"
 READERS = {
     "ids alone": [],
     "attributes in the candidate tower": [ATTRIBUTES],
     "attributes in both towers": [
         ATTRIBUTES,
-        "features.query.past.candidate_features=[attributes]",
+        "features.query.history.candidate_features=[attributes]",
     ],
 }
 Metrics = dict[str, float]
@@ -41,7 +36,7 @@ PUBLISHED = {
 
 
 @benchmark(
-    code=[*TRAINED, "tfrs_twotower/datasets"],
+    code=[*TRAINED, "tfrs_twotower/datasets/sasrec.yaml"],
     data="amazon",
     flags={
         "sports": "Sports and Outdoors in place of Toys and Games",
@@ -85,8 +80,8 @@ def validated_and_tested(source: Path, settings: list[str]) -> dict[str, Metrics
 
 def trained(source: Path, settings: list[str], root: Path) -> tuple[Systems, Systems]:
     """What the systems reach on the validation and on the test split."""
-    config = parse_config(CONFIG, "config", [*NAMES, *settings])
     write_dataset("sasrec", root / "log", source)
+    config = load_config(root / "log" / "twotower.yaml", settings)
     api.prepare(config, root / "log", root / "prepared", progress=False)
     result = api.train(config, root / "prepared", root / "run")
     assert result.validation is not None
