@@ -17,14 +17,17 @@ from tfrs_twotower import api
 from tfrs_twotower.datasets import write_dataset
 from tfrs_twotower.schema import load_config
 
-ATTRIBUTES = "features.candidate={item_id: {kind: id}, attributes: {kind: multi_categorical}}"
+IN_THE_CANDIDATE_TOWER = [
+    "features.candidate={item_id: {kind: id}, attributes: {kind: multi_categorical}}"
+]
+IN_BOTH_TOWERS = [
+    *IN_THE_CANDIDATE_TOWER,
+    "features.query.history.candidate_features=[attributes]",
+]
 READERS = {
     "ids alone": [],
-    "attributes in the candidate tower": [ATTRIBUTES],
-    "attributes in both towers": [
-        ATTRIBUTES,
-        "features.query.history.candidate_features=[attributes]",
-    ],
+    "attributes in the candidate tower": IN_THE_CANDIDATE_TOWER,
+    "attributes in both towers": IN_BOTH_TOWERS,
 }
 Metrics = dict[str, float]
 Systems = dict[str, dict[str, Metrics]]
@@ -40,17 +43,23 @@ PUBLISHED = {
     data="amazon",
     flags={
         "sports": "Sports and Outdoors in place of Toys and Games",
-        "attributes": "what the items' attributes add, in the candidate tower and in histories",
+        "attributes": "the items' attributes in both towers",
+        "compare": "what attributes add in each place, without a refit, on validation and test",
     },
     settings=True,
 )
 def main(
-    quick: bool, data: Path, sports: bool, attributes: bool, settings: list[str]
+    quick: bool,
+    data: Path,
+    sports: bool,
+    attributes: bool,
+    compare: bool,
+    settings: list[str],
 ) -> list[Measurement]:
     name = "Sports_and_Outdoors" if sports else "Toys_and_Games"
     own = ["training.epochs=1"] if quick else []
     source = data / f"{name}.txt.gz"
-    if attributes:
+    if compare:
         compared = {
             reader: validated_and_tested(source, [*own, "training.refit=false", *more, *settings])
             for reader, more in READERS.items()
@@ -61,6 +70,7 @@ def main(
             for split in figures
             for metric in METRICS
         ]
+    own += IN_BOTH_TOWERS if attributes else []
     with tempfile.TemporaryDirectory() as folder:
         _, systems = trained(source, [*own, *settings], Path(folder))
     versus, published = PUBLISHED[name]
