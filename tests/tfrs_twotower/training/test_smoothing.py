@@ -8,7 +8,7 @@ import pytest
 from tests import tiny_world
 from tests.prepared_folder import Example, write_prepared_folder
 from tfrs_twotower.data.prepared import PreparedData
-from tfrs_twotower.keras import keras
+from tfrs_twotower.keras import keras, tf
 from tfrs_twotower.models.run_folder import build_model
 from tfrs_twotower.schema import UsageError, UserError, parse_config
 from tfrs_twotower.training.smoothing import GraphSmoothing, normalized_graph, smoothed
@@ -106,6 +106,14 @@ def test_a_refit_smooths_over_the_positives_of_validation_too(data):
 
 def test_the_share_falls_with_the_learning_rate(data):
     before, after = smooth(data, epoch=1, rate=0.25)
+
+    users = by_definition([2, 2, 3], [0, 1, 1], before["user_id"], 0.25 * SHARE)
+    np.testing.assert_allclose(after["user_id"], users, rtol=1e-5, atol=1e-7)
+
+
+def test_the_share_is_the_same_on_several_devices(data):
+    with tf.distribute.MirroredStrategy(["CPU:0"]).scope():
+        before, after = smooth(data, epoch=1, rate=0.25)
 
     users = by_definition([2, 2, 3], [0, 1, 1], before["user_id"], 0.25 * SHARE)
     np.testing.assert_allclose(after["user_id"], users, rtol=1e-5, atol=1e-7)
