@@ -211,17 +211,24 @@ def _record(file: Path, code: Sequence[str], measurements: list[Measurement]) ->
         "command": shlex.join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *words]),
         "machine": _machine(),
         "date": datetime.now(UTC).date().isoformat(),
-        "commit": subprocess.run(
-            ["git", "describe", "--always", "--dirty"],
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout.strip(),
+        "commit": _commit(),
         "code": list(code),
         "measurements": [one.as_dict() for one in measurements],
     }
     file.write_text(json.dumps(kept, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _commit() -> str:
+    """The commit, "-dirty" where tracked files differ from it, but for what was measured before."""
+
+    def git(*words: str) -> str:
+        command = ["git", *words]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+        return done.stdout.strip()
+
+    apart = f":(exclude){RESULTS.relative_to(ROOT)}"
+    changed = git("status", "--porcelain", "--untracked-files=no", "--", ".", apart)
+    return git("describe", "--always") + ("-dirty" if changed else "")
 
 
 def _machine() -> str:
