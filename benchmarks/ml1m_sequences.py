@@ -1,11 +1,11 @@
 """MovieLens 1M, leave-last-out: a query tower that reads the past, among all items and 100.
 
 SASRec's pre-processed events with the config that `twotower dataset sasrec` writes, the recipe for
-ids with an order. The last event of each user tests, the one before validates, and the
-model sees all events before the one to find, at most 200. What the user has had is not eligible.
-The epoch is chosen on the validation events, then the model is trained once more on train and
-validation (`training.refit`). Ranked are all 3,416 items, then the one item among 100 others, drawn
-uniformly from what the user has not had.
+ids with an order. The last event of each user tests, the one before validates, and the model sees
+all events before the one to find, at most 200. What the user has had is not eligible. The epoch is
+chosen on the validation events, then the model is trained once more on train and validation
+(`training.refit`). Ranked are all 3,416 items, then the one item among 100 others, drawn uniformly
+from what the user has not had.
 
 Published, HR@10 / NDCG@10, all items: SASRec 0.2500 / 0.1341, with full cross-entropy 0.3152 /
 0.1821 (Klenitskiy and Vasilev, RecSys 2023); among 100: SASRec.pytorch 0.8225 / 0.5918. The most

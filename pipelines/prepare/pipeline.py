@@ -269,8 +269,8 @@ def main(argv: Sequence[str] | None = None, program: str = "python -m pipelines.
     Console(markup=False).print(closing_table(manifest))
     if left := leftovers(written.output):
         print(
-            f"{_described(left)} of other runs are left in {written.output}; where none is at "
-            f"work: {program} --clean --output {written.output}",
+            f"left by other runs in {written.output}: {_described(left)}; where none is at work: "
+            f"{program} --clean --output {written.output}",
             file=sys.stderr,
         )
     return 0
@@ -285,4 +285,5 @@ def _text_of(config: str) -> str:
 
 
 def _described(files: Sequence[tuple[str, int]]) -> str:
-    return f"{len(files):,} files, {sum(size for _, size in files) / 1e6:,.1f} MB,"
+    megabytes = sum(size for _, size in files) / 1e6
+    return f"{len(files):,} {'file' if len(files) == 1 else 'files'}, {megabytes:,.1f} MB"

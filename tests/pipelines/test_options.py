@@ -77,6 +77,20 @@ def test_an_interrupted_job_ends_with_a_line(job, step, capsys, monkeypatch, tmp
 
 
 @pytest.mark.parametrize(
+    ("sizes", "described"),
+    [([], "0 files, 0.0 MB"), ([2_500_000], "1 file, 2.5 MB"), ([600_000] * 2, "2 files, 1.2 MB")],
+)
+def test_clean_tells_what_it_removed(sizes, described, capsys, tmp_path):
+    for number, size in enumerate(sizes):
+        (tmp_path / "run-0").mkdir(exist_ok=True)
+        (tmp_path / "run-0" / f"x-{number}.gz").write_bytes(bytes(size))
+
+    assert prepare.main(["--clean", "--output", str(tmp_path)]) == 0
+
+    assert capsys.readouterr().out.splitlines() == [f"removed from {tmp_path}: {described}"]
+
+
+@pytest.mark.parametrize(
     ("given", "runner", "exchange"),
     [
         pytest.param([], "FnApiRunner", None, id="in-process"),

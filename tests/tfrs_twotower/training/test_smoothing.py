@@ -111,7 +111,7 @@ def test_the_share_falls_with_the_learning_rate(data):
     np.testing.assert_allclose(after["user_id"], users, rtol=1e-5, atol=1e-7)
 
 
-def test_the_share_is_the_same_on_several_devices(data):
+def test_the_share_is_the_same_under_a_distribution_strategy(data):
     with tf.distribute.MirroredStrategy(["CPU:0"]).scope():
         before, after = smooth(data, epoch=1, rate=0.25)
 
