@@ -80,6 +80,10 @@ class _Connection:
             ("grpc.service_config", json.dumps(_service_config(target, timeout_s))),
             ("grpc.max_receive_message_length", max_message_bytes),
             ("grpc.max_send_message_length", -1),
+            # By default a channel waits longer after each failed connection, up to two minutes: all
+            # attempts of a call would fail on it although the server is there again.
+            ("grpc.initial_reconnect_backoff_ms", 100),
+            ("grpc.max_reconnect_backoff_ms", 500),
             # A proxy of the environment cannot reach a server on this machine.
             ("grpc.enable_http_proxy", int(target.rpartition(":")[0] not in _LOOPBACK)),
         ]
