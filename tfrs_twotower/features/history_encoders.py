@@ -12,8 +12,10 @@ from tfrs_twotower.features.seeds import seed_of
 from tfrs_twotower.keras import keras, tf
 from tfrs_twotower.schema.features import History
 
-DEFAULT_BLOCKS, DEFAULT_HEADS, DEFAULT_DROPOUT = 2, 1, 0.1
+DEFAULT_BLOCKS, DEFAULT_HEADS, DEFAULT_CONVOLUTION, DEFAULT_DROPOUT = 2, 1, 8, 0.1
 POSITION_SCALE = 0.02
+# Gates start nearly closed, at 0.12: a query starts close to the embedding of the last candidate.
+GATE_BIAS = -2.0
 NOTHING_BEFORE = -1  # The place before the first.
 
 
@@ -79,12 +81,14 @@ class RecurrentHistory(keras.layers.Layer):
 
 
 class AttentiveHistory(keras.layers.Layer):
-    """Causal self-attention over the candidates' embeddings and learned positions.
+    """Causal convolution and self-attention over the candidates' embeddings and learned positions.
 
     Position 0 is the oldest candidate that is read, in training and in serving.
 
     References:
-        Kang and McAuley, Self-Attentive Sequential Recommendation, ICDM 2018.
+        Kang and McAuley, Self-Attentive Sequential Recommendation, ICDM 2018: the blocks.
+        Allen-Zhu, Physics of Language Models: Part 4.1, 2025: convolution ahead of attention.
+        Borisyuk et al., From Features to Transformers (LiGR), 2025: gates.
     """
 
     def __init__(self, feature: History, width: int, *, seed: int, name: str) -> None:
@@ -95,6 +99,7 @@ class AttentiveHistory(keras.layers.Layer):
         """
         super().__init__(name=name)
         heads = feature.heads or DEFAULT_HEADS
+        convolution = DEFAULT_CONVOLUTION if feature.convolution is None else feature.convolution
         dropout = DEFAULT_DROPOUT if feature.dropout is None else feature.dropout
         if width % heads:
             raise ValueError(f"`heads` must divide the width of the candidate's id: {width}.")
@@ -108,7 +113,9 @@ class AttentiveHistory(keras.layers.Layer):
         )
         self._dropout = ResumableDropout(dropout, seed_of(seed, "dropout"))
         self._blocks = [
-            AttentionBlock(width, heads, dropout, seed=seed_of(seed, f"block/{number}"))
+            AttentionBlock(
+                width, heads, convolution, dropout, seed=seed_of(seed, f"block/{number}")
+            )
             for number in range(feature.blocks or DEFAULT_BLOCKS)
         ]
         self._norm = keras.layers.LayerNormalization(epsilon=1e-6)
@@ -125,27 +132,42 @@ class AttentiveHistory(keras.layers.Layer):
 
 
 class AttentionBlock(keras.layers.Layer):
-    """Causal self-attention, then two dense layers, each added to its normalised input's origin."""
+    """Causal convolution, causal self-attention, then two dense layers.
 
-    def __init__(self, width: int, heads: int, dropout: float, *, seed: int) -> None:
+    Each is added to what it reads. The last two read it normalised, and a gate says how much of
+    theirs is added.
+    """
+
+    def __init__(
+        self, width: int, heads: int, convolution: int, dropout: float, *, seed: int
+    ) -> None:
         """Makes the layers.
 
         Args:
             width: Of the states, in and out.
             heads: Divides the width.
+            convolution: Places that it joins, 0 for none.
             dropout: Of attention weights and of both outputs.
             seed: Of the initial weights and of dropout.
         """
         super().__init__()
         self._heads = heads
+        self._convolution = ShortConvolution(convolution) if convolution else None
 
-        def dense(name: str, activation: str | None = None) -> keras.layers.Dense:
-            initializer = keras.initializers.GlorotUniform(seed_of(seed, name))
-            return keras.layers.Dense(width, activation, kernel_initializer=initializer)
+        def dense(
+            name: str, activation: str | None = None, bias: float = 0.0
+        ) -> keras.layers.Dense:
+            return keras.layers.Dense(
+                width,
+                activation,
+                kernel_initializer=keras.initializers.GlorotUniform(seed_of(seed, name)),
+                bias_initializer=keras.initializers.Constant(bias),
+            )
 
         self._query, self._key, self._value = dense("query"), dense("key"), dense("value")
         self._joined = dense("joined")
         self._forward = [dense("forward/0", "relu"), dense("forward/1")]
+        self._gates = [dense(f"gate/{number}", "sigmoid", GATE_BIAS) for number in range(2)]
         self._norms = [keras.layers.LayerNormalization(epsilon=1e-6) for _ in range(2)]
         self._dropouts = [
             ResumableDropout(dropout, seed_of(seed, f"dropout/{number}")) for number in range(3)
@@ -153,9 +175,13 @@ class AttentionBlock(keras.layers.Layer):
 
     def call(self, states: tf.Tensor, training: bool | None = None) -> tf.Tensor:
         """`[batch, length, width]` -> the same."""
+        if self._convolution is not None:
+            states += self._convolution(states)
         attended = self._attended(self._norms[0](states), training)
+        attended *= self._gates[0](states)
         states += self._dropouts[1](attended, training=training)
         forward = self._forward[1](self._forward[0](self._norms[1](states)))
+        forward *= self._gates[1](states)
         return states + self._dropouts[2](forward, training=training)
 
     def _attended(self, states: tf.Tensor, training: bool | None) -> tf.Tensor:
@@ -177,3 +203,29 @@ class AttentionBlock(keras.layers.Layer):
         size = int(states.shape[-1]) // self._heads
         split = tf.reshape(states, [shape[0], shape[1], self._heads, size])
         return tf.transpose(split, [0, 2, 1, 3])
+
+
+class ShortConvolution(keras.layers.Layer):
+    """A weighted sum of each place and the last ones before it, channel by channel.
+
+    What comes next depends most on what came last. Attention has to learn from its positions which
+    places these are; here each distance has weights of its own. They start at zero.
+    """
+
+    def __init__(self, places: int) -> None:
+        """Makes the weights.
+
+        Args:
+            places: How many are summed, at least 1.
+        """
+        super().__init__()
+        self._places = places
+        self._sum = keras.layers.DepthwiseConv1D(
+            places, use_bias=False, depthwise_initializer="zeros"
+        )
+
+    def call(self, states: tf.Tensor) -> tf.Tensor:
+        """`[batch, length, width]` -> the same."""
+        sums = self._sum(tf.pad(states, [[0, 0], [self._places - 1, 0], [0, 0]]))
+        # Cut, since TensorFlow's kernel leaves an empty batch as long as it was padded.
+        return sums[:, : tf.shape(states)[1]]

@@ -132,7 +132,8 @@ def load_run(folder: str | Path, data_folder: str | Path) -> Run:
         data_folder: The prepared folder it was trained on.
 
     Raises:
-        UserError: If either folder is missing, unfinished, or they do not belong together.
+        UserError: If either folder is missing, unfinished, or they do not belong together, or if
+            the weights are of a model that this version does not make of the config.
     """
     folder = Path(folder)
     read_manifest(folder, kind="run", made_by=MADE_BY)
@@ -143,9 +144,15 @@ def load_run(folder: str | Path, data_folder: str | Path) -> Run:
         data = data.with_validation_in_training()
     model = build_model(data)
     checkpoint = tf.train.Checkpoint(model=model)
-    # Partial: the state of the optimizer is not wanted.
-    status = checkpoint.read(str(weights_of(folder, config))).expect_partial()
-    status.assert_existing_objects_matched()
+    try:
+        # Partial: the state of the optimizer is not wanted.
+        status = checkpoint.read(str(weights_of(folder, config))).expect_partial()
+        status.assert_existing_objects_matched()
+    except (AssertionError, ValueError) as error:
+        raise UserError(
+            f"{folder} holds the weights of another model than its config describes to this "
+            "version of tfrs_twotower: train again, or use the version that trained it"
+        ) from error
     return Run(folder, config, data, model)
 
 

@@ -16,7 +16,7 @@ vocabulary (or, for hashed text, the buckets).
 from collections.abc import Iterator
 from typing import Annotated, ClassVar, Generic, Literal, NamedTuple, TypeVar
 
-from pydantic import Field, PositiveInt, field_validator
+from pydantic import Field, NonNegativeInt, PositiveInt, field_validator
 
 from tfrs_twotower.schema.strict import Problem, Strict
 
@@ -244,6 +244,11 @@ class History(_Embedded):
     encoder: Literal["mean", "gru", "attention"] = "mean"
     blocks: PositiveInt | None = Field(None, description="Blocks of attention. Default: 2.")
     heads: PositiveInt | None = Field(None, description="Heads of attention. Default: 1.")
+    convolution: NonNegativeInt | None = Field(
+        None,
+        description="Candidates, the last ones, that a convolution ahead of each block of "
+        "attention sums up; 0 for none, which is SASRec. Default: 8.",
+    )
     candidate_features: list[str] = Field(
         default_factory=list,
         description="Features of the candidate side that each candidate of the history is read "
@@ -256,7 +261,7 @@ class History(_Embedded):
         description="Dropout of gru and attention. Default: 0.1 for attention, 0 for gru.",
     )
     tower_only: ClassVar[frozenset[str]] = frozenset(
-        {"embedding_dim", "encoder", "blocks", "heads", "dropout"}
+        {"embedding_dim", "encoder", "blocks", "heads", "convolution", "dropout"}
     )
 
     @property
@@ -271,7 +276,7 @@ class History(_Embedded):
             yield "candidate_features", "names a feature twice"
         if self.column is not None:
             yield "column", "a history is made from the interactions: it has no column"
-        for name in ("blocks", "heads"):
+        for name in ("blocks", "heads", "convolution"):
             if getattr(self, name) is not None and self.encoder != "attention":
                 yield name, f"is a setting of `encoder: attention`, not of {self.encoder}"
         if self.dropout and not self.is_ordered:

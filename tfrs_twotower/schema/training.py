@@ -28,7 +28,7 @@ class Training(Strict):
     schedule: Literal["constant", "cosine"] = Field(
         "constant",
         description="The learning rate over time. cosine: it falls to 0 over `epochs`, so set "
-        "`epochs` to the number that you want to train.",
+        "`epochs` to the number that you want to train; that of a refit over the refit's epochs.",
     )
     seed: int = Field(42, ge=0, le=1_000_000_000)
     metric: str = Field("recall_at_10", pattern=r"^(recall|hit_rate|ndcg)_at_[1-9][0-9]*$|^mrr$")

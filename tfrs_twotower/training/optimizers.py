@@ -79,16 +79,16 @@ class RowSparseAdam(keras.optimizers.Optimizer):
         }
 
 
-def make_optimizer(training: Training, steps_per_epoch: int) -> keras.optimizers.Optimizer:
+def make_optimizer(training: Training, num_steps: int) -> keras.optimizers.Optimizer:
     """The optimizer that the config names.
 
     Args:
         training: Names it.
-        steps_per_epoch: How long a schedule takes.
+        num_steps: Of the whole training, at whose end a schedule ends.
     """
     rate = training.learning_rate
     if training.schedule == "cosine":
-        rate = keras.optimizers.schedules.CosineDecay(rate, training.epochs * steps_per_epoch)
+        rate = keras.optimizers.schedules.CosineDecay(rate, num_steps)
     if training.optimizer == "adam":
         return RowSparseAdam(rate)
     # Keras' defaults, 0.1 and 1e-7, would swamp the gradients of a mean loss. With these a step

@@ -53,7 +53,7 @@ def plan(config: Config, data: str | Path) -> Plan:
     counts = prepared.manifest["counts"]["examples"]
     of_train = counts["train"]
     num_steps = steps_per_epoch(num_examples, batch_size)
-    optimizer = make_optimizer(config.training, num_steps)
+    optimizer = make_optimizer(config.training, config.training.epochs * num_steps)
     optimizer.build(model.trainable_variables)
     # Both rows, label and weight take 4 bytes each, the timestamp 8.
     key_bytes = 4 + 4 + 8 + 4 + 4

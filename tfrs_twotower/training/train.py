@@ -223,7 +223,7 @@ def _train(
     keras.utils.set_random_seed(training.seed)
     with strategy.scope():
         model = build_model(inputs.data)
-        model.compile(optimizer=make_optimizer(training, inputs.steps_per_epoch))
+        model.compile(optimizer=make_optimizer(training, max_epochs * inputs.steps_per_epoch))
     # Each replica reports the loss of the whole batch; Keras would sum the replicas'.
     model.distribute_reduction_method = "first"
     # For callbacks that show progress.

@@ -4,7 +4,11 @@ import numpy as np
 import pytest
 
 from tfrs_twotower.features.dense import DenseFeatures
-from tfrs_twotower.features.history_encoders import SharedHistories, history_encoder
+from tfrs_twotower.features.history_encoders import (
+    SharedHistories,
+    ShortConvolution,
+    history_encoder,
+)
 from tfrs_twotower.keras import tf
 from tfrs_twotower.schema.features import History
 
@@ -22,12 +26,29 @@ def layer(feature: History, seed: int = 1) -> DenseFeatures:
     table = tf.keras.layers.Embedding(9, WIDTH)
     table.build(None)
     table.set_weights([np.random.default_rng(7).normal(size=[9, WIDTH]).astype(np.float32)])
-    return DenseFeatures({"past": feature}, {"past": table}, {}, seed=seed, name="features")
+    features = DenseFeatures({"past": feature}, {"past": table}, {}, seed=seed, name="features")
+    features({"past": tf.constant([[2] * feature.length])})
+    return with_convolutions(features)
+
+
+def encoder_of(feature: History) -> tf.keras.layers.Layer:
+    encoder = history_encoder(feature, WIDTH, seed=1, name="it")
+    encoder(vectors())
+    return with_convolutions(encoder)
+
+
+def with_convolutions(whole: tf.keras.layers.Layer) -> tf.keras.layers.Layer:
+    """The layer with convolutions as if trained: they start at zero."""
+    generator = np.random.default_rng(5)
+    for part in whole.submodules:
+        if isinstance(part, ShortConvolution):
+            part.set_weights([generator.normal(size=one.shape) for one in part.get_weights()])
+    return whole
 
 
 @pytest.mark.parametrize("feature", ORDERED)
 def test_a_place_knows_nothing_of_later_ones(feature):
-    encoder = history_encoder(feature, WIDTH, seed=1, name="it")
+    encoder = encoder_of(feature)
     early, late = vectors(), vectors(8)
     mixed = tf.concat([early[:, :3], late[:, 3:]], axis=1)
 
@@ -39,7 +60,7 @@ def test_a_place_knows_nothing_of_later_ones(feature):
 
 @pytest.mark.parametrize("feature", ORDERED)
 def test_every_earlier_place_is_heard(feature):
-    encoder = history_encoder(feature, WIDTH, seed=1, name="it")
+    encoder = encoder_of(feature)
     inputs = tf.Variable(vectors())
 
     with tf.GradientTape() as tape:
@@ -196,5 +217,63 @@ def test_queries_keys_and_values_start_different():
         value.numpy() for value in features.trainable_variables if value.shape == (WIDTH, WIDTH)
     ]
 
-    # Two blocks of six square layers.
-    assert len({kernel.tobytes() for kernel in kernels}) == 12
+    # Two blocks of eight square layers.
+    assert len({kernel.tobytes() for kernel in kernels}) == 16
+
+
+def test_a_convolution_sums_the_last_places_channel_by_channel():
+    convolution = ShortConvolution(3)
+    states = tf.constant([[[1.0, 2], [10, 20], [100, 200], [1000, 2000]]])
+    convolution(states)
+    # Two places back, one place back, the place itself; the second channel reads one place back.
+    convolution.set_weights([np.array([[[3.0], [0]], [[2], [1]], [[1], [0]]])])
+
+    np.testing.assert_array_equal(convolution(states), [[[1, 0], [12, 2], [123, 20], [1230, 200]]])
+
+
+def test_convolutions_start_without_a_say():
+    with_it, without = (
+        history_encoder(ATTENTION.model_copy(update=settings), WIDTH, seed=1, name="it")
+        for settings in ({"convolution": 3}, {"convolution": 0})
+    )
+
+    np.testing.assert_array_equal(with_it(vectors()), without(vectors()))
+    shapes = [variable.shape for variable in with_it.trainable_variables]
+    assert shapes.count((3, WIDTH, 1)) == 2  # One a block.
+    assert len(shapes) == len(without.trainable_variables) + 2
+
+
+def test_a_convolution_reaches_over_eight_candidates_where_the_config_is_silent():
+    encoder = history_encoder(ATTENTION, WIDTH, seed=1, name="it")
+    encoder(vectors())
+
+    assert [8, WIDTH, 1] in [variable.shape.as_list() for variable in encoder.trainable_variables]
+
+
+def test_what_a_block_adds_goes_through_its_gates():
+    encoder = encoder_of(ATTENTION.model_copy(update={"convolution": 0}))
+    gates = [
+        part
+        for part in encoder.submodules
+        if isinstance(part, tf.keras.layers.Dense)
+        and part.activation is tf.keras.activations.sigmoid
+    ]
+    open_a_little = encoder(vectors()).numpy()
+    for gate in gates:
+        gate.set_weights([np.zeros([WIDTH, WIDTH]), np.full([WIDTH], -100.0)])
+    closed = encoder(vectors()).numpy()
+
+    assert len(gates) == 4  # Two a block.
+    assert not np.allclose(open_a_little, closed, atol=1e-3)
+    [positions] = [v for v in encoder.trainable_variables if v.shape == (LENGTH, WIDTH)]
+    states = WIDTH**0.5 * vectors() + positions
+    mean, deviation = states.numpy().mean(2, keepdims=True), states.numpy().std(2, keepdims=True)
+    np.testing.assert_allclose(closed, (states - mean) / deviation, atol=1e-4)
+
+
+def test_gates_start_nearly_closed():
+    encoder = history_encoder(ATTENTION, WIDTH, seed=1, name="it")
+    encoder(vectors())
+
+    biases = [v.numpy() for v in encoder.trainable_variables if v.shape == (WIDTH,)]
+    assert sum((bias == -2).all() for bias in biases) == 4

@@ -1,14 +1,16 @@
 """A run folder read back: the same model, and no other data."""
 
 import logging
+import shutil
 
 import numpy as np
 import pytest
+import yaml
 
 from tests import every_kind, tiny_world
 from tfrs_twotower.data.prepared import PreparedData
 from tfrs_twotower.keras import tf
-from tfrs_twotower.models.run_folder import BEST_WEIGHTS, build_model, load_run
+from tfrs_twotower.models.run_folder import BEST_WEIGHTS, CONFIG_FILE, build_model, load_run
 from tfrs_twotower.schema import UserError
 from tfrs_twotower.schema.folders import MANIFEST, MARKER
 from tfrs_twotower.training.train import train
@@ -81,6 +83,17 @@ def test_data_of_another_schema_is_refused(run, tmp_path):
 
     with pytest.raises(UserError, match="was prepared with another schema"):
         load_run(run, other)
+
+
+@pytest.mark.parametrize("units", ["[8]", "[16, 16]"])  # A layer of another shape, one more.
+def test_weights_of_another_model_are_refused(run, prepared, tmp_path, units):
+    changed = shutil.copytree(run, tmp_path / "run")
+    config = yaml.safe_load((changed / CONFIG_FILE).read_text())
+    config["towers"]["candidate"]["hidden_units"] = yaml.safe_load(units)
+    (changed / CONFIG_FILE).write_text(yaml.safe_dump(config))
+
+    with pytest.raises(UserError, match="holds the weights of another model"):
+        load_run(changed, prepared)
 
 
 def test_a_run_that_is_not_there_is_told_with_the_command_that_makes_it(tmp_path, prepared):

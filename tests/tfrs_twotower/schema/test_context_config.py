@@ -49,7 +49,7 @@ def test_modes_and_encoders_are_no_part_of_the_records():
     other = config(
         "{context_mode: trilinear}",
         query="me: {kind: id}, past: {kind: history, "
-        "encoder: attention, blocks: 3, heads: 2, dropout: 0.1}",
+        "encoder: attention, blocks: 3, heads: 2, convolution: 4, dropout: 0.1}",
     )
 
     assert plain.fingerprint() == other.fingerprint()
@@ -119,7 +119,7 @@ def test_attention_without_a_history_is_refused():
     assert "encoder" in refusal(query="me: {kind: id, encoder: attention}")
 
 
-@pytest.mark.parametrize("setting", ["blocks: 2", "heads: 2", "dropout: 0.1"])
+@pytest.mark.parametrize("setting", ["blocks: 2", "heads: 2", "convolution: 0", "dropout: 0.1"])
 def test_a_setting_of_another_encoder_is_refused(setting):
     said = refusal(query=f"past: {{kind: history, encoder: mean, {setting}}}")
 

@@ -167,10 +167,10 @@ def test_keras_own_adagrad_would_learn_next_to_nothing_from_the_mean():
 
 
 @pytest.mark.parametrize("name", ["adam", "adagrad"])
-def test_the_cosine_schedule_ends_at_nothing_after_the_epochs(name):
+def test_the_cosine_schedule_ends_at_nothing_after_the_steps(name):
     """Half of the rate in the middle, by cos(pi / 2) = 0."""
-    training = Training(optimizer=name, learning_rate=RATE, schedule="cosine", epochs=4)
-    optimizer = make_optimizer(training, 5)
+    training = Training(optimizer=name, learning_rate=RATE, schedule="cosine")
+    optimizer = make_optimizer(training, 20)
 
     rates = [float(optimizer._learning_rate(step)) for step in (0, 10, 20)]
 
