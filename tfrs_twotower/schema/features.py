@@ -246,8 +246,8 @@ class History(_Embedded):
     heads: PositiveInt | None = Field(None, description="Heads of attention. Default: 1.")
     convolution: NonNegativeInt | None = Field(
         None,
-        description="Candidates, the last ones, that a convolution ahead of each block of "
-        "attention sums up; 0 for none, which is SASRec. Default: 8.",
+        description="How many of the last candidates a convolution ahead of each block of "
+        "attention sums up; 0 for none. Default: 8.",
     )
     candidate_features: list[str] = Field(
         default_factory=list,
