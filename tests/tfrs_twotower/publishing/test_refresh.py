@@ -129,7 +129,10 @@ def test_a_refreshed_version_can_be_refreshed(refreshed, tmp_path):
     again = refresh(models, [table_of(OLD)])
 
     assert (again.version, again.num_new, again.num_removed) == (3, 2, 1)
-    assert answer(models, 3) == answer(models, 1)
+    # Embedded in other batches, which may change a score's last digit.
+    again_answered, first = answer(models, 3), answer(models, 1)
+    assert list(again_answered) == list(first)
+    assert again_answered == pytest.approx(first, rel=1e-6)
 
 
 def test_what_was_rolled_back_from_is_neither_built_on_nor_asked(refreshed, tmp_path, capsys):
