@@ -36,10 +36,10 @@ SCORED = {
     "loss": "{kind: bce, temperature: 1.0, implicit_negatives: 8}",
 }
 HISTORIES = {
-    "query": "past: {kind: history, length: 200, encoder: attention, dropout: 0.2}",
+    "query": "past: {kind: history, length: 200, encoder: attention}",
     "towers": "embedding_dim: 64",
     "loss": f"{{temperature: 0.07, {UNIFORM}}}",
-    "training": "{epochs: 25, learning_rate: 0.002, schedule: cosine, metric: hit_rate_at_10}",
+    "training": "{epochs: 12, learning_rate: 0.002, schedule: cosine, metric: hit_rate_at_10}",
 }
 # Name -> mode and settings.
 CASES: dict[str, tuple[str, dict[str, str]]] = {

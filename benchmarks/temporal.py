@@ -1,9 +1,10 @@
 """Split by time, as in production: the models beside what is popular, lately and over all.
 
-A global split: the last tenth of the log tests, the tenth before it chooses the best epoch. Recent
-popularity stands beside every figure, because it beats famous models on such splits. MovieLens 100K
-and 1M with their shipped configs (of 1M the ratings whose times are the original ones), DeskDrop
-with the config that `twotower init` drafts.
+A global split: the last tenth of the log tests, the tenth before it chooses the best epoch, and
+half an hour ahead of each is in no part, as in Yambda's protocol (which tests on a day: the last
+days of these logs have too few events). Recent popularity stands beside every figure, because it
+beats famous models on such splits. MovieLens 100K and 1M with their shipped configs (of 1M the
+ratings whose times are the original ones), DeskDrop with the config that `twotower init` drafts.
 """
 
 import shutil
@@ -20,34 +21,31 @@ from tfrs_twotower.datasets.inspect import inspect_dataset, write_config
 
 METRICS = ("recall_at_10", "ndcg_at_10")
 RECENT = "recent popularity"
-BY_TIME = ["split={by: time}"]
+SPLIT = "split={by: time, gap_s: 1800}"
 
 
-def movielens_100k(folder: Path, data: Path) -> list[str]:
-    """Writes the dataset folder; gives what is changed of its config."""
+def movielens_100k(folder: Path, data: Path) -> None:
+    """Writes the dataset folder."""
     write_dataset("movielens-100k", folder, data / "ml-100k")
-    return BY_TIME
 
 
-def movielens_1m(folder: Path, data: Path) -> list[str]:
+def movielens_1m(folder: Path, data: Path) -> None:
     """See `movielens_100k`."""
     write_dataset("movielens-1m", folder, data / "ml-1m")
     quality = pd.read_csv(data / "ml-1m" / "timestamp_quality.txt.gz", header=None)[0]
     path = folder / "interactions.parquet"
     pd.read_parquet(path)[(quality == 0).to_numpy()].to_parquet(path, index=False)
-    return BY_TIME
 
 
-def deskdrop(folder: Path, data: Path) -> list[str]:
+def deskdrop(folder: Path, data: Path) -> None:
     """See `movielens_100k`."""
     folder.mkdir()
     log = data / "deskdrop" / "users_interactions.csv.gz"
     shutil.copyfile(log, folder / "interactions.csv.gz")
     write_config(folder, inspect_dataset(folder))
-    return []
 
 
-SETS: dict[str, Callable[[Path, Path], list[str]]] = {
+SETS: dict[str, Callable[[Path, Path], None]] = {
     "MovieLens 100K": movielens_100k,
     "DeskDrop": deskdrop,
     "MovieLens 1M, original times": movielens_1m,
@@ -63,8 +61,8 @@ def main(quick: bool, data: Path) -> list[Measurement]:
     for name in list(SETS)[:2] if quick else SETS:
         with tempfile.TemporaryDirectory() as folder:
             root = Path(folder)
-            settings = SETS[name](root / "log", data)
-            settings += ["training.epochs=2"] if quick else []
+            SETS[name](root / "log", data)
+            settings = [SPLIT, *(["training.epochs=2"] if quick else [])]
             config = api.load_config(root / "log" / "twotower.yaml", settings)
             api.prepare(config, root / "log", root / "prepared", progress=False)
             api.train(config, root / "prepared", root / "run", progress=False)

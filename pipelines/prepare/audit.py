@@ -16,7 +16,7 @@ from pipelines.io.tables import column, hash_ids, share
 from pipelines.prepare.aggregates import Events
 from pipelines.prepare.examples import Examples
 from pipelines.prepare.histories import groups
-from pipelines.prepare.split import TEST, TRAIN, VALIDATION, Cutoffs
+from pipelines.prepare.split import IN_GAP, TEST, TRAIN, VALIDATION, Cutoffs
 from pipelines.prepare.validate import FEATURE, ORDER, QUERY_ID
 from tfrs_twotower.schema import Config
 from tfrs_twotower.schema.features import Aggregate
@@ -161,6 +161,8 @@ def _sides(config: Config, cutoffs: Cutoffs, own: Sequence[_Example]) -> Callabl
     def is_right(example: _Example) -> bool:
         if config.split.by in ("time", "dates"):
             second = example.moment[0]
+            if any(0 < first_s - second <= config.split.gap_s for first_s in cutoffs):
+                return example.split == IN_GAP
             expected = TEST if second >= cutoffs.test_s else VALIDATION
             return example.split == (TRAIN if second < cutoffs.validation_s else expected)
         if config.split.by in ("leave_last_out", "temporal_user"):

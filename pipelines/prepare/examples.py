@@ -14,7 +14,7 @@ from pipelines.prepare import histories
 from pipelines.prepare.encode import encode, record_fields
 from pipelines.prepare.job import Corpus
 from pipelines.prepare.partitions import QUERY, Partition
-from pipelines.prepare.split import TRAIN, Cutoffs, assign_splits
+from pipelines.prepare.split import IN_GAP, TRAIN, Cutoffs, assign_splits
 from pipelines.prepare.validate import (
     CANDIDATE_ROW,
     END_OF_TIME_S,
@@ -81,7 +81,10 @@ class Examples:
             corpus: The candidates; events of others are filtered out.
         """
         in_corpus = corpus.rows[column(partition.events, CANDIDATE_ROW).to_numpy()] >= 0
-        self.filtered = {layout.NOT_IN_TRAIN: int((~in_corpus).sum())}
+        self.filtered = {
+            layout.NOT_IN_TRAIN: int((~in_corpus).sum()),
+            layout.IN_GAP: int((splits[in_corpus] == IN_GAP).sum()),
+        }
         events = partition.events
         if not in_corpus.all():
             events = events.filter(pa.array(in_corpus)).combine_chunks()

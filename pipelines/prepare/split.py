@@ -12,6 +12,8 @@ from tfrs_twotower.schema import SPLITS
 from tfrs_twotower.schema.split import Split
 
 TRAIN, VALIDATION, TEST = range(len(SPLITS))
+IN_GAP = len(SPLITS)  # In none of them.
+CODES = (TRAIN, VALIDATION, TEST, IN_GAP)
 NEVER = np.iinfo(np.int64).max
 SALT_RANDOM, SALT_HOLD_OUT = 1, 2
 
@@ -93,11 +95,13 @@ def assign_splits(
         given: `[n]` int8 splits of pre-split data.
 
     Returns:
-        `[n]` int8 positions in `SPLITS`.
+        `[n]` int8 of `CODES`; those below `IN_GAP` are positions in `SPLITS`.
     """
     if rule.by in ("time", "dates"):
         splits = (timestamps >= cutoffs.validation_s).astype(np.int8)
         splits[timestamps >= cutoffs.test_s] = TEST
+        for first_s in cutoffs:
+            splits[(first_s - rule.gap_s <= timestamps) & (timestamps < first_s)] = IN_GAP
         return splits
     if rule.by == "leave_last_out":
         return _leave_last_out(queries)

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from pipelines.io.tables import column
 from pipelines.prepare.number_statistics import COUNT, VALUE, count_values
 from pipelines.prepare.partitions import QUERY, Partition
-from pipelines.prepare.split import TRAIN
+from pipelines.prepare.split import CODES, TRAIN
 from pipelines.prepare.validate import (
     CANDIDATE_ROW,
     FEATURE,
@@ -21,7 +21,7 @@ from pipelines.prepare.validate import (
     QUERY_ID,
     tokens_of,
 )
-from tfrs_twotower.schema import SPLITS, Config
+from tfrs_twotower.schema import Config
 from tfrs_twotower.schema.features import (
     WITH_VOCABULARY,
     Feature,
@@ -114,7 +114,7 @@ def merge_candidate_counts(
     codes = column(counts, SPLIT_CODE).to_numpy(), column(counts, LABEL_CODE).to_numpy()
     weights = column(counts, COUNT).to_numpy()
     merged = {}
-    for split in range(len(SPLITS)):
+    for split in CODES:
         for label in (0, 1):
             of_this = (codes[0] == split) & (codes[1] == label)
             total = np.bincount(rows[of_this], weights[of_this], corpus_size)
@@ -131,7 +131,7 @@ def corpus_rows(counts: Mapping[tuple[int, int], np.ndarray], corpus: str) -> np
     """
     is_member = np.ones(len(counts[TRAIN, 0]), bool)
     if corpus != "file":
-        splits = range(len(SPLITS)) if corpus == "log" else [TRAIN]
+        splits = CODES if corpus == "log" else [TRAIN]
         events = [counts[split, label] for split in splits for label in (0, 1)]
         is_member = np.sum(events, axis=0) > 0
     return np.where(is_member, np.cumsum(is_member) - 1, -1)
@@ -159,7 +159,7 @@ def _count_tokens(feature: Feature, text: pa.Array) -> pa.Table:
 
 
 def _candidate_counts(rows: np.ndarray, splits: np.ndarray, labels: np.ndarray) -> pa.Table:
-    kinds = 2 * len(SPLITS)
+    kinds = 2 * len(CODES)
     counted = pc.value_counts(pa.array(rows * kinds + splits * 2 + labels, pa.int64()))
     codes = counted.field(0).to_numpy()
     return pa.table(

@@ -32,7 +32,7 @@ class Event:
         return (self.second, self.order, self.candidate.encode())
 
 
-def split_by_time(events, validation="0.1", test="0.1"):
+def split_by_time(events, validation="0.1", test="0.1", gap_s=0):
     ordered = sorted(event.second for event in events)
     total = len(ordered)
     starts = []
@@ -45,6 +45,8 @@ def split_by_time(events, validation="0.1", test="0.1"):
             event.split = "validation"
         if event.second >= starts[1]:
             event.split = "test"
+        if any(start - gap_s <= event.second < start for start in starts):
+            event.split = "gap"
 
 
 def split_leave_last_out(events):

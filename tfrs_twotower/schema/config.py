@@ -210,6 +210,8 @@ class Config(Strict):
             del schema["columns"]["time_format"]
         if self.split.corpus == "train":  # As in folders of before there was another.
             del schema["split"]["corpus"]
+        if not self.split.gap_s:  # As in folders of before there was one.
+            del schema["split"]["gap_s"]
         return schema
 
     def training_schema(self) -> dict[str, Any]:

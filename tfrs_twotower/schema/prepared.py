@@ -55,6 +55,8 @@ HISTORY_NOW = "history_now"  # list<string>, oldest first, as of the last event
 
 # In the manifest's `counts.filtered`: events after train, whose candidate is not in the corpus.
 NOT_IN_TRAIN = "candidate_not_in_train"
+# There as well: events in `split.gap_s`; later histories have them.
+IN_GAP = "in_gap"
 
 # Column of known_positives-*.parquet beside QUERY_ID and QUERY_ROW.
 CANDIDATE_ROWS = "candidate_rows"  # list<int32>, ascending, distinct

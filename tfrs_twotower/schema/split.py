@@ -32,6 +32,12 @@ class Split(Strict):
     )
     validation_from: date | None = Field(None, description="First day of validation (for dates).")
     test_from: date | None = Field(None, description="First day of test (for dates).")
+    gap_s: int = Field(
+        0,
+        ge=0,
+        description="Seconds ahead of validation, and of test, whose events are in no part: so "
+        "long before it serves a model has its last data (for time, dates).",
+    )
     hold_out: float = Field(
         0.0,
         ge=0.0,
@@ -46,9 +52,11 @@ class Split(Strict):
     )
 
     def problems(self) -> Iterator[Problem]:
-        """Shares that leave nothing for train, and dates that are missing or reversed."""
+        """Shares that leave nothing for train, a gap of no use, dates missing or reversed."""
         if self.validation + self.test >= 1.0:
             yield "", "`validation` + `test` must leave a share for train (below 1.0)"
+        if self.gap_s and self.by not in ("time", "dates"):
+            yield "gap_s", "is for `by: time` and `by: dates`, where all of a part is later"
         if self.by != "dates":
             return
         if self.validation_from is None or self.test_from is None:

@@ -91,6 +91,16 @@ def test_examples_on_the_wrong_side_of_a_cutoff_are_seen():
     assert violations(examples, examples.history_rows(3)) == {"split": 3}
 
 
+def test_an_example_from_the_gap_is_seen_and_so_is_one_that_is_missing_from_a_part():
+    config = "columns: {timestamp: t}\nsplit: {gap_s: 5}"
+    # 40 is in the gap ahead of 45, and 50 in the one ahead of 55.
+    sound = make_examples(config, splits=[0, 0, 0, 3, 3, 2, 0, 0, 0])
+    leaking = make_examples(config, splits=[0, 0, 3, 0, 1, 2, 0, 0, 0])
+
+    assert violations(sound, sound.history_rows(3)) == {}
+    assert violations(leaking, leaking.history_rows(3)) == {"split": 3}
+
+
 def test_a_query_with_a_hundred_thousand_events_is_looked_at_in_linear_time():
     num_events = 100_000
     ids = pa.array([f"i{n}" for n in range(9)])

@@ -133,7 +133,7 @@ def expected_examples(events):
     country_of = {row["user"]: row["country"] for row in QUERIES}
     age_of = {row["user"]: row["age"] for row in QUERIES}
     countries = vocabulary([country_of[query] for query in {e.query for e in train}])
-    by_split = {"train": [], "validation": [], "test": []}
+    by_split = {"train": [], "validation": [], "test": [], "gap": []}
     for event in events:
         past = [row_of(item, items) for item in history(event, events, LENGTH)]
         age = age_of[event.query]
@@ -178,8 +178,40 @@ def test_examples_are_those_of_the_definition_row_by_row(small_world, by):
     expected = expected_examples(small_world.events)
     for name in ("train", "validation", "test"):
         actual = actual_examples(small_world.output, name)
-        assert in_order(actual) == in_order(expected[name]), name
-    assert all(expected.values())
+        assert in_order(actual) == in_order(expected.pop(name)), name
+    assert expected == {"gap": []}
+
+
+def test_events_in_the_gap_are_in_no_part_but_in_later_histories(small_world):
+    manifest = small_world.prepare(CONFIG + "split: {gap_s: 7200}\n")
+
+    split_by_time(small_world.events, gap_s=7200)
+    expected = expected_examples(small_world.events)
+    in_gap = expected.pop("gap")
+    for name, records in expected.items():
+        assert in_order(actual_examples(small_world.output, name)) == in_order(records), name
+    assert len(in_gap) > 5
+    assert manifest["counts"]["filtered"] == {"in_gap": len(in_gap)}
+    assert manifest["audit"]["violations"] == NO_VIOLATION
+
+
+def test_the_whole_log_as_corpus_has_what_occurs_in_the_gap_alone(world):
+    seconds = {"a": 0, "b": 50, "c": 95, "d": 100}
+    world.write(
+        "interactions.csv",
+        "user_id,item_id,t\n" + "".join(f"u,{item},{second}\n" for item, second in seconds.items()),
+    )
+
+    manifest = world.prepare(
+        "columns: {timestamp: t}\nsplit: {validation: 0.0, test: 0.25, gap_s: 10, corpus: log}\n"
+    )
+
+    assert manifest["corpus_size"] == 4
+    assert manifest["counts"]["filtered"] == {"in_gap": 1}
+    assert world.prepare(
+        "columns: {timestamp: t}\nsplit: {validation: 0.0, test: 0.25, gap_s: 10}\n",
+        overwrite=True,
+    )["counts"]["filtered"] == {"candidate_not_in_train": 2}
 
 
 FILTERED_CONFIG = """

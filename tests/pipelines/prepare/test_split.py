@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from pipelines.prepare.split import (
+    IN_GAP,
     NEVER,
     TEST,
     TRAIN,
@@ -65,6 +66,34 @@ def test_an_event_at_a_cutoff_belongs_to_what_begins():
     splits = assign(Split(), [0, 0, 0], [9, 10, 20], cutoffs=(10, 20))
 
     assert splits == [TRAIN, VALIDATION, TEST]
+
+
+@pytest.mark.parametrize("by", ["time", "dates"])
+def test_events_less_than_the_gap_ahead_of_a_part_are_in_none(by):
+    days = (
+        {"validation_from": date(2024, 1, 1), "test_from": date(2024, 1, 2)}
+        if by == "dates"
+        else {}
+    )
+
+    splits = assign(
+        Split(by=by, gap_s=3, **days),
+        [0] * 8,
+        [96, 97, 99, 100, 106, 107, 109, 110],
+        cutoffs=(100, 110),
+    )
+
+    assert splits == [TRAIN, IN_GAP, IN_GAP, VALIDATION, VALIDATION, IN_GAP, IN_GAP, TEST]
+
+
+def test_a_gap_longer_than_validation_reaches_into_train():
+    splits = assign(Split(gap_s=15), [0] * 4, [84, 94, 95, 100], cutoffs=(100, 110))
+
+    assert splits == [TRAIN, IN_GAP, IN_GAP, IN_GAP]
+
+
+def test_without_a_test_part_nothing_is_ahead_of_it():
+    assert assign(Split(gap_s=5), [0, 0], [10, 20], cutoffs=(20, NEVER)) == [TRAIN, VALIDATION]
 
 
 def test_the_last_event_tests_and_the_one_before_validates():

@@ -111,6 +111,11 @@ def test_an_empty_file_asks_for_what_the_default_split_needs():
             id="dates-reversed",
         ),
         pytest.param(
+            "columns: {timestamp: ts}\nsplit: {by: leave_last_out, gap_s: 60}",
+            "split.gap_s: is for `by: time` and `by: dates`, where all of a part is later",
+            id="a-gap-without-cut-offs",
+        ),
+        pytest.param(
             "split: {validation: 0.5, test: 0.5}",
             "split: `validation` + `test` must leave a share for train (below 1.0)",
             id="nothing-left-for-train",
