@@ -22,12 +22,10 @@ from pipelines.prepare.validate import (
     WINDOW_S,
 )
 from tfrs_twotower.schema.filters import Filters
-from tfrs_twotower.schema.prepared import IN_GAP, NOT_IN_TRAIN
 
+# Of the rules, in the manifest's `counts.filtered`; `Examples` has two more, which need the split.
 CONTRADICTED, DUPLICATE = "negative_beside_positive", "duplicate"
 RARE_CANDIDATE, RARE_QUERY = "rare_candidate", "rare_query"
-RULES = (CONTRADICTED, DUPLICATE, RARE_CANDIDATE, RARE_QUERY, NOT_IN_TRAIN, IN_GAP)
-"""Every rule by which a sound event is filtered out, in their order; a counter's name each."""
 
 SECOND_BITS = 32  # Of a moment before `END_OF_TIME_S`.
 
