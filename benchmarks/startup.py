@@ -14,45 +14,15 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import grpc
-from _harness import ROOT, Measurement, benchmark
+from _harness import Measurement, benchmark
+from _processes import TWOTOWER, Cost, environment, whole
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 ROUNDS, QUICK_ROUNDS = 3, 1
 QUERY = '{"user_id": "u0042", "clock": 1711143925}'
 IMPORT = "import tensorflow"
-TWOTOWER = ("-m", "tfrs_twotower.cli")
-
-
-class Cost(NamedTuple):
-    """Of a process; seconds and bytes."""
-
-    wall: float
-    processor: float
-    peak: float
-
-
-def environment() -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": str(ROOT), "TF_USE_LEGACY_KERAS": "1"}
-
-
-def whole(*words: str) -> Cost:
-    """A process from its start to its end."""
-    start = time.perf_counter()
-    process = subprocess.Popen(
-        [sys.executable, *words],
-        env=environment(),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        raise SystemExit(f"python {' '.join(words)} failed")
-    wall = time.perf_counter() - start
-    return Cost(wall, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024)
 
 
 def until_ready(models: Path) -> Cost:
