@@ -58,10 +58,8 @@ def main(quick: bool, data: Path) -> list[Measurement]:
             return run_demo("sample", ["--dataset", str(sample)])
     found = []
     for dataset, source in SOURCES.items():
-        options = ["--dataset", dataset]
-        found += run_demo(
-            dataset, [*options, "--source", str(data / source)] if source else options
-        )
+        originals = ["--source", str(data / source)] if source else []
+        found += run_demo(dataset, ["--dataset", dataset, *originals])
     return found
 
 
