@@ -23,7 +23,7 @@ from pipelines.prepare.validate import (
 )
 from tfrs_twotower.schema.filters import Filters
 
-# Of the rules, in the manifest's `counts.filtered`; `Examples` has two more, which need the split.
+# Names of the rules in the manifest's `counts.filtered`; `Examples` has two more, of the split.
 CONTRADICTED, DUPLICATE = "negative_beside_positive", "duplicate"
 RARE_CANDIDATE, RARE_QUERY = "rare_candidate", "rare_query"
 
