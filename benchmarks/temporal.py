@@ -7,17 +7,16 @@ beats famous models on such splits. MovieLens 100K and 1M with their shipped con
 ratings whose times are the original ones), DeskDrop with the config that `twotower init` drafts.
 """
 
-import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
+from _datasets import deskdrop
 from _harness import TRAINED, Measurement, benchmark
 
 from tfrs_twotower import api
 from tfrs_twotower.datasets import write_dataset
-from tfrs_twotower.datasets.inspect import inspect_dataset, write_config
 
 METRICS = ("recall_at_10", "ndcg_at_10")
 RECENT = "recent popularity"
@@ -35,14 +34,6 @@ def movielens_1m(folder: Path, data: Path) -> None:
     quality = pd.read_csv(data / "ml-1m" / "timestamp_quality.txt.gz", header=None)[0]
     path = folder / "interactions.parquet"
     pd.read_parquet(path)[(quality == 0).to_numpy()].to_parquet(path, index=False)
-
-
-def deskdrop(folder: Path, data: Path) -> None:
-    """See `movielens_100k`."""
-    folder.mkdir()
-    log = data / "deskdrop" / "users_interactions.csv.gz"
-    shutil.copyfile(log, folder / "interactions.csv.gz")
-    write_config(folder, inspect_dataset(folder))
 
 
 SETS: dict[str, Callable[[Path, Path], None]] = {
