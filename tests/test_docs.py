@@ -122,6 +122,14 @@ def test_the_figures_of_the_readme_are_on_the_page_of_benchmarks():
     assert [one for one in figures if one not in PAGES["docs/benchmarks.md"]] == []
 
 
+def test_figures_that_link_to_the_page_of_benchmarks_are_on_it():
+    linked = re.findall(r"\[([^\]]+)\]\((?:\.\./)?benchmarks\.md[^)]*\)", TEXT)
+    figures = [one for text in linked for one in re.findall(r"\d[\d.,]*", text)]
+
+    assert len(figures) >= 3
+    assert [one for one in figures if one not in PAGES["docs/benchmarks.md"]] == []
+
+
 def test_a_recorded_measurement_is_read_by_its_names(tmp_path, monkeypatch):
     spec = importlib.util.spec_from_file_location("_harness", ROOT / "benchmarks" / "_harness.py")
     harness = importlib.util.module_from_spec(spec)

@@ -37,7 +37,7 @@ class Index(Strict):
     leaf_dtype: Literal["float32", "bfloat16"] = Field(
         "float32",
         description="How `retrieval_stock` holds the embeddings in its leaves. bfloat16: in half "
-        "the memory, batches searched slower; the scores of the answer stay exact.",
+        "the memory, batches perhaps slower; the scores of the answer stay exact.",
     )
     refresh_rebuild_share: float = Field(
         0.05,

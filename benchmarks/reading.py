@@ -1,0 +1,201 @@
+"""Reading a log that has grown by a day, without and with the cache of `twotower prepare`.
+
+MovieLens 1M with a small file for each of its 1,040 days, as gzipped JSON lines, CSV and Parquet.
+A job with the cache has read all days but the last. Measured is what the next one does before its
+events are checked: find and open the files, look at the first rows, parse. The two take turns.
+Beside it the processor time of the whole job, once each, imports included. `--quick`: JSON lines of
+a tenth of the days, reading alone.
+"""
+
+import io
+import statistics
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+from unittest import mock
+
+import numpy as np
+import pandas as pd
+from _harness import Measurement, benchmark
+from _processes import whole
+
+from pipelines.io import filesystem
+from pipelines.prepare.cache import Cache, batches_of
+from pipelines.prepare.dataset_files import cut_file, needed_columns, open_dataset
+from pipelines.prepare.head_check import check_heads
+from pipelines.prepare.validate import numeric_columns
+from tfrs_twotower import api
+from tfrs_twotower.datasets import write_dataset
+
+ROUNDS, QUICK_ROUNDS = 5, 1
+DAY_S = 86_400
+WITHOUT, WITH = "without the cache", "with the cache"
+MAX_REJECTED_SHARE = 0.01
+
+
+def write_json_lines(events: pd.DataFrame, path: Path) -> None:
+    events.to_json(path, orient="records", lines=True, compression="gzip")
+
+
+def write_csv(events: pd.DataFrame, path: Path) -> None:
+    events.to_csv(path, index=False)
+
+
+def write_parquet(events: pd.DataFrame, path: Path) -> None:
+    events.to_parquet(path, index=False)
+
+
+# What writes a day, and the end of the file's name.
+FORMATS: dict[str, tuple[Callable[[pd.DataFrame, Path], None], str]] = {
+    "JSON lines, gzip": (write_json_lines, "jsonl.gz"),
+    "CSV": (write_csv, "csv"),
+    "Parquet": (write_parquet, "parquet"),
+}
+
+
+class Reading(NamedTuple):
+    """What reading a dataset takes: processor seconds, bytes of its files and of the cache."""
+
+    processor_s: float
+    log_bytes: int
+    cache_bytes: int
+
+
+class _Counted(io.RawIOBase):
+    """A file whose bytes are counted as they are read."""
+
+    def __init__(self, file: Any, count: Callable[[int], None]) -> None:
+        super().__init__()
+        self._file, self._count = file, count
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        size = self._file.readinto(buffer)
+        self._count(size)
+        return size
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        return self._file.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
+
+
+def read(dataset: Path, cache: Path | None) -> Reading:
+    """Reads all files as a job does, up to the raw batches of every part."""
+    num_bytes = Counter[bool]()
+    open_raw = filesystem.open_raw
+
+    def open_counted(path: str) -> io.BufferedReader:
+        of_cache = cache is not None and Path(path).is_relative_to(cache)
+
+        def count(size: int) -> None:
+            num_bytes[of_cache] += size
+
+        return io.BufferedReader(_Counted(open_raw(path), count))
+
+    config = api.load_config(dataset / "twotower.yaml")
+    with mock.patch.object(filesystem, "open_raw", open_counted):
+        start = time.process_time()
+        kept = Cache(str(cache), str(dataset)) if cache else None
+        files = open_dataset(str(dataset), config, kept.cut_file if kept else cut_file)
+        check_heads(files, config, MAX_REJECTED_SHARE)
+        if kept:
+            kept.begin()
+        numeric = numeric_columns(config)
+        for chunk in files.chunks:
+            for _ in batches_of(chunk, needed_columns(config, chunk.kind), numeric):
+                pass
+        took = time.process_time() - start
+        if kept:
+            kept.end(files.chunks)
+    return Reading(took, num_bytes[False], num_bytes[True])
+
+
+def prepare(dataset: Path, output: Path, *options: str) -> float:
+    """Processor seconds of a whole job."""
+    words = ("--config", dataset / "twotower.yaml", "--dataset", dataset, "--output", output)
+    return whole("-m", "pipelines.prepare", *map(str, words), *options).processor
+
+
+def one_format(
+    name: str, events: pd.DataFrame, source: Path, folder: Path, *, quick: bool
+) -> list[Measurement]:
+    """Writes the days in a format and reads them."""
+    write_dataset("movielens-1m", folder / "log", source)
+    (folder / "log" / "interactions.parquet").unlink()
+    write, suffix = FORMATS[name]
+    *earlier, last = np.unique(events["timestamp"] // DAY_S)
+
+    def write_day(day: int) -> None:
+        date = pd.Timestamp(day * DAY_S, unit="s").date()
+        of_day = folder / "log" / "interactions" / f"day={date}"
+        of_day.mkdir(parents=True)
+        write(events[events["timestamp"] // DAY_S == day], of_day / f"part-0.{suffix}")
+
+    for day in earlier:
+        write_day(day)
+    caches = [folder / f"cache-{number}" for number in range(QUICK_ROUNDS if quick else ROUNDS)]
+    for cache in caches:  # Each is as the job of the day before has left it.
+        read(folder / "log", cache)
+    if not quick:
+        prepare(folder / "log", folder / "prepared-before", f"--cache={folder / 'cache'}")
+    write_day(last)
+    rounds = {WITHOUT: [], WITH: []}
+    for cache in caches:
+        rounds[WITHOUT].append(read(folder / "log", None))
+        rounds[WITH].append(read(folder / "log", cache))
+    seconds = {how: statistics.median(one.processor_s for one in of) for how, of in rounds.items()}
+    found = [
+        Measurement(
+            WITH, seconds[WITH], f"processor s of reading, {name}",
+            WITHOUT, seconds[WITHOUT], seconds[WITHOUT] / seconds[WITH],
+        ),
+        Measurement(WITHOUT, seconds[WITHOUT], f"processor s of reading, {name}"),
+    ]  # fmt: skip
+    for how, of in rounds.items():
+        found.append(Measurement(how, of[0].log_bytes / 1e6, f"MB of the log, {name}"))
+        found.append(Measurement(how, of[0].cache_bytes / 1e6, f"MB of the cache, {name}"))
+    if not quick:
+        options = {WITHOUT: [], WITH: [f"--cache={folder / 'cache'}"]}
+        found += [
+            Measurement(
+                how,
+                prepare(folder / "log", folder / f"prepared-{how}", *of),
+                f"processor s of the job, {name}",
+            )
+            for how, of in options.items()
+        ]
+    return found
+
+
+@benchmark(code=["pipelines/prepare", "pipelines/io"], data="ml-1m")
+def main(quick: bool, data: Path) -> list[Measurement]:
+    """Reads the log in one format after the other."""
+    with tempfile.TemporaryDirectory() as path:
+        write_dataset("movielens-1m", Path(path) / "log", data)
+        events = pd.read_parquet(Path(path) / "log" / "interactions.parquet")
+    days = np.unique(events["timestamp"] // DAY_S)
+    if quick:
+        events = events[events["timestamp"] // DAY_S < days[len(days) // 10]]
+    found = []
+    for name in list(FORMATS)[:1] if quick else FORMATS:
+        with tempfile.TemporaryDirectory() as path:
+            found += one_format(name, events, data, Path(path), quick=quick)
+    return found
+
+
+if __name__ == "__main__":
+    main()
