@@ -81,7 +81,7 @@ def config_keys() -> str:
         "`twotower config` prints this page, and its output is a valid config. Your own config "
         "only needs the keys that you change. If a config has mistakes, all of them are listed at "
         "once, each with its path, what is expected and the nearest valid name. "
-        "`--set path.to.key=value` overrides a key for one training.",
+        "`--set path.to.key=value` overrides a key for one `twotower run`, `train` or `tune`.",
     ]
     for section in sections:
         keys = re.findall(r"^([a-z_]+):", section, re.MULTILINE)

@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib.machinery import PathFinder
 from pathlib import Path
@@ -24,7 +24,7 @@ from tfrs_twotower.cli.workdir import (
     locked,
     why_due,
 )
-from tfrs_twotower.schema import Config, UsageError, UserError, load_config
+from tfrs_twotower.schema import Config, UsageError, UserError, dump_config, load_config
 from tfrs_twotower.schema import prepared as layout
 from tfrs_twotower.schema.file_shapes import local_files
 from tfrs_twotower.schema.folders import MANIFEST, read_manifest
@@ -41,6 +41,7 @@ from tfrs_twotower.schema.runs import (
 from tfrs_twotower.schema.version import __version__
 
 KINDS = ("interactions", "candidates", "queries")
+DATASET_CONFIG, OVERRIDDEN_CONFIG = "twotower.yaml", "twotower-run.yaml"
 ORACLE_FILE = "oracle.parquet"  # The sample knows what the best possible ranker reaches.
 RUN_FILES = (
     *(MANIFEST, CONFIG_FILE, INPUTS_FILE, METRICS_FILE),
@@ -54,15 +55,19 @@ Call = Callable[[Sequence[str]], tuple[int, Cost]]
 
 @dataclass(frozen=True)
 class Folders:
-    """Where the steps read and write."""
+    """Where the steps read and write.
+
+    `overridden`: the config that they read in place of that of the dataset folder.
+    """
 
     dataset: Path
     workdir: Path
+    overridden: Path | None = None
 
     @property
     def config(self) -> Path:
-        """The config of the dataset folder."""
-        return self.dataset / "twotower.yaml"
+        """The config that the steps read."""
+        return self.overridden or self.dataset / DATASET_CONFIG
 
     @property
     def prepared(self) -> Path:
@@ -78,6 +83,13 @@ class Folders:
     def models(self) -> Path:
         """The models folder."""
         return self.workdir / "models"
+
+
+def override(folders: Folders, config: Config) -> Folders:
+    """Writes a config to the working folder, for the steps to read in place of the dataset's."""
+    path = folders.workdir / OVERRIDDEN_CONFIG  # The working folder may be that of the dataset.
+    path.write_text(dump_config(config), encoding="utf-8")
+    return replace(folders, overridden=path)
 
 
 @dataclass(frozen=True)

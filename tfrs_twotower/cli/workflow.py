@@ -7,10 +7,10 @@ import typer
 
 from tfrs_twotower.cli import steps
 from tfrs_twotower.cli.evaluation_tables import print_backtest
-from tfrs_twotower.cli.options import JsonFlag, examples
+from tfrs_twotower.cli.options import JsonFlag, OverridesOption, examples
 from tfrs_twotower.cli.output import print_json
 from tfrs_twotower.cli.workdir import locked
-from tfrs_twotower.schema import UserError
+from tfrs_twotower.schema import UserError, load_config
 from tfrs_twotower.schema.policies import DEFAULT_POLICIES, MEANINGS
 
 app = typer.Typer()
@@ -27,9 +27,14 @@ DatasetArgument = Annotated[
 ]
 
 
-@app.command(epilog=examples("twotower run shop/", "twotower run shop/ --workdir shop-model"))
+@app.command(
+    epilog=examples(
+        "twotower run shop/", "twotower run shop/ --workdir longer --set training.epochs=40"
+    )
+)
 def run(
     dataset: DatasetArgument,
+    overrides: OverridesOption = None,
     workdir: Annotated[
         Path | None,
         typer.Option(help="Where prepared, run and models are written; default: DIR/work."),
@@ -39,7 +44,10 @@ def run(
 ) -> None:
     """Prepare, train, evaluate and export; skip each step whose inputs have not changed."""
     folders = _folders(dataset, workdir or dataset / "work")
+    config = load_config(folders.config, overrides or [])
     with steps.working(folders.workdir, results_to_stderr=as_json) as call:
+        if overrides:
+            folders = steps.override(folders, config)
         outcomes = steps.run_steps(
             steps.model_steps(folders), folders.workdir, call, overwrite=overwrite
         )

@@ -11,12 +11,12 @@ import time
 import pytest
 
 from tests import tiny_world
-from tfrs_twotower.cli import main
+from tfrs_twotower.cli import main, steps
 from tfrs_twotower.cli.processes import Command, Cost
 from tfrs_twotower.cli.steps import Folders, Step, dataset_step, model_steps, run_steps
-from tfrs_twotower.cli.workdir import LOCK_FILE, folder_digest, locked
+from tfrs_twotower.cli.workdir import LOCK_FILE, as_json, folder_digest, locked
 from tfrs_twotower.publishing.models_folder import read_config
-from tfrs_twotower.schema import UsageError, UserError
+from tfrs_twotower.schema import UsageError, UserError, differences, load_config
 from tfrs_twotower.schema.folders import MANIFEST, MARKER
 
 NOTHING = Cost(0.0, 0)
@@ -222,6 +222,43 @@ def test_the_steps_of_a_log_run_again_as_what_they_read_has_changed(folders, cap
         "export": "changed: prepared, run",
     }
     assert _run(folders) == {}
+
+
+def test_what_is_set_for_one_run_reaches_every_step(folders, monkeypatch):
+    made: list[Step] = []
+    monkeypatch.setattr(steps, "run_steps", lambda of, *_, **__: made.extend(of) or [])
+    written = folders.config.read_text()
+    words = ["run", str(folders.dataset), "--workdir", str(folders.dataset)]
+    settings = ["split.by=random", "training.epochs=3", "export.default_k=4"]
+
+    assert main([*words, *(word for one in settings for word in ("--set", one))]) == 0
+
+    assert folders.config.read_text() == written
+    changed = {
+        step.name: [
+            path for path, *_ in differences(as_json(base.inputs()), as_json(step.inputs()))
+        ]
+        for base, step in zip(model_steps(folders), made, strict=True)
+    }
+    assert changed == {
+        "prepare": ["config.split.by"],
+        "train": ["config.split.by", "config.training.epochs"],
+        "evaluate": [],
+        "export": ["config.export.default_k"],
+    }
+    named = [of[of.index("--config") + 1] for step in made if "--config" in (of := step.options)]
+    assert len(named) == 3
+    [config] = map(load_config, set(named))
+    assert (config.split.by, config.training.epochs, config.export.default_k) == ("random", 3, 4)
+
+
+def test_a_setting_that_is_wrong_begins_nothing(folders, capsys):
+    words = ["run", str(folders.dataset), "--workdir", str(folders.workdir)]
+
+    assert main([*words, "--set", "training.epoch=3"]) == 2
+
+    assert "training.epoch" in capsys.readouterr().err
+    assert not folders.workdir.exists()
 
 
 def test_the_code_of_a_users_own_towers_is_an_input(folders, tmp_path, monkeypatch):
