@@ -115,6 +115,8 @@ def of_size(
             STOCK: ivf_bytes(*shape, Index(**tuned)),
             HALF: ivf_bytes(*shape, Index(**tuned, leaf_dtype="bfloat16")),
         }
+        for name, num_bytes in forecasts.items():  # Of what is too large to be built here as well.
+            yield Measurement(f"{label}{name}, forecast of the build", num_bytes / 1e9, "GB")
         for one in contestants:
             if one.build_peak_bytes is not None:
                 name, peak_gb = f"{label}{one.name}, peak of the build", one.build_peak_bytes / 1e9
