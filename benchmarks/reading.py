@@ -12,7 +12,7 @@ import statistics
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 from unittest import mock
@@ -124,60 +124,60 @@ def read(dataset: Path, cache: Path | None) -> Reading:
     return Reading(took, num_bytes[False], num_bytes[True])
 
 
-def prepare(dataset: Path, output: Path, *options: str) -> float:
+def write_day(events: pd.DataFrame, day: int, name: str, log: Path) -> None:
+    """Writes the events of a day, counted from 1970, into its folder of the log, in a format."""
+    write, suffix = FORMATS[name]
+    folder = log / "interactions" / f"day={pd.Timestamp(day * DAY_S, unit='s').date()}"
+    folder.mkdir(parents=True)
+    write(events[events["timestamp"] // DAY_S == day], folder / f"part-0.{suffix}")
+
+
+def job_seconds(log: Path, output: Path, *options: str) -> float:
     """Processor seconds of a whole job."""
-    words = ("--config", dataset / "twotower.yaml", "--dataset", dataset, "--output", output)
+    words = ("--config", log / "twotower.yaml", "--dataset", log, "--output", output)
     return whole("-m", "pipelines.prepare", *map(str, words), *options).processor
 
 
 def one_format(
     name: str, events: pd.DataFrame, source: Path, folder: Path, *, quick: bool
 ) -> list[Measurement]:
-    """Writes the days in a format and reads them."""
-    write_dataset("movielens-1m", folder / "log", source)
-    (folder / "log" / "interactions.parquet").unlink()
-    write, suffix = FORMATS[name]
+    """Reads the days of a log in a format, the last one new to the cache."""
+    log, of_job = folder / "log", f"--cache={folder / 'cache'}"
+    write_dataset("movielens-1m", log, source)
+    (log / "interactions.parquet").unlink()
     *earlier, last = np.unique(events["timestamp"] // DAY_S)
-
-    def write_day(day: int) -> None:
-        date = pd.Timestamp(day * DAY_S, unit="s").date()
-        of_day = folder / "log" / "interactions" / f"day={date}"
-        of_day.mkdir(parents=True)
-        write(events[events["timestamp"] // DAY_S == day], of_day / f"part-0.{suffix}")
-
     for day in earlier:
-        write_day(day)
+        write_day(events, day, name, log)
     caches = [folder / f"cache-{number}" for number in range(QUICK_ROUNDS if quick else ROUNDS)]
     for cache in caches:  # Each is as the job of the day before has left it.
-        read(folder / "log", cache)
+        read(log, cache)
     if not quick:
-        prepare(folder / "log", folder / "prepared-before", f"--cache={folder / 'cache'}")
-    write_day(last)
-    rounds = {WITHOUT: [], WITH: []}
+        job_seconds(log, folder / "prepared-before", of_job)
+    write_day(events, last, name, log)
+    rounds: dict[str, list[Reading]] = {WITHOUT: [], WITH: []}
     for cache in caches:
-        rounds[WITHOUT].append(read(folder / "log", None))
-        rounds[WITH].append(read(folder / "log", cache))
-    seconds = {how: statistics.median(one.processor_s for one in of) for how, of in rounds.items()}
-    found = [
-        Measurement(
-            WITH, seconds[WITH], f"processor s of reading, {name}",
-            WITHOUT, seconds[WITHOUT], seconds[WITHOUT] / seconds[WITH],
-        ),
-        Measurement(WITHOUT, seconds[WITHOUT], f"processor s of reading, {name}"),
-    ]  # fmt: skip
-    for how, of in rounds.items():
-        found.append(Measurement(how, of[0].log_bytes / 1e6, f"MB of the log, {name}"))
-        found.append(Measurement(how, of[0].cache_bytes / 1e6, f"MB of the cache, {name}"))
+        rounds[WITHOUT].append(read(log, None))
+        rounds[WITH].append(read(log, cache))
+    found = measurements(name, rounds)
     if not quick:
-        options = {WITHOUT: [], WITH: [f"--cache={folder / 'cache'}"]}
-        found += [
-            Measurement(
-                how,
-                prepare(folder / "log", folder / f"prepared-{how}", *of),
-                f"processor s of the job, {name}",
-            )
-            for how, of in options.items()
-        ]
+        for how, options in ((WITHOUT, []), (WITH, [of_job])):
+            took = job_seconds(log, folder / f"prepared-{how}", *options)
+            found.append(Measurement(how, took, f"processor s of the job, {name}"))
+    return found
+
+
+def measurements(name: str, rounds: Mapping[str, list[Reading]]) -> list[Measurement]:
+    """The median time of reading a format, and the bytes, which are the same in every round."""
+    seconds = {how: statistics.median(one.processor_s for one in of) for how, of in rounds.items()}
+    unit = f"processor s of reading, {name}"
+    ratio = seconds[WITHOUT] / seconds[WITH]
+    found = [
+        Measurement(WITH, seconds[WITH], unit, WITHOUT, seconds[WITHOUT], ratio),
+        Measurement(WITHOUT, seconds[WITHOUT], unit),
+    ]
+    for how, [first, *_] in rounds.items():
+        found.append(Measurement(how, first.log_bytes / 1e6, f"MB of the log, {name}"))
+        found.append(Measurement(how, first.cache_bytes / 1e6, f"MB of the cache, {name}"))
     return found
 
 
